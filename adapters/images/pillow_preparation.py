@@ -1,0 +1,117 @@
+"""Image files to pixels with Pillow: checks, decoding, colour, then `preprocess`."""
+
+import io
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from adapters.images.preprocessing import preprocess
+from application.ports import ImagePreparationPort, Pixels
+from domain.errors import ImageTooLarge, InvalidImage
+from domain.limits import IMAGE_FORMATS, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE
+
+_ALLOWED: Final = ", ".join(IMAGE_FORMATS)
+
+_DECODERS: Final = tuple(name for name in IMAGE_FORMATS if name != "MPO")
+"""What Pillow may open a file with; its JPEG decoder is the one that opens MPO."""
+
+_OTHER_FORMATS: Final = (
+    ("TIFF", 0, b"II*\x00"),
+    ("TIFF", 0, b"MM\x00*"),
+    ("AVIF", 4, b"ftypavif"),
+    ("HEIC", 4, b"ftyphei"),
+    ("HEIC", 4, b"ftypmif1"),
+    ("MP4", 4, b"ftyp"),
+    ("JPEG 2000", 0, b"\x00\x00\x00\x0cjP  "),
+    ("JPEG XL", 0, b"\x00\x00\x00\x0cJXL "),
+    ("JPEG XL", 0, b"\xff\x0a"),
+    ("ICO", 0, b"\x00\x00\x01\x00"),
+    ("PSD", 0, b"8BPS"),
+    ("PDF", 0, b"%PDF"),
+    ("SVG", 0, b"<svg"),
+)
+"""(name, offset, first bytes) of formats that people send and that are refused by name."""
+
+# Sizes are checked here against the contract's own, smaller limit, with the contract's own error.
+Image.MAX_IMAGE_PIXELS = None
+# Registers the decoders now rather than in the first request, where threads would race to do it.
+Image.init()
+
+
+class PillowImagePreparation(ImagePreparationPort):
+    """The image preparation of the service; thread-safe and without state."""
+
+    def prepare(self, data: bytes) -> Pixels:
+        """See `ImagePreparationPort.prepare`."""
+        if len(data) > MAX_IMAGE_BYTES:
+            raise ImageTooLarge(
+                f"image is {len(data)} bytes once decoded from base64; "
+                f"at most {MAX_IMAGE_BYTES} bytes (10 MiB) are allowed."
+            )
+        if not data:
+            raise InvalidImage("image is empty; it must hold an image file.", code="not_an_image")
+        with _open(data) as image:
+            _check_size(image)
+            return preprocess(_decode_rgb(image))
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header only; no pixel is decoded."""
+    try:
+        return Image.open(io.BytesIO(data), formats=_DECODERS)
+    except UnidentifiedImageError:
+        for name, offset, magic in _OTHER_FORMATS:
+            if data.startswith(magic, offset):
+                raise InvalidImage(
+                    f"image is {name}; only {_ALLOWED} are allowed.", code="unsupported_format"
+                ) from None
+        raise InvalidImage(
+            f"image is not an image file that can be read; {_ALLOWED} are allowed.",
+            code="not_an_image",
+        ) from None
+    except Exception as damaged:  # Pillow's parsers raise whatever a damaged header leads to
+        raise InvalidImage(
+            f"image has a damaged header ({type(damaged).__name__}).", code="damaged_image"
+        ) from damaged
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width > MAX_IMAGE_SIDE or height > MAX_IMAGE_SIDE:
+        raise InvalidImage(
+            f"image is {width} x {height} pixels; "
+            f"at most {MAX_IMAGE_SIDE} x {MAX_IMAGE_SIDE} are allowed.",
+            code="too_many_pixels",
+        )
+    if width < 1 or height < 1:
+        raise InvalidImage(
+            f"image is {width} x {height} pixels; it must have at least one.", code="damaged_image"
+        )
+
+
+def _decode_rgb(image: Image.Image) -> Image.Image:
+    """All pixels, upright, in RGB. Of an animation or a multi-picture file, the first frame."""
+    try:
+        image.load()
+        # As every viewer shows it; `transformers` turns images likewise when it loads them.
+        upright = ImageOps.exif_transpose(image)
+        return _to_rgb(upright)
+    except Exception as damaged:  # decoders raise OSError, SyntaxError, struct.error, …
+        raise InvalidImage(
+            f"image ({image.format}) is truncated or damaged: its pixels cannot be decoded.",
+            code="damaged_image",
+        ) from damaged
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow would clip 16-bit grey to 255, that is to white; the upper eight bits are meant.
+        grey = np.asarray(image).astype(np.int64) >> 8
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        # Onto white, as CLIPImageProcessor does; dropping alpha would show hidden colours.
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,62 @@
+"""The one preprocessing: what happens to every image before every encoder.
+
+Short side to 224 with bicubic interpolation, centre crop, CLIP's mean and standard deviation; the
+same numbers as ``transformers.CLIPImageProcessor`` with its Pillow backend.
+"""
+
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from application.ports import Pixels
+from domain.limits import IMAGE_SIZE
+
+MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+"""Per-channel mean that CLIP was trained with (Radford et al. 2021; openai/CLIP, clip.py)."""
+
+STD: Final = (0.26862954, 0.26130258, 0.27577711)
+"""Per-channel standard deviation that CLIP was trained with."""
+
+_SCALE: Final = (1.0 / (255.0 * np.array(STD))).astype(np.float32)
+_SHIFT: Final = (np.array(MEAN) / np.array(STD)).astype(np.float32)
+
+
+def preprocess(image: Image.Image) -> Pixels:
+    """What the image tower sees of an image.
+
+    Args:
+        image: mode ``RGB``, any size of at least 1 x 1.
+
+    Returns:
+        float32 ``[3, 224, 224]``, C-contiguous, normalised.
+    """
+    normalised = np.asarray(_central_square(image), dtype=np.float32) * _SCALE - _SHIFT
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def _central_square(image: Image.Image) -> Image.Image:
+    """Resize the short side to 224 and keep the middle, without resizing what is cropped away.
+
+    The filter reads across the edges of ``box``, so each pass yields the pixels that resizing
+    all and cropping afterwards would; and a 4096 x 1 image never becomes a 917,504 x 224 one on
+    the way. The passes are called one by one because Pillow, given a box, may take them in the
+    other order, which rounds differently.
+    """
+    width, height = image.size
+    short = min(width, height)
+    left, right = _kept_span(width, resized=IMAGE_SIZE * width // short)
+    upper, lower = _kept_span(height, resized=IMAGE_SIZE * height // short)
+    columns = image.resize(
+        (IMAGE_SIZE, height), Image.Resampling.BICUBIC, box=(left, 0, right, height)
+    )
+    return columns.resize(
+        (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC, box=(0, upper, IMAGE_SIZE, lower)
+    )
+
+
+def _kept_span(length: int, *, resized: int) -> tuple[float, float]:
+    """Which part of a side of ``length`` pixels is left by cropping its ``resized`` self to 224."""
+    start = (resized - IMAGE_SIZE) // 2
+    scale = length / resized
+    return start * scale, min((start + IMAGE_SIZE) * scale, length)

@@ -1,0 +1,86 @@
+"""CLIP's byte-pair tokenizer: lower-cased, at most 77 tokens, end-of-text always kept."""
+
+import gzip
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import ftfy
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+
+CONTEXT_LENGTH: Final = 77
+"""Tokens of the longest text that CLIP's text tower takes, start and end included."""
+START_OF_TEXT: Final = 49406
+END_OF_TEXT: Final = 49407
+
+VOCABULARY_SIZE: Final = 49408
+"""Tokens of the byte-pair vocabulary, the two special ones included."""
+
+_MERGES: Final = 49152 - 256 - 2
+_WORDS: Final = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+_MAX_CHARACTERS: Final = 8192
+"""Characters of a text that are looked at, white space counted once.
+
+The longest of CLIP's tokens has 32 bytes, so the 75 that fit come from the first 2,475 characters
+at most; the rest is room for HTML entities. Without a bound, a text of 10 MB would keep the
+tokenizer busy for a minute to no effect.
+"""
+
+
+class ClipTokenizer:
+    """Radford et al.'s tokenizer (openai/CLIP, ``simple_tokenizer.py``) on a compiled BPE.
+
+    Special tokens are not recognised inside a text: what a client sends is only ever text.
+    """
+
+    def __init__(self, vocabulary: Path) -> None:
+        """Build from ``bpe_simple_vocab_16e6.txt.gz``, the file of merges that CLIP came with."""
+        lines = gzip.decompress(vocabulary.read_bytes()).decode("utf-8").split("\n")
+        merges = [(first, second) for first, second in map(str.split, lines[1 : _MERGES + 1])]
+        characters = _byte_characters()
+        tokens = [
+            *characters,
+            *(character + "</w>" for character in characters),
+            *(first + second for first, second in merges),
+        ]
+        self._tokenizer = Tokenizer(
+            BPE(
+                vocab={token: number for number, token in enumerate(tokens)},
+                merges=merges,
+                end_of_word_suffix="</w>",
+            )
+        )
+        self._tokenizer.pre_tokenizer = PreTokenizers(
+            [
+                Split(Regex(_WORDS), behavior="removed", invert=True),
+                ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each text, start- and end-of-text included: 2 to 77 of them."""
+        encoded = self._tokenizer.encode_batch([_clean(text) for text in texts])
+        return [
+            [START_OF_TEXT, *encoding.ids[: CONTEXT_LENGTH - 2], END_OF_TEXT]
+            for encoding in encoded
+        ]
+
+
+def _clean(text: str) -> str:
+    """As CLIP does: mojibake mended, HTML entities resolved twice, single spaces, lower case."""
+    bounded = " ".join(text.split(maxsplit=_MAX_CHARACTERS))[:_MAX_CHARACTERS]
+    plain = html.unescape(html.unescape(ftfy.fix_text(bounded)))
+    return " ".join(plain.split()).lower()
+
+
+def _byte_characters() -> list[str]:
+    """The 256 printable characters that stand for bytes in the vocabulary, in its order."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
+    printable += range(ord("®"), ord("ÿ") + 1)
+    others = len(set(range(256)) - set(printable))
+    return [chr(code) for code in printable] + [chr(256 + extra) for extra in range(others)]

@@ -1,0 +1,162 @@
+"""Turns concurrent requests into batches for the encoder, one batch at a time."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from application.model_lifecycle import ModelLifecycle
+from application.ports import EncoderPort, Pixels, RawEmbeddings
+from domain.embedding import Embedding
+from domain.errors import EncoderFault
+
+_T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _ImageEntry:
+    """One image waiting for its embedding."""
+
+    pixels: Pixels
+    answer: asyncio.Future[Embedding]
+
+
+@dataclass(eq=False, slots=True)
+class _TextsEntry:
+    """The texts of one request waiting for their embeddings."""
+
+    texts: Sequence[str]
+    answer: asyncio.Future[list[Embedding]]
+
+
+class EncodingQueue:
+    """Feeds the encoder from one thread of its own, so that the event loop never blocks.
+
+    While the encoder is busy, requests pile up; when it is free it takes what is waiting: up to
+    ``max_batch`` images as one batch, or the texts of one request. An idle encoder is given a
+    lone request at once: nothing is ever held back to wait for company. An entry whose caller
+    has gone is dropped when the batch is formed. The oldest entry always goes next.
+
+    How much may wait is bounded by `application.admission.Admission`, in front of the use cases.
+    """
+
+    def __init__(self, model: ModelLifecycle, *, max_batch: int) -> None:
+        self._model = model
+        self._max_batch = max_batch
+        self._waiting: deque[_ImageEntry | _TextsEntry] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+
+    async def encode_image(self, pixels: Pixels) -> Embedding:
+        """Embedding of one preprocessed image, float32 ``[3, 224, 224]``.
+
+        Raises:
+            ModelNotReady: no model is loaded.
+            EncoderFault: the encoder broke its contract on this image.
+        """
+        answer: asyncio.Future[Embedding] = asyncio.get_running_loop().create_future()
+        self._append(_ImageEntry(pixels, answer))
+        return await answer
+
+    async def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """Embeddings of the texts, in their order.
+
+        Raises:
+            ModelNotReady: no model is loaded.
+            EncoderFault: the encoder broke its contract on one of the texts.
+        """
+        answer: asyncio.Future[list[Embedding]] = asyncio.get_running_loop().create_future()
+        self._append(_TextsEntry(texts, answer))
+        return await answer
+
+    def close(self) -> None:
+        """Let the encoder's thread end once it has finished what it is doing."""
+        self._thread.shutdown(wait=False)
+
+    def _append(self, entry: _ImageEntry | _TextsEntry) -> None:
+        self._waiting.append(entry)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        """Encode until nothing waits. There is never more than one of these tasks."""
+        while self._waiting:
+            first = self._waiting.popleft()
+            if first.answer.done():  # cancelled: its caller has gone
+                continue
+            if isinstance(first, _TextsEntry):
+                await self._answer_texts(first)
+            else:
+                await self._answer_images([first, *self._more_images()])
+
+    def _more_images(self) -> list[_ImageEntry]:
+        """Up to ``max_batch - 1`` further images that are waiting, wherever they stand."""
+        taken: list[_ImageEntry] = []
+        passed: list[_ImageEntry | _TextsEntry] = []
+        while self._waiting and len(taken) < self._max_batch - 1:
+            entry = self._waiting.popleft()
+            if entry.answer.done():
+                continue
+            if isinstance(entry, _ImageEntry):
+                taken.append(entry)
+            else:
+                passed.append(entry)
+        self._waiting.extendleft(reversed(passed))
+        return taken
+
+    async def _answer_images(self, entries: list[_ImageEntry]) -> None:
+        batch = np.stack([entry.pixels for entry in entries])
+        try:
+            rows = await self._call(lambda encoder: encoder.encode_images(batch), len(entries))
+        except Exception as failure:
+            if len(entries) == 1:
+                _fail(entries[0].answer, failure)
+                return
+            # One bad image must not fail the others that happened to share its batch.
+            logger.warning("a batch of %d images failed; encoding them singly", len(entries))
+            for entry in entries:
+                if not entry.answer.done():
+                    await self._answer_images([entry])
+            return
+        for entry, row in zip(entries, rows, strict=True):
+            try:
+                _resolve(entry.answer, Embedding.from_encoder(row))
+            except EncoderFault as fault:
+                _fail(entry.answer, fault)
+
+    async def _answer_texts(self, entry: _TextsEntry) -> None:
+        try:
+            rows = await self._call(
+                lambda encoder: encoder.encode_texts(entry.texts), len(entry.texts)
+            )
+            _resolve(entry.answer, [Embedding.from_encoder(row) for row in rows])
+        except Exception as failure:
+            _fail(entry.answer, failure)
+
+    async def _call(
+        self, encode: Callable[[EncoderPort], RawEmbeddings], count: int
+    ) -> RawEmbeddings:
+        """Run ``encode`` in the encoder's thread and check that it gave ``count`` embeddings."""
+        encoder = self._model.encoder()
+        rows = await asyncio.get_running_loop().run_in_executor(self._thread, encode, encoder)
+        expected = (count, encoder.description.embedding_dimension)
+        if rows.shape != expected:
+            raise EncoderFault(f"the encoder returned shape {rows.shape} instead of {expected}")
+        return rows
+
+
+def _resolve(answer: asyncio.Future[_T], result: _T) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _fail(answer: asyncio.Future[_T], failure: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(failure)

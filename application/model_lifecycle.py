@@ -1,0 +1,102 @@
+"""The one loaded model: brought up in the background, asked for by every use case."""
+
+import asyncio
+import logging
+from enum import StrEnum
+
+import numpy as np
+
+from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
+from domain.errors import ModelNotReady
+from domain.limits import IMAGE_SIZE
+
+logger = logging.getLogger(__name__)
+
+
+class ModelState(StrEnum):
+    """Where the model is on its way to answering."""
+
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class ModelLifecycle:
+    """Loads the encoder off the event loop and holds it.
+
+    Loading never raises: what went wrong is kept as `failure` and told to every caller of
+    `encoder`, so that the service stays up and says what is missing.
+    """
+
+    def __init__(self, loader: EncoderLoaderPort) -> None:
+        self._loader = loader
+        self._encoder: EncoderPort | None = None
+        self._device: Device | None = None
+        self._failure: str | None = None
+
+    @property
+    def state(self) -> ModelState:
+        """Starting, ready or failed."""
+        if self._encoder is not None:
+            return ModelState.READY
+        return ModelState.STARTING if self._failure is None else ModelState.FAILED
+
+    @property
+    def failure(self) -> str | None:
+        """Why loading failed, else None."""
+        return self._failure
+
+    @property
+    def device(self) -> Device | None:
+        """The hardware, known before the model is loaded; None until it was looked at."""
+        return self._device
+
+    @property
+    def loaded(self) -> EncoderPort | None:
+        """The encoder, or None while there is none."""
+        return self._encoder
+
+    def encoder(self) -> EncoderPort:
+        """The loaded encoder.
+
+        Raises:
+            ModelNotReady: still starting, or loading failed (its detail says why).
+        """
+        if self._encoder is not None:
+            return self._encoder
+        if self._failure is None:
+            raise ModelNotReady(
+                "the model is still being loaded.", code="model_starting", retry_after_s=5
+            )
+        raise ModelNotReady(
+            f"no model is loaded: {self._failure}", code="model_not_loaded", retry_after_s=30
+        )
+
+    async def bring_up(self) -> None:
+        """Load and warm up the encoder in a thread; afterwards it is ready or failed."""
+        try:
+            self._encoder = await asyncio.to_thread(self._load)
+        except EncoderUnavailable as unavailable:
+            self._failure = str(unavailable)
+            logger.error("no model is loaded: %s", self._failure)
+        except Exception:
+            self._failure = "loading it failed unexpectedly; the server's log has the reason."
+            logger.exception("loading the model failed unexpectedly")
+        else:
+            description = self._encoder.description
+            logger.info(
+                "ready: %s (fingerprint %s) by %s in %s on %s",
+                description.model,
+                description.fingerprint,
+                description.backend,
+                description.precision,
+                description.device.name,
+            )
+
+    def _load(self) -> EncoderPort:
+        self._device = self._loader.probe_device()
+        encoder = self._loader.load()
+        # The first calls pay for lazy initialisation; better here than in someone's request.
+        encoder.encode_images(np.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32))
+        encoder.encode_texts(["a photo"])
+        return encoder

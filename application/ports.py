@@ -1,0 +1,120 @@
+"""What the use cases need from the outside world. Adapters implement these; tests pass fakes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.float32]
+"""One preprocessed image: float32 ``[3, 224, 224]``, RGB, normalised with CLIP's mean and std."""
+
+PixelBatch: TypeAlias = NDArray[np.float32]
+"""Preprocessed images: float32 ``[n, 3, 224, 224]``."""
+
+RawEmbeddings: TypeAlias = NDArray[np.float32]
+"""What a tower returns: float32 ``[n, dimension]``; the domain normalises each row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The hardware that the encoder uses or would use.
+
+    Attributes:
+        name: ``cpu`` or ``cuda:0``.
+        cuda_available: whether CUDA can be used on this machine.
+    """
+
+    name: str
+    cuda_available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderDescription:
+    """What an encoder is; constant for its lifetime.
+
+    Attributes:
+        model: the model really loaded, e.g. ``clip-vit-large-patch14``.
+        fingerprint: identifies weights, architecture and preprocessing; embeddings with different
+            fingerprints must never be compared.
+        backend: ``torch``, ``fake``, …
+        precision: the floating-point type that the towers compute in, e.g. ``fp32``.
+        device: the hardware it runs on.
+        embedding_dimension: floats per embedding.
+        logit_scale: the multiplier of cosines in a classification (already exponentiated).
+        engine_path: the TensorRT engine in use, else None.
+    """
+
+    model: str
+    fingerprint: str
+    backend: str
+    precision: str
+    device: Device
+    embedding_dimension: int
+    logit_scale: float
+    engine_path: str | None = None
+
+
+class EncoderPort(ABC):
+    """Both towers of one CLIP checkpoint.
+
+    Calls block and come from one thread at a time; implementations need no locks of their own.
+    """
+
+    @property
+    @abstractmethod
+    def description(self) -> EncoderDescription:
+        """What this encoder is."""
+
+    @abstractmethod
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        """Image tower. ``[n, 3, 224, 224]`` → ``[n, dimension]``, same order, n may be 0."""
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
+        """Text tower. n texts → ``[n, dimension]``, same order, n may be 0.
+
+        A text of more than 77 tokens is cut to 77 with its end-of-text token kept.
+        """
+
+    @abstractmethod
+    def device_memory_used(self) -> int | None:
+        """Bytes of device memory in use by this process; None where there is no CUDA."""
+
+
+class EncoderLoaderPort(ABC):
+    """Makes the encoder that the settings ask for. Calls block, for seconds or minutes."""
+
+    @abstractmethod
+    def probe_device(self) -> Device:
+        """The hardware that `load` will use."""
+
+    @abstractmethod
+    def load(self) -> EncoderPort:
+        """Load both towers.
+
+        Raises:
+            EncoderUnavailable: it cannot be loaded; the message says what is missing or wrong.
+        """
+
+
+class EncoderUnavailable(Exception):
+    """The encoder cannot be loaded. The message is fit for clients: it says what to do."""
+
+
+class ImagePreparationPort(ABC):
+    """Turns an image file into what the image tower takes. Calls block and may run in parallel."""
+
+    @abstractmethod
+    def prepare(self, data: bytes) -> Pixels:
+        """Check, decode, resize, crop and normalise one image file.
+
+        Args:
+            data: the file's bytes.
+
+        Raises:
+            ImageTooLarge: more bytes than allowed.
+            InvalidImage: not an image, format not allowed, too many pixels, or damaged.
+        """

@@ -1,0 +1,28 @@
+"""Use case: how far an image has moved from a baseline embedding."""
+
+from collections.abc import Sequence
+
+from application.inference import Inference
+from domain.anomaly import Anomaly, score_against
+from domain.embedding import Baseline
+
+
+class ScoreAnomaly:
+    """Answers ``POST /anomaly-score``."""
+
+    def __init__(self, inference: Inference, *, embedding_dimension: int) -> None:
+        self._inference = inference
+        self._embedding_dimension = embedding_dimension
+
+    async def __call__(self, image: bytes, baseline: Sequence[float]) -> Anomaly:
+        """Compare one image file with a baseline.
+
+        Args:
+            image: the file's bytes.
+            baseline: ``embedding_dimension`` finite numbers of any length but, usefully, zero.
+
+        Raises:
+            InvalidBaseline: wrong count or a number that is not finite. Else as `Inference` says.
+        """
+        reference = Baseline.from_numbers(baseline, dimension=self._embedding_dimension)
+        return score_against(reference, await self._inference.embed_image(image))

@@ -1,0 +1,118 @@
+"""Everything that can be wrong with a request or with the service, as one tree.
+
+Each error has a stable, machine-readable ``code`` and a human ``detail`` that names the value and
+the limit it broke. How an error travels (HTTP status, exit code) is for the entrypoints to say.
+
+::
+
+    ClipError
+    ├── InvalidInput            the request can never succeed as it is
+    │   ├── InvalidImage
+    │   ├── ImageTooLarge
+    │   ├── InvalidLabels
+    │   ├── InvalidTexts
+    │   ├── UnknownCameraType
+    │   └── InvalidBaseline
+    ├── ServiceUnavailable      the same request may succeed later
+    │   ├── ModelNotReady
+    │   ├── QueueFull
+    │   └── Draining
+    └── EncoderFault            the encoder broke its contract
+"""
+
+
+class ClipError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        detail: one or two sentences for a person, naming the value and the limit.
+        code: stable identifier for programs, in snake_case.
+    """
+
+    code = "clip_error"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if code is not None:
+            self.code = code
+
+
+class InvalidInput(ClipError):
+    """The request breaks a rule; sending it again will not help."""
+
+    code = "invalid_input"
+
+
+class InvalidImage(InvalidInput):
+    """Not an image, not an allowed format, damaged, or too many pixels."""
+
+    code = "invalid_image"
+
+
+class ImageTooLarge(InvalidInput):
+    """The decoded image file has more bytes than allowed."""
+
+    code = "image_too_large"
+
+
+class InvalidLabels(InvalidInput):
+    """No labels, too many, blank ones or the same one twice."""
+
+    code = "invalid_labels"
+
+
+class InvalidTexts(InvalidInput):
+    """No texts, too many, blank ones or the same one twice."""
+
+    code = "invalid_texts"
+
+
+class UnknownCameraType(InvalidInput):
+    """``camera_type`` is not one of the known ones."""
+
+    code = "unknown_camera_type"
+
+
+class InvalidBaseline(InvalidInput):
+    """The baseline embedding has the wrong length or a number that is not finite."""
+
+    code = "invalid_baseline"
+
+
+class ServiceUnavailable(ClipError):
+    """The service cannot answer now.
+
+    Attributes:
+        retry_after_s: whole seconds after which trying again makes sense.
+    """
+
+    code = "service_unavailable"
+
+    def __init__(self, detail: str, *, code: str | None = None, retry_after_s: int = 1) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class ModelNotReady(ServiceUnavailable):
+    """No model is loaded: still starting (``model_starting``) or failed (``model_not_loaded``)."""
+
+    code = "model_not_loaded"
+
+
+class QueueFull(ServiceUnavailable):
+    """As many requests as allowed are already waiting or running."""
+
+    code = "queue_full"
+
+
+class Draining(ServiceUnavailable):
+    """The service is shutting down and takes no new requests."""
+
+    code = "draining"
+
+
+class EncoderFault(ClipError):
+    """The encoder returned something that is not an embedding (wrong shape, NaN, infinity)."""
+
+    code = "encoder_fault"

@@ -1,0 +1,29 @@
+"""Every limit of the contract, each in this one place."""
+
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+"""Bytes of one decoded (no longer base64) image file."""
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""Bytes of one request body.
+
+An image of `MAX_IMAGE_BYTES` is 13,981,016 base64 characters; broken into lines of 76 with an
+escaped CR LF after each it is 14,716,872. The rest is room for labels, texts and a baseline.
+"""
+
+MAX_IMAGE_SIDE = 4096
+"""Pixels of an image's width and of its height, as its header states them."""
+
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "MPO")
+"""Formats that are decoded, by Pillow's names; anything else is refused by its first bytes."""
+
+MAX_LABELS = 100
+"""Labels of one classification."""
+
+DEFAULT_MAX_TEXTS = 100
+"""Texts of one batch similarity, unless configured otherwise."""
+
+EMBEDDING_DIMENSION = 768
+"""Floats of one embedding, unless configured otherwise (CLIP ViT-L/14)."""
+
+IMAGE_SIZE = 224
+"""Pixels of each side of the square that the image tower sees."""

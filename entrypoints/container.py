@@ -1,0 +1,63 @@
+"""The composition root: every object of the service, made and joined here and nowhere else."""
+
+import os
+
+from dependency_injector import containers, providers
+
+from adapters.encoders.selection import EncoderSelection
+from adapters.images.pillow_preparation import PillowImagePreparation
+from application.admission import Admission
+from application.classify_image import ClassifyImage
+from application.compare_texts import CompareTexts
+from application.embed_image import EmbedImage
+from application.encoding_queue import EncodingQueue
+from application.image_preparation import ImagePreparation
+from application.inference import Inference
+from application.model_lifecycle import ModelLifecycle
+from application.report_health import ReportHealth
+from application.score_anomaly import ScoreAnomaly
+from entrypoints.settings import Settings
+
+
+class Container(containers.DeclarativeContainer):
+    """Give it ``settings``; override a port's provider to swap the adapter behind it."""
+
+    settings = providers.Dependency(instance_of=Settings)
+
+    # Ports
+    encoder_loader = providers.Singleton(
+        EncoderSelection,
+        choice=settings.provided.encoder,
+        checkpoint=settings.provided.model_path,
+        embedding_dimension=settings.provided.embedding_dimension,
+    )
+    image_preparation_port = providers.Singleton(PillowImagePreparation)
+
+    # Application services
+    admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
+    model = providers.Singleton(ModelLifecycle, loader=encoder_loader)
+    images = providers.Singleton(
+        ImagePreparation, port=image_preparation_port, threads=len(os.sched_getaffinity(0))
+    )
+    queue = providers.Singleton(EncodingQueue, model=model, max_batch=settings.provided.max_batch)
+    inference = providers.Singleton(
+        Inference, admission=admission, model=model, images=images, queue=queue
+    )
+
+    # Use cases
+    embed_image = providers.Singleton(EmbedImage, inference=inference)
+    score_anomaly = providers.Singleton(
+        ScoreAnomaly,
+        inference=inference,
+        embedding_dimension=settings.provided.embedding_dimension,
+    )
+    classify_image = providers.Singleton(ClassifyImage, inference=inference)
+    compare_texts = providers.Singleton(
+        CompareTexts, inference=inference, max_texts=settings.provided.max_texts
+    )
+    report_health = providers.Singleton(
+        ReportHealth,
+        model=model,
+        admission=admission,
+        embedding_dimension=settings.provided.embedding_dimension,
+    )

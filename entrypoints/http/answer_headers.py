@@ -1,0 +1,44 @@
+"""Headers that every answer carries, errors included."""
+
+import re
+import uuid
+from typing import Final
+
+from litestar.datastructures import MutableScopeHeaders
+from litestar.types import Message, Scope
+
+from application.model_lifecycle import ModelLifecycle
+
+REQUEST_ID: Final = "X-Request-ID"
+FINGERPRINT: Final = "X-Model-Fingerprint"
+
+_SENT_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_STATE_KEY: Final = "clip_request_id"
+
+
+def request_id(scope: Scope) -> str:
+    """The request's id: the client's own ``X-Request-ID`` if it is harmless, else a new one."""
+    state = scope["state"]
+    if _STATE_KEY not in state:
+        sent = next(
+            (value for name, value in scope["headers"] if name.lower() == b"x-request-id"), b""
+        )
+        harmless = _SENT_ID.fullmatch(sent) is not None
+        state[_STATE_KEY] = sent.decode("ascii") if harmless else uuid.uuid4().hex
+    return str(state[_STATE_KEY])
+
+
+class AnswerHeaders:
+    """A Litestar ``before_send`` hook: adds the request id and the checkpoint's fingerprint."""
+
+    def __init__(self, model: ModelLifecycle) -> None:
+        self._model = model
+
+    async def __call__(self, message: Message, scope: Scope) -> None:
+        """Add the headers to the message that starts an answer."""
+        if message["type"] != "http.response.start":
+            return
+        headers = MutableScopeHeaders.from_message(message)
+        headers[REQUEST_ID] = request_id(scope)
+        if (encoder := self._model.loaded) is not None:
+            headers[FINGERPRINT] = encoder.description.fingerprint

@@ -1,0 +1,58 @@
+"""The Litestar application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from dependency_injector.providers import Provider
+from litestar import Litestar
+from litestar.di import Provide
+
+from domain.limits import MAX_BODY_BYTES
+from entrypoints.container import Container
+from entrypoints.http.answer_headers import AnswerHeaders
+from entrypoints.http.documentation import documentation_assets, openapi_config
+from entrypoints.http.json_bodies import JsonRequest
+from entrypoints.http.problems import EXCEPTION_HANDLERS
+from entrypoints.http.routes import ROUTES
+
+
+def create_app(container: Container) -> Litestar:
+    """The HTTP service over a container's use cases; the model loads once the app has started."""
+
+    @asynccontextmanager
+    async def model_in_background(_: Litestar) -> AsyncIterator[None]:
+        loading = asyncio.create_task(container.model().bring_up())
+        try:
+            yield
+        finally:
+            loading.cancel()
+            container.queue().close()
+            container.images().close()
+
+    return Litestar(
+        route_handlers=[*ROUTES, documentation_assets()],
+        dependencies={
+            "embed_image": _injected(container.embed_image),
+            "score_anomaly": _injected(container.score_anomaly),
+            "classify_image": _injected(container.classify_image),
+            "compare_texts": _injected(container.compare_texts),
+            "report_health": _injected(container.report_health),
+        },
+        lifespan=[model_in_background],
+        before_send=[AnswerHeaders(container.model())],
+        exception_handlers=EXCEPTION_HANDLERS,
+        request_class=JsonRequest,
+        request_max_body_size=MAX_BODY_BYTES,
+        logging_config=None,  # the process's own logging stands
+        openapi_config=openapi_config(version("clip-embedding-server")),
+    )
+
+
+def _injected(provider: Provider[Any]) -> Provide:
+    def use_case() -> Any:
+        return provider()
+
+    return Provide(use_case, sync_to_thread=False)

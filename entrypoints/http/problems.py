@@ -1,0 +1,112 @@
+"""Every error as RFC 9457 problem details: one table from the domain's errors to HTTP."""
+
+import http
+import logging
+from typing import Any, Final
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+
+from domain.errors import (
+    ClipError,
+    ImageTooLarge,
+    InvalidInput,
+    ServiceUnavailable,
+)
+from domain.limits import MAX_BODY_BYTES
+from entrypoints.http.answer_headers import request_id
+from entrypoints.http.json_bodies import NotJson, WrongContentType
+from entrypoints.http.schemas import Problem
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+_STATUSES: Final[tuple[tuple[type[ClipError], int], ...]] = (
+    (NotJson, 400),
+    (ImageTooLarge, 413),
+    (WrongContentType, 415),
+    (InvalidInput, 422),
+    (ServiceUnavailable, 503),
+)
+"""Status by kind of error; the first that fits counts. What is not here is a 500."""
+
+_HTTP_CODES: Final = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+}
+
+_INTERNAL: Final = (
+    "something went wrong in the server; its log has the reason under this request's id."
+)
+
+
+def _clip_error(request: Request[Any, Any, Any], error: ClipError) -> Response[Problem]:
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+    if status is None:
+        return _unforeseen(request, error)
+    headers = (
+        {"Retry-After": str(error.retry_after_s)} if isinstance(error, ServiceUnavailable) else {}
+    )
+    return _problem(request, status, error.detail, error.code, headers)
+
+
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """What Litestar itself refuses: unknown paths, methods, bodies over the limit."""
+    status = error.status_code
+    if status >= 500:
+        return _unforeseen(request, error)
+    detail = error.detail
+    if status == 413:
+        detail = (
+            f"the body has more than {MAX_BODY_BYTES} bytes, the limit for a request; "
+            f"it declares {request.headers.get('content-length', 'no length')}."
+        )
+    elif status == 404:
+        detail = f"there is nothing at {request.url.path[:200]!r}."
+    elif status == 405:
+        detail = f"{request.method} is not possible at {request.url.path[:200]!r}."
+    code = _HTTP_CODES.get(status, "bad_request")
+    return _problem(request, status, detail, code, dict(error.headers or {}))
+
+
+def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    logger.error(
+        "request %s: %s %s failed",
+        request_id(request.scope),
+        request.method,
+        request.url.path,
+        exc_info=error,
+    )
+    return _problem(request, 500, _INTERNAL, "internal_error", {})
+
+
+def _problem(
+    request: Request[Any, Any, Any],
+    status: int,
+    detail: str,
+    code: str,
+    headers: dict[str, str],
+) -> Response[Problem]:
+    return Response(
+        Problem(
+            type="about:blank",
+            title=http.HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
+            code=code,
+            request_id=request_id(request.scope),
+        ),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+EXCEPTION_HANDLERS: Final[ExceptionHandlersMap] = {
+    ClipError: _clip_error,
+    HTTPException: _http_error,
+    Exception: _unforeseen,
+}

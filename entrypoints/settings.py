@@ -1,0 +1,168 @@
+"""The environment, read and checked here and nowhere else."""
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from adapters.encoders.selection import EncoderChoice
+from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION
+
+_T = TypeVar("_T")
+
+_WARN_ABOVE_TEXTS: Final = 1000
+_TRUE: Final = ("1", "true", "yes", "on")
+_FALSE: Final = ("0", "false", "no", "off")
+_WITHOUT_EFFECT_YET: Final = ("CLIP_ENGINE_PATH",)
+_NOT_BUILT_YET: Final = ("tensorrt", "openvino")
+
+
+class InvalidSetting(Exception):
+    """A variable has a value that is not allowed; one line that names all three."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured, checked.
+
+    Attributes:
+        model_path: ``CLIP_MODEL_PATH``, the checkpoint.
+        host: ``HOST``, the address to bind.
+        port: ``PORT``, the port to bind; 0 takes a free one.
+        encoder: ``CLIP_ENCODER``, which encoder.
+        use_tensorrt: ``CLIP_USE_TENSORRT``, whether TensorRT is wanted where it can run.
+        embedding_dimension: ``CLIP_EMBEDDING_DIMENSION``, floats per embedding that are promised.
+        max_texts: ``CLIP_MAX_BATCH_TEXTS_SIZE``, texts per batch similarity.
+        max_batch: ``CLIP_MAX_BATCH_SIZE``, images per call of the image tower.
+        max_requests: ``CLIP_MAX_REQUESTS``, requests waiting or running before 503.
+        shutdown_grace_s: ``CLIP_SHUTDOWN_GRACE_SECONDS``, for requests to finish in on SIGTERM.
+        warnings: what is allowed but looks wrong, to be logged at the start.
+    """
+
+    model_path: str
+    host: str
+    port: int
+    encoder: EncoderChoice
+    use_tensorrt: bool
+    embedding_dimension: int
+    max_texts: int
+    max_batch: int
+    max_requests: int
+    shutdown_grace_s: float
+    warnings: tuple[str, ...]
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read and check every variable.
+
+    Args:
+        environment: instead of the process's own.
+
+    Raises:
+        InvalidSetting: one of them has a value that is not allowed.
+    """
+    variables = _Variables(os.environ if environment is None else environment)
+    read = variables.read
+    max_texts = read("CLIP_MAX_BATCH_TEXTS_SIZE", DEFAULT_MAX_TEXTS, _integer(1))
+    return Settings(
+        model_path=read("CLIP_MODEL_PATH", "/models/clip-vit-l", _text),
+        host=read("HOST", "0.0.0.0", _text),
+        port=read("PORT", 8093, _integer(0, 65535)),
+        encoder=read("CLIP_ENCODER", EncoderChoice.AUTO, _encoder),
+        use_tensorrt=read("CLIP_USE_TENSORRT", True, _boolean),
+        embedding_dimension=read(
+            "CLIP_EMBEDDING_DIMENSION", EMBEDDING_DIMENSION, _integer(1, 65536)
+        ),
+        max_texts=max_texts,
+        max_batch=read("CLIP_MAX_BATCH_SIZE", 8, _integer(1, 1024)),
+        max_requests=read("CLIP_MAX_REQUESTS", 64, _integer(1)),
+        shutdown_grace_s=read("CLIP_SHUTDOWN_GRACE_SECONDS", 30.0, _seconds),
+        warnings=(*_size_warning(max_texts), *variables.misspelt()),
+    )
+
+
+class _Variables:
+    """Looks variables up and remembers which names exist."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._known = set(_WITHOUT_EFFECT_YET)
+
+    def read(self, name: str, default: _T, parse: Callable[[str], _T]) -> _T:
+        """The parsed value; the default where the variable is unset or empty."""
+        self._known.add(name)
+        value = self._environment.get(name, "").strip()
+        if not value:
+            return default
+        try:
+            return parse(value)
+        except ValueError as reason:
+            raise InvalidSetting(f"{name}={value!r} is not allowed: {reason}.") from None
+
+    def misspelt(self) -> list[str]:
+        """A warning for each ``CLIP_`` variable that means nothing."""
+        warnings = []
+        for name in sorted(self._environment):
+            if name.startswith("CLIP_") and name not in self._known:
+                close = difflib.get_close_matches(name, self._known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else "."
+                warnings.append(f"{name} is set but means nothing{hint}")
+        return warnings
+
+
+def _size_warning(max_texts: int) -> list[str]:
+    if max_texts <= _WARN_ABOVE_TEXTS:
+        return []
+    return [
+        f"CLIP_MAX_BATCH_TEXTS_SIZE={max_texts} is above {_WARN_ABOVE_TEXTS}: "
+        "one such request keeps the encoder from all others for a long time."
+    ]
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+
+    def parse(value: str) -> int:
+        if not value.removeprefix("-").isdecimal():
+            raise ValueError(f"it must be a whole number {allowed}")
+        number = int(value)
+        if number < low or (high is not None and number > high):
+            raise ValueError(f"it must be {allowed}")
+        return number
+
+    return parse
+
+
+def _seconds(value: str) -> float:
+    message = "it must be a number of seconds, 0 or more"
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(message) from None
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(message)
+    return number
+
+
+def _boolean(value: str) -> bool:
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ValueError(f"it must be one of {', '.join((*_TRUE, *_FALSE))}")
+
+
+def _encoder(value: str) -> EncoderChoice:
+    allowed = ", ".join(EncoderChoice)
+    if value in _NOT_BUILT_YET:
+        raise ValueError(f"this version has no such encoder yet; it must be one of {allowed}")
+    try:
+        return EncoderChoice(value)
+    except ValueError:
+        raise ValueError(f"it must be one of {allowed}") from None

@@ -1,0 +1,129 @@
+"""What every encoder promises, put to each of them."""
+
+import numpy as np
+import pytest
+
+from adapters.images.preprocessing import preprocess
+from application.ports import EncoderPort, PixelBatch
+from tests.photos import photos, plain
+
+TEXTS = ["a dog", "a delivery truck in front of a house", "fire", "a dog and a cat"]
+
+
+@pytest.fixture(scope="session")
+def batch() -> PixelBatch:
+    return np.stack([preprocess(image) for image in photos().values()])
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def test_description_is_complete(encoder: EncoderPort) -> None:
+    description = encoder.description
+    assert description == encoder.description
+    assert description.model
+    assert description.fingerprint
+    assert description.backend
+    assert description.precision in {"fp32", "fp16", "bf16", "int8"}
+    assert description.embedding_dimension == 768
+    assert np.isfinite(description.logit_scale)
+    assert description.logit_scale > 0
+
+
+def test_one_finite_row_per_image_in_float32(encoder: EncoderPort, batch: PixelBatch) -> None:
+    rows = encoder.encode_images(batch)
+    assert rows.shape == (len(batch), 768)
+    assert rows.dtype == np.float32
+    assert np.isfinite(rows).all()
+    assert (np.linalg.norm(rows, axis=1) > 0).all()
+
+
+def test_one_finite_row_per_text_in_float32(encoder: EncoderPort) -> None:
+    rows = encoder.encode_texts(TEXTS)
+    assert rows.shape == (len(TEXTS), 768)
+    assert rows.dtype == np.float32
+    assert np.isfinite(rows).all()
+    assert (np.linalg.norm(rows, axis=1) > 0).all()
+
+
+def test_nothing_in_nothing_out(encoder: EncoderPort) -> None:
+    assert encoder.encode_images(np.empty((0, 3, 224, 224), np.float32)).shape == (0, 768)
+    assert encoder.encode_texts([]).shape == (0, 768)
+
+
+def test_same_input_same_embedding(encoder: EncoderPort, batch: PixelBatch) -> None:
+    np.testing.assert_array_equal(encoder.encode_images(batch), encoder.encode_images(batch))
+    np.testing.assert_array_equal(encoder.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
+
+
+def test_different_images_different_embeddings(encoder: EncoderPort, batch: PixelBatch) -> None:
+    cosines = _off_diagonal(unit(encoder.encode_images(batch)))
+    assert cosines.max() < 0.9999
+
+
+def test_different_texts_different_embeddings(encoder: EncoderPort) -> None:
+    assert _off_diagonal(unit(encoder.encode_texts(TEXTS))).max() < 0.9999
+
+
+def test_company_changes_no_image(encoder: EncoderPort, batch: PixelBatch) -> None:
+    together = unit(encoder.encode_images(batch))
+    alone = unit(
+        np.concatenate([encoder.encode_images(batch[n : n + 1]) for n in range(len(batch))])
+    )
+    assert (together * alone).sum(axis=1).min() > 0.99999
+
+
+def test_company_changes_no_text(encoder: EncoderPort) -> None:
+    texts = [*TEXTS, "a person " * 40, *(f"number {n}" for n in range(70))]
+    together = unit(encoder.encode_texts(texts))
+    alone = unit(np.concatenate([encoder.encode_texts([text]) for text in texts]))
+    assert (together * alone).sum(axis=1).min() > 0.99999
+
+
+def test_order_is_kept(encoder: EncoderPort, batch: PixelBatch) -> None:
+    forward = encoder.encode_images(batch)
+    backward = encoder.encode_images(np.ascontiguousarray(batch[::-1]))
+    np.testing.assert_allclose(forward, backward[::-1], atol=1e-4)
+    forward = encoder.encode_texts(TEXTS)
+    np.testing.assert_allclose(forward, encoder.encode_texts(TEXTS[::-1])[::-1], atol=1e-4)
+
+
+def test_upper_and_lower_case_are_one(encoder: EncoderPort) -> None:
+    rows = encoder.encode_texts(["A Delivery  TRUCK", "a delivery truck"])
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+
+
+def test_what_follows_the_77th_token_counts_for_nothing(encoder: EncoderPort) -> None:
+    rows = encoder.encode_texts(
+        ["dog " * 75, "dog " * 75 + "cat", "dog " * 5000, "dog " * 74 + "cat"]
+    )
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+    np.testing.assert_allclose(rows[0], rows[2], atol=1e-5)
+    assert unit(rows)[0] @ unit(rows)[3] < 0.99999
+
+
+@pytest.mark.parametrize("text", ["日本語 🎉", "\u0000", "&amp;&lt;", "<end_of_text>", "é" * 4000])
+def test_odd_texts_have_embeddings(encoder: EncoderPort, text: str) -> None:
+    assert np.isfinite(encoder.encode_texts([text])).all()
+
+
+def test_plain_images_have_embeddings(encoder: EncoderPort) -> None:
+    batch = np.stack([preprocess(plain(0, 0, 0)), preprocess(plain(255, 255, 255))])
+    rows = encoder.encode_images(batch)
+    assert np.isfinite(rows).all()
+    assert not np.array_equal(rows[0], rows[1])
+
+
+def test_memory_is_told_only_where_there_is_a_device(encoder: EncoderPort) -> None:
+    used = encoder.device_memory_used()
+    if encoder.description.device.cuda_available:
+        assert used is not None
+        assert used > 0
+    else:
+        assert used is None
+
+
+def _off_diagonal(rows: np.ndarray) -> np.ndarray:
+    cosines = rows @ rows.T
+    return np.asarray(cosines[~np.eye(len(rows), dtype=bool)])

@@ -1,0 +1,82 @@
+"""Real servers: processes of their own, reached over sockets."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+SERVE = [sys.executable, "-m", "entrypoints.cli", "serve"]
+SLOW = [sys.executable, "-m", "tests.e2e.slow_server"]
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self.log_file.read_text()
+
+    def stop(self) -> int:
+        """Ask it to end; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def running(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
+    """Start a server on a free port of the loopback interface and wait for it to answer.
+
+    Args:
+        command: what to run.
+        log_file: where its output goes.
+        environment: variables beside the caller's own.
+    """
+    port = free_port()
+    variables = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), **environment}
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            command, env=variables, stdout=log, stderr=subprocess.STDOUT, text=True
+        )
+    server = Server(process, f"http://127.0.0.1:{port}", log_file)
+    try:
+        wait_for(server, "/health/live")
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(timeout=30)
+
+
+def wait_for(server: Server, path: str, seconds: float = 120) -> None:
+    """Return once ``path`` answers 200."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, f"the server ended: {server.log}"
+        try:
+            if httpx.get(server.url + path, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not answer 200 within {seconds} s: {server.log}")
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,318 @@
+"""The HTTP surface in process: answers, errors, headers, documentation."""
+
+import base64
+import json
+import textwrap
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from litestar.testing import AsyncTestClient
+
+from adapters.encoders.fake_encoder import FakeEncoder
+from application.ports import EncoderPort, PixelBatch, RawEmbeddings
+from domain.limits import MAX_BODY_BYTES, MAX_IMAGE_BYTES
+from entrypoints.container import Container
+from entrypoints.http.app import create_app
+from tests.photos import as_base64, as_file, photo
+from tests.unit.encoders import Loader
+
+IMAGE = as_base64(photo("cat"))
+Client = AsyncTestClient[Any]
+
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "/embed": {},
+    "/anomaly-score": {"baseline_embedding": [1.0] + [0.0] * 767},
+    "/classify": {"labels": ["a dog", "a cat"]},
+    "/similarity": {"text": "a cat"},
+    "/batch-similarity": {"texts": ["a dog", "a cat"]},
+}
+
+
+async def ask(client: Client, path: str, **fields: Any) -> dict[str, Any]:
+    answer = await client.post(path, json={"image": IMAGE, **QUESTIONS[path], **fields})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    body: dict[str, Any] = answer.json()
+    assert isinstance(body["inference_time_ms"], float)
+    return body
+
+
+async def test_embed(client: Client) -> None:
+    body = await ask(client, "/embed")
+    assert set(body) == {"embedding", "inference_time_ms"}
+    assert len(body["embedding"]) == 768
+    assert np.linalg.norm(body["embedding"]) == pytest.approx(1.0, abs=1e-5)
+
+
+async def test_anomaly_score(client: Client) -> None:
+    embedding = (await ask(client, "/embed"))["embedding"]
+    body = await ask(client, "/anomaly-score", baseline_embedding=embedding)
+    assert set(body) == {"anomaly_score", "similarity_to_baseline", "inference_time_ms"}
+    assert body["anomaly_score"] == pytest.approx(0.0, abs=1e-6)
+    assert body["similarity_to_baseline"] == pytest.approx(1.0, abs=1e-6)
+
+
+async def test_zero_baseline(client: Client) -> None:
+    body = await ask(client, "/anomaly-score", baseline_embedding=[0] * 768)
+    assert (body["anomaly_score"], body["similarity_to_baseline"]) == (1.0, 0.0)
+
+
+async def test_classify(client: Client) -> None:
+    body = await ask(client, "/classify")
+    assert set(body) == {"scores", "top_label", "inference_time_ms", "ensemble_metadata"}
+    assert list(body["scores"]) == ["a dog", "a cat"]
+    assert sum(body["scores"].values()) == pytest.approx(1.0)
+    assert body["ensemble_metadata"] is None
+
+
+async def test_classify_with_an_ensemble(client: Client) -> None:
+    body = await ask(client, "/classify", use_ensemble=True, camera_type="night_vision")
+    metadata = body["ensemble_metadata"]
+    assert metadata["num_templates"] == len(metadata["templates_used"]) == 5
+    assert metadata["camera_type"] == "night_vision"
+    assert metadata["ensemble_method"] == "mean"
+    assert sum(body["scores"].values()) == pytest.approx(1.0)
+
+
+async def test_similarity_and_batch_similarity_agree(client: Client) -> None:
+    one = await ask(client, "/similarity", text="a dog")
+    many = await ask(client, "/batch-similarity")
+    assert set(one) == {"similarity", "inference_time_ms"}
+    assert set(many) == {"similarities", "inference_time_ms"}
+    assert many["similarities"]["a dog"] == pytest.approx(one["similarity"])
+
+
+async def test_health(client: Client) -> None:
+    answer = await client.get("/health")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert {
+        "status": "healthy",
+        "model": "fake",
+        "model_loaded": True,
+        "device": "cpu",
+        "cuda_available": False,
+        "vram_used_gb": None,
+        "embedding_dimension": 768,
+        "backend": "fake",
+        "tensorrt_engine_path": None,
+    }.items() <= body.items()
+    assert (await client.get("/health/live")).json() == {"status": "alive"}
+    assert (await client.get("/health/ready")).json() == {"ready": True, "reason": None}
+
+
+@pytest.mark.parametrize("path", ["/embed", "/health", "/nowhere", "/docs"])
+async def test_every_answer_carries_the_fingerprint_and_an_id(client: Client, path: str) -> None:
+    fingerprint = (await client.get("/health")).json()["model_fingerprint"]
+    first, second = await client.get(path), await client.get(path)
+    assert first.headers["X-Model-Fingerprint"] == fingerprint
+    assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("frame-17.cam_2", True), ("a b\u00e4", False)])
+async def test_a_harmless_request_id_is_honoured(client: Client, sent: str, kept: bool) -> None:
+    answer = await client.get("/nowhere", headers=[(b"X-Request-ID", sent.encode("latin-1"))])
+    assert (answer.headers["X-Request-ID"] == sent) is kept
+    assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", " ", "\t"])
+async def test_base64_with_white_space_is_the_same_image(client: Client, newline: str) -> None:
+    plain = (await ask(client, "/embed"))["embedding"]
+    wrapped = newline.join(textwrap.wrap(IMAGE, 76)) + newline
+    assert (await ask(client, "/embed", image=wrapped))["embedding"] == plain
+
+
+async def refused(client: Client, path: str, status: int, **fields: Any) -> dict[str, Any]:
+    answer = await client.post(path, json={"image": IMAGE, **QUESTIONS[path], **fields})
+    return problem(answer, status)
+
+
+def problem(answer: Any, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["detail"]
+    assert body["title"]
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "code", "detail"),
+    [
+        ("/embed", {"image": 5}, "invalid_field", "`$.image`"),
+        ("/embed", {"image": None}, "invalid_field", "base64 text"),
+        ("/embed", {"image": "@@@@"}, "invalid_base64", "standard base64"),
+        ("/embed", {"image": IMAGE[:-1]}, "invalid_base64", "standard base64"),
+        ("/embed", {"image": ""}, "not_an_image", "empty"),
+        ("/embed", {"image": "aGVsbG8="}, "not_an_image", "JPEG, PNG"),
+        ("/anomaly-score", {"baseline_embedding": [1.0]}, "baseline_wrong_length", "exactly 768"),
+        ("/anomaly-score", {"baseline_embedding": ["1"] * 768}, "invalid_field", "`float`"),
+        ("/anomaly-score", {"baseline_embedding": [None] * 768}, "invalid_field", "`float`"),
+        ("/classify", {"labels": []}, "no_labels", "1 to 100"),
+        ("/classify", {"labels": [str(n) for n in range(101)]}, "too_many_labels", "101"),
+        ("/classify", {"labels": ["a", ""]}, "blank_label", "labels[1]"),
+        ("/classify", {"labels": ["a", "a"]}, "repeated_label", "labels[1]"),
+        ("/classify", {"labels": "a"}, "invalid_field", "`array`"),
+        ("/classify", {"camera_type": "space"}, "unknown_camera_type", "'space'"),
+        ("/classify", {"use_ensemble": "yes"}, "invalid_field", "`bool`"),
+        ("/similarity", {"text": " "}, "blank_text", "blank"),
+        ("/batch-similarity", {"texts": []}, "no_texts", "1 to 100"),
+        ("/batch-similarity", {"texts": [str(n) for n in range(101)]}, "too_many_texts", "101"),
+    ],
+)
+async def test_422(
+    client: Client, path: str, fields: dict[str, Any], code: str, detail: str
+) -> None:
+    body = await refused(client, path, 422, **fields)
+    assert body["code"] == code
+    assert detail in body["detail"]
+
+
+@pytest.mark.parametrize("path", QUESTIONS)
+async def test_a_missing_image_is_422(client: Client, path: str) -> None:
+    body = problem(await client.post(path, json=QUESTIONS[path]), 422)
+    assert body["code"] == "missing_field"
+    assert "`image`" in body["detail"]
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+async def test_numbers_too_large_for_a_float_are_422(client: Client, number: str) -> None:
+    body = json.dumps({"image": IMAGE, "baseline_embedding": [0.5] * 768})
+    answer = await client.post(
+        "/anomaly-score",
+        content=body.replace("[0.5", f"[{number}", 1),
+        headers={"content-type": "application/json"},
+    )
+    assert problem(answer, 422)["code"] in {"baseline_not_finite", "invalid_field"}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"nope", b'{"image": NaN}', b"\xff\xfe", b'{"image": "\xff"}', b"[" * 99999]
+)
+async def test_what_is_not_json_is_400(client: Client, body: bytes) -> None:
+    answer = await client.post("/embed", content=body, headers={"content-type": "application/json"})
+    assert problem(answer, 400)["code"] == "invalid_json"
+
+
+async def test_json_that_is_no_object_is_422(client: Client) -> None:
+    assert problem(await client.post("/embed", json=[1]), 422)["code"] == "invalid_field"
+
+
+@pytest.mark.parametrize(
+    "declared", ["image/jpeg", "text/plain", "application/x-www-form-urlencoded"]
+)
+async def test_other_content_types_are_415(client: Client, declared: str) -> None:
+    answer = await client.post("/embed", content=b"{}", headers={"content-type": declared})
+    body = problem(answer, 415)
+    assert body["code"] == "unsupported_media_type"
+    assert declared in body["detail"]
+
+
+@pytest.mark.parametrize("declared", ["application/json; charset=utf-8", "Application/JSON"])
+async def test_json_may_be_declared_in_other_words(client: Client, declared: str) -> None:
+    answer = await client.post(
+        "/embed", content=json.dumps({"image": IMAGE}), headers={"content-type": declared}
+    )
+    assert answer.status_code == 200
+
+
+async def test_a_body_over_the_limit_is_413(client: Client) -> None:
+    answer = await client.post(
+        "/embed",
+        content=b" " * (MAX_BODY_BYTES + 1),
+        headers={"content-type": "application/json"},
+    )
+    body = problem(answer, 413)
+    assert body["code"] == "body_too_large"
+    assert str(MAX_BODY_BYTES) in body["detail"]
+
+
+async def test_an_image_over_the_limit_is_413(client: Client) -> None:
+    padded = as_file(photo("cat")).ljust(MAX_IMAGE_BYTES + 1, b"\0")
+    body = await refused(client, "/embed", 413, image=base64.b64encode(padded).decode())
+    assert body["code"] == "image_too_large"
+    assert str(MAX_IMAGE_BYTES + 1) in body["detail"]
+
+
+async def test_the_largest_image_fits_even_with_line_breaks(client: Client) -> None:
+    padded = as_file(photo("cat")).ljust(MAX_IMAGE_BYTES, b"\0")
+    text = base64.b64encode(padded).decode()
+    wrapped = "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+    assert len((await ask(client, "/embed", image=wrapped))["embedding"]) == 768
+
+
+async def test_unknown_paths_and_methods(client: Client) -> None:
+    assert problem(await client.get("/nowhere"), 404)["code"] == "not_found"
+    assert problem(await client.get("/embed"), 405)["code"] == "method_not_allowed"
+
+
+class BrokenEncoder(FakeEncoder):
+    """Raises once it has been warmed up."""
+
+    calls = 0
+
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        self.calls += 1
+        if self.calls > 1:
+            raise RuntimeError("CUDA error at 0x7f in /opt/secret/kernel.cu")
+        return super().encode_images(batch)
+
+
+class NanEncoder(FakeEncoder):
+    """Returns no numbers."""
+
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        return np.full_like(super().encode_images(batch), np.nan)
+
+
+@pytest.mark.parametrize("encoder", [BrokenEncoder, NanEncoder])
+async def test_the_unforeseen_is_500_without_internals(
+    container: Container, encoder: type[FakeEncoder], caplog: pytest.LogCaptureFixture
+) -> None:
+    broken: EncoderPort = encoder(embedding_dimension=768)
+    container.encoder_loader.override(Loader(broken))
+    async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
+        while not (await client.get("/health/ready")).json()["ready"]:
+            pass
+        body = await refused(client, "/embed", 500)
+    assert body["code"] == "internal_error"
+    assert "secret" not in json.dumps(body)
+    assert "nan" not in json.dumps(body).lower()
+    assert body["request_id"] in caplog.text
+
+
+async def test_openapi_names_every_call_with_examples_that_work(client: Client) -> None:
+    schema = (await client.get("/docs/openapi.json")).json()
+    assert set(schema["paths"]) == {*QUESTIONS, "/health", "/health/live", "/health/ready"}
+    for path in QUESTIONS:
+        operation = schema["paths"][path]["post"]
+        assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "500", "503"}
+        assert "application/problem+json" in operation["responses"]["422"]["content"]
+        request = operation["requestBody"]["content"]["application/json"]["schema"]
+        (example,) = request["examples"]
+        answer = await client.post(path, json=example)
+        assert answer.status_code == 200, answer.text
+        (documented,) = operation["responses"]["200"]["content"]["application/json"][
+            "examples"
+        ].values()
+        assert set(documented["value"]) <= set(answer.json())
+
+
+async def test_the_interactive_page_needs_no_other_host(client: Client) -> None:
+    page = (await client.get("/docs")).text
+    assert "http" not in page.split("<body>")[0].replace("http-equiv", "")
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js"):
+        assert f"/docs-assets/{asset}" in page
+        assert (await client.get(f"/docs-assets/{asset}")).status_code == 200
+
+
+async def test_answers_hold_what_the_encoder_said_to_the_last_bit(client: Client) -> None:
+    numbers = (await ask(client, "/embed"))["embedding"]
+    as_float32 = np.array(numbers, dtype=np.float32)
+    assert as_float32.tolist() == numbers
+    assert msgspec.json.decode(msgspec.json.encode(numbers)) == numbers

@@ -1,0 +1,114 @@
+"""Our torch encoder against `transformers.CLIPModel` on the same weights."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPTokenizer
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
+from adapters.images.preprocessing import preprocess
+from application.ports import EncoderPort
+from domain.classification import classify
+from domain.embedding import Embedding
+from tests.checkpoints import full_size_clip, save_hugging_face, small_clip
+from tests.photos import photos
+
+# Shorter, exactly (75 words and the two special tokens), and longer than 77 tokens.
+TEXTS = ["a dog", "a photo of a delivery truck at night", "dog " * 75, "dog cat " * 60]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+class Reference:
+    """transformers' own answers, from raw photos and texts."""
+
+    def __init__(self, model: Any, vocabulary: Path) -> None:
+        self._model = model
+        self._processor = CLIPImageProcessorPil()
+        self._tokenizer = clip_tokenizer(vocabulary)
+
+    @torch.inference_mode()
+    def images(self) -> np.ndarray:
+        pixels = self._processor(list(photos().values()), return_tensors="pt")["pixel_values"]
+        return unit(features(self._model.get_image_features(pixels)))
+
+    @torch.inference_mode()
+    def texts(self) -> np.ndarray:
+        tokens = self._tokenizer(
+            TEXTS, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
+        )
+        return unit(features(self._model.get_text_features(tokens["input_ids"])))
+
+    @torch.inference_mode()
+    def probabilities(self, labels: list[str]) -> np.ndarray:
+        tokens = self._tokenizer(labels, padding=True, return_tensors="pt")
+        pixels = self._processor(list(photos().values()), return_tensors="pt")["pixel_values"]
+        output = self._model(input_ids=tokens["input_ids"], pixel_values=pixels)
+        return np.asarray(output.logits_per_image.softmax(dim=1))
+
+
+def features(output: Any) -> np.ndarray:
+    return np.asarray(getattr(output, "pooler_output", output))
+
+
+def clip_tokenizer(directory: Path) -> CLIPTokenizer:
+    """transformers' tokenizer, from the merges that come with open_clip: no network."""
+    import gzip
+    import json
+
+    import open_clip.tokenizer
+
+    packed = Path(open_clip.tokenizer.default_bpe()).read_bytes()
+    merges = gzip.decompress(packed).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    vocabulary = open_clip.tokenizer._tokenizer.encoder
+    renamed = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    (directory / "vocab.json").write_text(
+        json.dumps({renamed.get(token, token): number for token, number in vocabulary.items()})
+    )
+    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    return CLIPTokenizer.from_pretrained(directory)
+
+
+def check_parity(model: Any, directory: Path) -> None:
+    reference = Reference(model, directory)
+    encoder: EncoderPort = EncoderSelection(
+        EncoderChoice.TORCH, str(save_hugging_face(model, directory / "checkpoint")), 768
+    ).load()
+    ours = unit(encoder.encode_images(np.stack([preprocess(p) for p in photos().values()])))
+    assert (ours * reference.images()).sum(axis=1).min() >= 0.99999
+    ours = unit(encoder.encode_texts(TEXTS))
+    assert (ours * reference.texts()).sum(axis=1).min() >= 0.99999
+    check_scores(encoder, reference)
+
+
+def check_scores(encoder: EncoderPort, reference: Reference) -> None:
+    labels = ["a cat", "a cup of coffee", "a rocket", "a temple", "an astronaut"]
+    expected = reference.probabilities(labels)
+    texts = dict(
+        zip(labels, map(Embedding.from_encoder, encoder.encode_texts(labels)), strict=True)
+    )
+    for number, image in enumerate(photos().values()):
+        (row,) = encoder.encode_images(preprocess(image)[np.newaxis])
+        scores = classify(
+            Embedding.from_encoder(row), texts, logit_scale=encoder.description.logit_scale
+        ).scores
+        np.testing.assert_allclose(list(scores.values()), expected[number], atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_small_random_checkpoint(activation: str, tmp_path: Path) -> None:
+    check_parity(small_clip(hidden_act=activation), tmp_path)
+
+
+@pytest.mark.full_size
+def test_full_size_random_checkpoint(tmp_path: Path) -> None:
+    model = full_size_clip()
+    check_parity(model, tmp_path)
+    encoder = EncoderSelection(EncoderChoice.AUTO, str(tmp_path / "checkpoint"), 768).load()
+    assert encoder.description.model == "clip-vit-large-patch14"

@@ -1,0 +1,91 @@
+"""Encoders and loaders that record what they were told or misbehave on purpose."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from application.ports import (
+    Device,
+    EncoderDescription,
+    EncoderLoaderPort,
+    EncoderPort,
+    PixelBatch,
+    Pixels,
+    RawEmbeddings,
+)
+
+DIMENSION = 4
+
+
+def pixels_of(number: float) -> Pixels:
+    """A stand-in for a preprocessed image, recognisable by its number."""
+    return np.full((3, 2, 2), number, dtype=np.float32)
+
+
+def vector_of(number: float) -> np.ndarray:
+    """What `RecordingEncoder` answers for that number; a unit vector, different for each."""
+    angle = number / 1000
+    return np.array([np.cos(angle), np.sin(angle), 0.0, 0.0], dtype=np.float32)
+
+
+class RecordingEncoder(EncoderPort):
+    """Answers with `vector_of` each input's number and records every batch.
+
+    ``gate`` holds it back: clear it, and the encoder stays busy until it is set again.
+    """
+
+    def __init__(self) -> None:
+        self.image_batches: list[list[float]] = []
+        self.text_batches: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.busy = threading.Event()
+        self.poison: float | None = None
+        self.answer: Callable[[RawEmbeddings], RawEmbeddings] = lambda rows: rows
+
+    @property
+    def description(self) -> EncoderDescription:
+        return EncoderDescription(
+            model="recording",
+            fingerprint="r",
+            backend="fake",
+            precision="fp32",
+            device=Device("cpu", cuda_available=False),
+            embedding_dimension=DIMENSION,
+            logit_scale=100.0,
+        )
+
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        numbers = [float(pixels.flat[0]) for pixels in batch]
+        self._record(self.image_batches, numbers)
+        if self.poison in numbers:
+            raise RuntimeError("poisoned")
+        return self.answer(np.stack([vector_of(number) for number in numbers]))
+
+    def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
+        self._record(self.text_batches, list(texts))
+        return self.answer(np.stack([vector_of(float(text)) for text in texts]))
+
+    def device_memory_used(self) -> int | None:
+        return None
+
+    def _record(self, batches: list, batch: list) -> None:  # type: ignore[type-arg]
+        batches.append(batch)
+        self.busy.set()
+        assert self.gate.wait(10), "the test never opened the gate"
+
+
+class Loader(EncoderLoaderPort):
+    """Loads what it was given, or raises it."""
+
+    def __init__(self, outcome: EncoderPort | Exception) -> None:
+        self._outcome = outcome
+
+    def probe_device(self) -> Device:
+        return Device("cpu", cuda_available=False)
+
+    def load(self) -> EncoderPort:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
