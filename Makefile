@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make serve` installs beside the server: OpenVINO, and PyTorch where there is an NVIDIA card.
+EXTRAS ?= cpu$(if $(wildcard /proc/driver/nvidia/version),$(COMMA)torch)
+COMMA := ,
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -42,8 +45,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing (once; PyTorch is large) ..."
-	$(INSTALL) --editable .
+	@echo "Installing, once ..."
+	$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python

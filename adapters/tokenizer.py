@@ -2,11 +2,13 @@
 
 import gzip
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import ftfy
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
@@ -19,6 +21,9 @@ END_OF_TEXT: Final = 49407
 
 VOCABULARY_SIZE: Final = 49408
 """Tokens of the byte-pair vocabulary, the two special ones included."""
+
+VOCABULARY: Final = Path(__file__).with_name("clip_vocabulary.txt.gz")
+"""CLIP's merges, ``bpe_simple_vocab_16e6.txt.gz`` of openai/CLIP (MIT licence)."""
 
 _MERGES: Final = 49152 - 256 - 2
 _WORDS: Final = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -38,8 +43,8 @@ class ClipTokenizer:
     Special tokens are not recognised inside a text: what a client sends is only ever text.
     """
 
-    def __init__(self, vocabulary: Path) -> None:
-        """Build from ``bpe_simple_vocab_16e6.txt.gz``, the file of merges that CLIP came with."""
+    def __init__(self, vocabulary: Path = VOCABULARY) -> None:
+        """Build from the file of merges that CLIP came with."""
         lines = gzip.decompress(vocabulary.read_bytes()).decode("utf-8").split("\n")
         merges = [(first, second) for first, second in map(str.split, lines[1 : _MERGES + 1])]
         characters = _byte_characters()
@@ -69,6 +74,32 @@ class ClipTokenizer:
             [START_OF_TEXT, *encoding.ids[: CONTEXT_LENGTH - 2], END_OF_TEXT]
             for encoding in encoded
         ]
+
+
+def batches_by_length(
+    tokens: Sequence[Sequence[int]], *, at_once: int = 64, full_length: bool = False
+) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+    """Cut token lists into batches of alike lengths, each padded to its own longest.
+
+    CLIP's text tower is causal and read out at the end-of-text token, so what follows that token
+    cannot change the result, and a batch of short texts need not be 77 long.
+
+    Args:
+        tokens: one list per text.
+        at_once: texts per batch; bounds the memory that a batch needs.
+        full_length: pad to 77 all the same, for towers of another kind.
+
+    Yields:
+        The texts' places in ``tokens``, and int64 ``[n, length]`` filled up with zeros.
+    """
+    by_length = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
+    for start in range(0, len(by_length), at_once):
+        places = by_length[start : start + at_once]
+        longest = CONTEXT_LENGTH if full_length else max(len(tokens[place]) for place in places)
+        padded = np.zeros((len(places), longest), dtype=np.int64)
+        for row, place in zip(padded, places, strict=True):
+            row[: len(tokens[place])] = tokens[place]
+        yield places, padded
 
 
 def _clean(text: str) -> str:

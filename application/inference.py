@@ -7,6 +7,7 @@ from application.admission import Admission
 from application.encoding_queue import EncodingQueue
 from application.image_preparation import ImagePreparation
 from application.model_lifecycle import ModelLifecycle
+from application.text_embeddings import TextEmbeddings
 from domain.embedding import Embedding
 
 
@@ -27,11 +28,13 @@ class Inference:
         model: ModelLifecycle,
         images: ImagePreparation,
         queue: EncodingQueue,
+        texts: TextEmbeddings,
     ) -> None:
         self._admission = admission
         self._model = model
         self._images = images
         self._queue = queue
+        self._texts = texts
 
     @property
     def logit_scale(self) -> float:
@@ -51,6 +54,4 @@ class Inference:
         with self._admission.admit():
             self._model.encoder()
             pixels = await self._images.prepare(image)
-            return await asyncio.gather(
-                self._queue.encode_image(pixels), self._queue.encode_texts(texts)
-            )
+            return await asyncio.gather(self._queue.encode_image(pixels), self._texts.encode(texts))

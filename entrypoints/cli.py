@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 
 import click
 
@@ -34,6 +35,30 @@ def serve() -> None:
     for warning in settings.warnings:
         logger.warning(warning)
     serve_http(Container(settings=settings))
+
+
+@main.command()
+@click.argument("source")
+@click.argument("directory", type=click.Path(path_type=Path))
+def bundle(source: str, directory: Path) -> None:
+    """Make a bundle of the checkpoint SOURCE in the new directory DIRECTORY.
+
+    A bundle is a checkpoint together with all that serves it on OpenVINO without PyTorch. SOURCE
+    is whatever CLIP_MODEL_PATH may be. Serve the result with CLIP_MODEL_PATH=DIRECTORY.
+    """
+    from adapters.checkpoints.checkpoint import InvalidCheckpoint
+    from adapters.checkpoints.reading import read_checkpoint
+    from adapters.export.bundle import write_bundle
+
+    if directory.exists():
+        click.echo(f"{directory} exists already; name a directory that does not.", err=True)
+        sys.exit(1)
+    try:
+        made = write_bundle(read_checkpoint(source), directory)
+    except (InvalidCheckpoint, OSError) as failure:
+        click.echo(str(failure), err=True)
+        sys.exit(1)
+    click.echo(f"{made.directory}: {made.model}, fingerprint {made.fingerprint}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """The composition root: every object of the service, made and joined here and nowhere else."""
 
-import os
-
 from dependency_injector import containers, providers
 
 from adapters.encoders.selection import EncoderSelection
+from adapters.hardware import usable_cores
 from adapters.images.pillow_preparation import PillowImagePreparation
 from application.admission import Admission
 from application.classify_image import ClassifyImage
@@ -16,6 +15,7 @@ from application.inference import Inference
 from application.model_lifecycle import ModelLifecycle
 from application.report_health import ReportHealth
 from application.score_anomaly import ScoreAnomaly
+from application.text_embeddings import TextEmbeddings
 from entrypoints.settings import Settings
 
 
@@ -30,6 +30,9 @@ class Container(containers.DeclarativeContainer):
         choice=settings.provided.encoder,
         checkpoint=settings.provided.model_path,
         embedding_dimension=settings.provided.embedding_dimension,
+        precision=settings.provided.precision,
+        openvino_device=settings.provided.openvino_device,
+        cache=settings.provided.cache,
     )
     image_preparation_port = providers.Singleton(PillowImagePreparation)
 
@@ -37,11 +40,14 @@ class Container(containers.DeclarativeContainer):
     admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
     model = providers.Singleton(ModelLifecycle, loader=encoder_loader)
     images = providers.Singleton(
-        ImagePreparation, port=image_preparation_port, threads=len(os.sched_getaffinity(0))
+        ImagePreparation, port=image_preparation_port, threads=usable_cores()
     )
     queue = providers.Singleton(EncodingQueue, model=model, max_batch=settings.provided.max_batch)
+    texts = providers.Singleton(
+        TextEmbeddings, queue=queue, model=model, capacity=settings.provided.text_cache_size
+    )
     inference = providers.Singleton(
-        Inference, admission=admission, model=model, images=images, queue=queue
+        Inference, admission=admission, model=model, images=images, queue=queue, texts=texts
     )
 
     # Use cases

@@ -5,8 +5,10 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
+from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice
 from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION
 
@@ -16,7 +18,7 @@ _WARN_ABOVE_TEXTS: Final = 1000
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off")
 _WITHOUT_EFFECT_YET: Final = ("CLIP_ENGINE_PATH",)
-_NOT_BUILT_YET: Final = ("tensorrt", "openvino")
+_NOT_BUILT_YET: Final = ("tensorrt",)
 
 
 class InvalidSetting(Exception):
@@ -32,10 +34,14 @@ class Settings:
         host: ``HOST``, the address to bind.
         port: ``PORT``, the port to bind; 0 takes a free one.
         encoder: ``CLIP_ENCODER``, which encoder.
+        precision: ``CLIP_PRECISION``; None takes the fastest that needs no calibration.
+        openvino_device: ``CLIP_OPENVINO_DEVICE``, OpenVINO's name of the device.
+        cache: ``CLIP_CACHE_DIR``, for bundles and compiled models; None keeps nothing.
         use_tensorrt: ``CLIP_USE_TENSORRT``, whether TensorRT is wanted where it can run.
         embedding_dimension: ``CLIP_EMBEDDING_DIMENSION``, floats per embedding that are promised.
         max_texts: ``CLIP_MAX_BATCH_TEXTS_SIZE``, texts per batch similarity.
         max_batch: ``CLIP_MAX_BATCH_SIZE``, images per call of the image tower.
+        text_cache_size: ``CLIP_TEXT_CACHE_SIZE``, text embeddings that are kept.
         max_requests: ``CLIP_MAX_REQUESTS``, requests waiting or running before 503.
         shutdown_grace_s: ``CLIP_SHUTDOWN_GRACE_SECONDS``, for requests to finish in on SIGTERM.
         warnings: what is allowed but looks wrong, to be logged at the start.
@@ -45,10 +51,14 @@ class Settings:
     host: str
     port: int
     encoder: EncoderChoice
+    precision: Precision | None
+    openvino_device: str
+    cache: Path | None
     use_tensorrt: bool
     embedding_dimension: int
     max_texts: int
     max_batch: int
+    text_cache_size: int
     max_requests: int
     shutdown_grace_s: float
     warnings: tuple[str, ...]
@@ -71,12 +81,16 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         host=read("HOST", "0.0.0.0", _text),
         port=read("PORT", 8093, _integer(0, 65535)),
         encoder=read("CLIP_ENCODER", EncoderChoice.AUTO, _encoder),
+        precision=read("CLIP_PRECISION", None, _precision),
+        openvino_device=read("CLIP_OPENVINO_DEVICE", "CPU", _text),
+        cache=read("CLIP_CACHE_DIR", _default_cache(variables), _cache),
         use_tensorrt=read("CLIP_USE_TENSORRT", True, _boolean),
         embedding_dimension=read(
             "CLIP_EMBEDDING_DIMENSION", EMBEDDING_DIMENSION, _integer(1, 65536)
         ),
         max_texts=max_texts,
         max_batch=read("CLIP_MAX_BATCH_SIZE", 8, _integer(1, 1024)),
+        text_cache_size=read("CLIP_TEXT_CACHE_SIZE", 4096, _integer(0)),
         max_requests=read("CLIP_MAX_REQUESTS", 64, _integer(1)),
         shutdown_grace_s=read("CLIP_SHUTDOWN_GRACE_SECONDS", 30.0, _seconds),
         warnings=(*_size_warning(max_texts), *variables.misspelt()),
@@ -101,6 +115,10 @@ class _Variables:
         except ValueError as reason:
             raise InvalidSetting(f"{name}={value!r} is not allowed: {reason}.") from None
 
+    def foreign(self, name: str) -> str | None:
+        """A variable that belongs to the system and not to this service."""
+        return self._environment.get(name)
+
     def misspelt(self) -> list[str]:
         """A warning for each ``CLIP_`` variable that means nothing."""
         warnings = []
@@ -121,8 +139,26 @@ def _size_warning(max_texts: int) -> list[str]:
     ]
 
 
+def _default_cache(variables: "_Variables") -> Path | None:
+    home = variables.foreign("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "clip-embedding-server"
+
+
 def _text(value: str) -> str:
     return value
+
+
+def _cache(value: str) -> Path | None:
+    return None if value.lower() == "none" else Path(value).expanduser()
+
+
+def _precision(value: str) -> Precision | None:
+    if value == "auto":
+        return None
+    try:
+        return Precision(value)
+    except ValueError:
+        raise ValueError(f"it must be one of auto, {', '.join(Precision)}") from None
 
 
 def _integer(low: int, high: int | None = None) -> Callable[[str], int]:

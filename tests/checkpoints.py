@@ -66,7 +66,7 @@ def save_hugging_face(model: Any, directory: Path) -> Path:
 
 def save_open_clip(source: Path, directory: Path) -> Path:
     """Write a Hugging Face directory's weights once more, in OpenCLIP's layout."""
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
 
     from adapters.checkpoints.reading import read_checkpoint
 
@@ -74,6 +74,6 @@ def save_open_clip(source: Path, directory: Path) -> Path:
     directory.mkdir()
     config = {"model_cfg": checkpoint.architecture, "preprocess_cfg": {}}
     (directory / "open_clip_config.json").write_text(json.dumps(config))
-    weights = {name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}
+    weights = {name: tensor.array() for name, tensor in checkpoint.weights.items()}
     save_file(weights, directory / "open_clip_model.safetensors")
     return directory

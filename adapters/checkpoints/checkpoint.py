@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
-import torch
+import numpy as np
 
+from adapters.checkpoints.tensors import Tensor
 from adapters.images.preprocessing import MEAN, STD
 from adapters.tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE
 from domain.limits import IMAGE_SIZE
@@ -24,39 +28,50 @@ class InvalidCheckpoint(Exception):
     """The checkpoint is missing, damaged or not one this service can serve; says which and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """Weights and architecture of both towers.
 
     Attributes:
         model: the name to show, e.g. ``clip-vit-large-patch14``.
         architecture: OpenCLIP's ``model_cfg``.
-        weights: OpenCLIP's state dict, on the CPU, in the dtype they were stored in.
+        weights: OpenCLIP's state dict.
     """
 
     model: str
     architecture: Mapping[str, Any]
-    weights: Mapping[str, torch.Tensor]
+    weights: Mapping[str, Tensor]
 
     @property
     def embedding_dimension(self) -> int:
         """Floats per embedding."""
         return int(self.architecture["embed_dim"])
 
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of cosines in a classification: exp of the stored parameter."""
+        return math.exp(float(self.weights["logit_scale"].array()))
+
+    @property
+    def files(self) -> set[Path]:
+        """The files that the weights lie in; none for those that came from a pickle."""
+        return set().union(*(tensor.files for tensor in self.weights.values()))
+
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that identify the embeddings this checkpoint makes.
 
-        SHA-256 over architecture, preprocessing and every weight, in an order and naming that do
-        not depend on the layout it was read from.
+        SHA-256 over architecture, preprocessing and every weight in float32, in an order and
+        naming that do not depend on the layout it was read from.
         """
         digest = hashlib.sha256()
         preprocessing = {"size": IMAGE_SIZE, "mean": MEAN, "std": STD, "resize": "bicubic"}
         described = [_without_defaults(self.architecture), preprocessing]
         digest.update(json.dumps(described, sort_keys=True).encode())
         for name in sorted(self.weights):
-            tensor = self.weights[name].contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            values = np.ascontiguousarray(self.weights[name].array())
+            digest.update(f"{name} {values.shape}".encode())
+            digest.update(values.data)
         return digest.hexdigest()[:16]
 
 

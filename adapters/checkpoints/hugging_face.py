@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from adapters.checkpoints.checkpoint import (
     Checkpoint,
     InvalidCheckpoint,
     architecture_name,
     check_servable,
 )
+from adapters.checkpoints.tensors import Stacked, Tensor, Transposed
 from adapters.checkpoints.weights_files import first_existing, read_weights
 
 CONFIG: Final = "config.json"
@@ -119,16 +118,16 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _to_open_clip(
-    stored: Mapping[str, torch.Tensor], architecture: Mapping[str, Any]
-) -> dict[str, torch.Tensor]:
+    stored: Mapping[str, Tensor], architecture: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """The same weights under OpenCLIP's names; raises KeyError naming a tensor that is missing."""
-    weights = {
+    weights: dict[str, Tensor] = {
         "logit_scale": stored["logit_scale"],
         "token_embedding.weight": stored["text_model.embeddings.token_embedding.weight"],
         "positional_embedding": stored["text_model.embeddings.position_embedding.weight"],
         # Linear layers keep their weight transposed; OpenCLIP multiplies by the matrix itself.
-        "text_projection": stored["text_projection.weight"].T,
-        "visual.proj": stored["visual_projection.weight"].T,
+        "text_projection": Transposed(stored["text_projection.weight"]),
+        "visual.proj": Transposed(stored["visual_projection.weight"]),
         "visual.class_embedding": stored["vision_model.embeddings.class_embedding"],
         "visual.conv1.weight": stored["vision_model.embeddings.patch_embedding.weight"],
         "visual.positional_embedding": stored["vision_model.embeddings.position_embedding.weight"],
@@ -150,7 +149,7 @@ def _to_open_clip(
             for part in ("weight", "bias"):
                 for their_name, our_name in _BLOCK_NAMES.items():
                     weights[f"{target}.{our_name}.{part}"] = stored[f"{source}.{their_name}.{part}"]
-                weights[f"{target}.attn.in_proj_{part}"] = torch.cat(
+                weights[f"{target}.attn.in_proj_{part}"] = Stacked(
                     [stored[f"{source}.self_attn.{x}_proj.{part}"] for x in "qkv"]
                 )
     return weights

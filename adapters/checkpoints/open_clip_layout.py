@@ -1,11 +1,9 @@
 """Checkpoints in OpenCLIP's layout, from a directory or from the hub by ``name:tag``."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
-
-import open_clip
-import torch
 
 from adapters.checkpoints.checkpoint import (
     Checkpoint,
@@ -13,6 +11,7 @@ from adapters.checkpoints.checkpoint import (
     architecture_name,
     check_servable,
 )
+from adapters.checkpoints.tensors import SparseRows, StoredTensor, Tensor
 from adapters.checkpoints.weights_files import first_existing, read_weights
 from adapters.images.preprocessing import MEAN, STD
 from adapters.tokenizer import VOCABULARY_SIZE
@@ -57,9 +56,8 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
 
 
 def is_open_clip_name(source: str) -> bool:
-    """Whether ``source`` is an OpenCLIP ``name:tag``, such as ``ViT-L-14:openai``."""
-    name, _, tag = source.partition(":")
-    return bool(tag) and name in open_clip.list_models()
+    """Whether ``source`` has the form of a ``name:tag``, such as ``ViT-L-14:openai``."""
+    return re.fullmatch(r"[\w.-]+:[\w.-]+", source) is not None
 
 
 def read_from_hub(source: str) -> Checkpoint:
@@ -68,7 +66,16 @@ def read_from_hub(source: str) -> Checkpoint:
     Raises:
         InvalidCheckpoint: unknown tag, no network, or one this service cannot serve.
     """
+    try:
+        import open_clip
+    except ImportError:
+        raise InvalidCheckpoint(
+            f"{source} can only be had through OpenCLIP, which is not installed; "
+            "install the extra 'torch' or put a checkpoint in a directory."
+        ) from None
     name, _, tag = source.partition(":")
+    if name not in open_clip.list_models():
+        raise InvalidCheckpoint(f"OpenCLIP knows no model {name!r}.")
     pretrained = open_clip.get_pretrained_cfg(name, tag)
     if not pretrained:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
@@ -113,11 +120,8 @@ def _close(theirs: Any, ours: tuple[float, ...]) -> bool:
     )
 
 
-def _with_full_token_table(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _with_full_token_table(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     rows = weights.pop(_TOKEN_ROWS, None)
-    if rows is None:
+    if not isinstance(rows, StoredTensor):
         return weights
-    kept = weights[_TOKEN_TABLE]
-    table = torch.zeros(VOCABULARY_SIZE, kept.shape[1], dtype=kept.dtype)
-    table[rows.long()] = kept
-    return {**weights, _TOKEN_TABLE: table}
+    return {**weights, _TOKEN_TABLE: SparseRows(weights[_TOKEN_TABLE], rows, VOCABULARY_SIZE)}

@@ -1,17 +1,15 @@
 """Both towers on PyTorch, built by OpenCLIP: CUDA in fp16 where there is CUDA, else CPU in fp32."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import open_clip.model
-import open_clip.tokenizer
 import torch
 from numpy.typing import NDArray
 
 from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
-from adapters.tokenizer import CONTEXT_LENGTH, END_OF_TEXT, ClipTokenizer
+from adapters.tokenizer import END_OF_TEXT, ClipTokenizer, batches_by_length
 from application.ports import (
     Device,
     EncoderDescription,
@@ -22,9 +20,6 @@ from application.ports import (
 
 _OpenClipModel: TypeAlias = Any
 """``open_clip.model.CLIP`` or ``CustomTextCLIP``; open_clip comes without types."""
-
-_TEXTS_AT_ONCE: Final = 64
-"""Texts per call of the text tower; bounds its memory whatever a request holds."""
 
 
 def probe_device() -> Device:
@@ -51,15 +46,15 @@ class TorchEncoder(EncoderPort):
         self._dtype = dtype
         self._model = _build(checkpoint, dtype).to(self._device)
         self._text_tower = _TextTower(self._model)
-        self._tokenizer = ClipTokenizer(Path(open_clip.tokenizer.default_bpe()))
+        self._tokenizer = ClipTokenizer()
         self._description = EncoderDescription(
             model=checkpoint.model,
-            fingerprint=checkpoint.fingerprint(),
+            fingerprint=checkpoint.fingerprint,
             backend="torch",
             precision={torch.float32: "fp32", torch.float16: "fp16"}[dtype],
             device=device,
             embedding_dimension=checkpoint.embedding_dimension,
-            logit_scale=float(checkpoint.weights["logit_scale"].float().exp()),
+            logit_scale=checkpoint.logit_scale,
         )
 
     @property
@@ -81,15 +76,12 @@ class TorchEncoder(EncoderPort):
         if not texts:
             return self._none()
         tokens = self._tokenizer(texts)
-        # Alike lengths share a call, so that short texts are not padded to the longest of all.
-        by_length = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
         embeddings = np.empty(
             (len(tokens), self._description.embedding_dimension), dtype=np.float32
         )
-        for start in range(0, len(by_length), _TEXTS_AT_ONCE):
-            places = by_length[start : start + _TEXTS_AT_ONCE]
-            padded = self._text_tower.pad([tokens[place] for place in places])
-            embeddings[places] = _to_numpy(self._text_tower(padded.to(self._device)))
+        for places, padded in batches_by_length(tokens, full_length=not self._text_tower.causal):
+            inputs = torch.from_numpy(padded).to(self._device)
+            embeddings[places] = _to_numpy(self._text_tower(inputs))
         return embeddings
 
     def device_memory_used(self) -> int | None:
@@ -103,33 +95,24 @@ class TorchEncoder(EncoderPort):
 
 
 class _TextTower:
-    """Runs the text tower on batches cut to their longest text.
+    """Runs the text tower on batches cut to their longest text (see `batches_by_length`).
 
-    CLIP's text tower is causal and read out at the end-of-text token, so what would follow that
-    token cannot change the result; OpenCLIP's own ``encode_text`` always computes all 77 places.
+    OpenCLIP's own ``encode_text`` always needs all 77 places.
     """
 
     def __init__(self, model: _OpenClipModel) -> None:
         self._model = model
         # A tower of another kind (bidirectional, or read out elsewhere) needs all 77 places.
-        self._causal = (
+        self.causal = (
             isinstance(model, open_clip.model.CLIP)
             and model.text_pool_type == "argmax"
             and model.attn_mask is not None
         )
 
-    def pad(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
-        """int64 ``[n, length]``, filled up with zeros."""
-        length = max(map(len, tokens)) if self._causal else CONTEXT_LENGTH
-        padded = torch.zeros(len(tokens), length, dtype=torch.long)
-        for row, numbers in zip(padded, tokens, strict=True):
-            row[: len(numbers)] = torch.tensor(numbers)
-        return padded
-
     def __call__(self, tokens: torch.Tensor) -> Any:
         """int64 ``[n, length]`` → ``[n, dimension]``, not normalised."""
         model = self._model
-        if not self._causal:
+        if not self.causal:
             return model.encode_text(tokens)
         length = tokens.shape[1]
         dtype = model.transformer.get_cast_dtype()
@@ -147,8 +130,9 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
     kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.model.CLIP
     try:
         model = kind(**architecture, cast_dtype=dtype)
-        # Stored in half precision, computed in full: converting up is exact.
-        weights = {name: tensor.float() for name, tensor in checkpoint.weights.items()}
+        weights = {
+            name: torch.tensor(tensor.array()) for name, tensor in checkpoint.weights.items()
+        }
         if custom_text and "positional_embedding" in weights:
             weights = open_clip.model.convert_to_custom_text_state_dict(weights)
         model.load_state_dict(weights, strict=True)

@@ -9,12 +9,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from adapters.images.preprocessing import preprocess
 from application.ports import ImagePreparationPort, Pixels
 from domain.errors import ImageTooLarge, InvalidImage
-from domain.limits import IMAGE_FORMATS, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE
+from domain.limits import IMAGE_FORMATS, IMAGE_SIZE, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE
 
 _ALLOWED: Final = ", ".join(IMAGE_FORMATS)
 
 _DECODERS: Final = tuple(name for name in IMAGE_FORMATS if name != "MPO")
 """What Pillow may open a file with; its JPEG decoder is the one that opens MPO."""
+
+_DRAFT_SIDE: Final = 2 * IMAGE_SIZE
+"""JPEGs are decoded at 1/2, 1/4 or 1/8 of their size while both sides stay at least this long.
+
+Twice what is needed, so that the resizing filter still has enough to work on.
+"""
 
 _OTHER_FORMATS: Final = (
     ("TIFF", 0, b"II*\x00"),
@@ -93,6 +99,8 @@ def _check_size(image: Image.Image) -> None:
 def _decode_rgb(image: Image.Image) -> Image.Image:
     """All pixels, upright, in RGB. Of an animation or a multi-picture file, the first frame."""
     try:
+        # Reduces JPEGs while they are decoded, to no less than this size; others ignore it.
+        image.draft(None, (_DRAFT_SIDE, _DRAFT_SIDE))
         image.load()
         # As every viewer shows it; `transformers` turns images likewise when it loads them.
         upright = ImageOps.exif_transpose(image)

@@ -23,6 +23,7 @@ def openapi_config(version: str) -> OpenAPIConfig:
             "`X-Request-ID` and `X-Model-Fingerprint`."
         ),
         path="/docs",
+        use_handler_docstrings=True,
         render_plugins=[
             SwaggerRenderPlugin(
                 path="/",

@@ -93,7 +93,7 @@ def _problem(
     return Response(
         Problem(
             type="about:blank",
-            title=http.HTTPStatus(status).phrase,
+            title=_title(status),
             status=status,
             detail=detail,
             code=code,
@@ -103,6 +103,13 @@ def _problem(
         media_type=MEDIA_TYPE,
         headers=headers,
     )
+
+
+def _title(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:  # 499, for a client that has gone
+        return "Client Closed Request"
 
 
 EXCEPTION_HANDLERS: Final[ExceptionHandlersMap] = {

@@ -18,6 +18,8 @@ from application.report_health import Health, ReportHealth
 from application.score_anomaly import ScoreAnomaly
 from domain.prompts import CameraType
 from entrypoints.http import examples
+from entrypoints.http.disconnects import unless_gone
+from entrypoints.http.json_bodies import JsonRequest
 from entrypoints.http.problems import MEDIA_TYPE
 from entrypoints.http.schemas import (
     AnomalyScoreAnswer,
@@ -78,37 +80,39 @@ class _Stopwatch:
 
 @_question("/embed", EmbedAnswer)
 async def embed(
+    request: JsonRequest,
     data: Annotated[EmbedRequest, Body(examples=[examples.EMBED])],
     embed_image: NamedDependency[EmbedImage],
 ) -> EmbedAnswer:
     """The image as a unit vector, to be stored and compared."""
     watch = _Stopwatch()
-    embedding = await embed_image(data.image)
+    embedding = await unless_gone(request, embed_image(data.image))
     return EmbedAnswer(embedding.vector.tolist(), watch.milliseconds)
 
 
 @_question("/anomaly-score", AnomalyScoreAnswer)
 async def anomaly_score(
+    request: JsonRequest,
     data: Annotated[AnomalyScoreRequest, Body(examples=[examples.ANOMALY_SCORE])],
     score_anomaly: NamedDependency[ScoreAnomaly],
 ) -> AnomalyScoreAnswer:
     """How far the image has moved from a baseline embedding."""
     watch = _Stopwatch()
-    anomaly = await score_anomaly(data.image, data.baseline_embedding)
+    anomaly = await unless_gone(request, score_anomaly(data.image, data.baseline_embedding))
     return AnomalyScoreAnswer(anomaly.score, anomaly.similarity, watch.milliseconds)
 
 
 @_question("/classify", ClassifyAnswer)
 async def classify(
+    request: JsonRequest,
     data: Annotated[ClassifyRequest, Body(examples=[examples.CLASSIFY])],
     classify_image: NamedDependency[ClassifyImage],
 ) -> ClassifyAnswer:
     """Which of the labels fits the image, as probabilities."""
     watch = _Stopwatch()
     camera_type = CameraType.named(data.camera_type)
-    result = await classify_image(
-        data.image, data.labels, camera_type=camera_type if data.use_ensemble else None
-    )
+    asked = camera_type if data.use_ensemble else None
+    result = await unless_gone(request, classify_image(data.image, data.labels, camera_type=asked))
     return ClassifyAnswer(
         scores=result.classification.scores,
         top_label=result.classification.top_label,
@@ -119,23 +123,25 @@ async def classify(
 
 @_question("/similarity", SimilarityAnswer)
 async def similarity(
+    request: JsonRequest,
     data: Annotated[SimilarityRequest, Body(examples=[examples.SIMILARITY])],
     compare_texts: NamedDependency[CompareTexts],
 ) -> SimilarityAnswer:
     """How well a text describes the image."""
     watch = _Stopwatch()
-    cosine = await compare_texts.one(data.image, data.text)
+    cosine = await unless_gone(request, compare_texts.one(data.image, data.text))
     return SimilarityAnswer(cosine, watch.milliseconds)
 
 
 @_question("/batch-similarity", BatchSimilarityAnswer)
 async def batch_similarity(
+    request: JsonRequest,
     data: Annotated[BatchSimilarityRequest, Body(examples=[examples.BATCH_SIMILARITY])],
     compare_texts: NamedDependency[CompareTexts],
 ) -> BatchSimilarityAnswer:
     """How well each of several texts describes the image."""
     watch = _Stopwatch()
-    cosines = await compare_texts.many(data.image, data.texts)
+    cosines = await unless_gone(request, compare_texts.many(data.image, data.texts))
     return BatchSimilarityAnswer(cosines, watch.milliseconds)
 
 

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from adapters.checkpoints.reading import DEMO
 from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.encoders.precision import Precision
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from application.ports import Device, EncoderPort
 
 CPU = Device("cpu", cuda_available=False)
@@ -12,20 +15,42 @@ CPU = Device("cpu", cuda_available=False)
 
 @pytest.fixture(
     scope="session",
-    params=["fake", "torch-fp32", "torch-fp16", "torch-demo"],
+    params=[
+        "fake",
+        "torch-fp32",
+        "torch-fp16",
+        "torch-demo",
+        "openvino-fp32",
+        "openvino-bf16",
+        "openvino-int8",
+        "openvino-demo",
+    ],
 )
-def encoder(request: pytest.FixtureRequest, hugging_face_directory: Path) -> EncoderPort:
+def encoder(
+    request: pytest.FixtureRequest,
+    hugging_face_directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> EncoderPort:
     """One encoder after the other.
 
     Half precision runs on the CPU here: slow, but the same code that runs on a GPU.
     """
     if request.param == "fake":
         return FakeEncoder(embedding_dimension=768)
+    backend, _, variant = request.param.partition("-")
+    source = DEMO if variant == "demo" else str(hugging_face_directory)
+    if backend == "openvino":
+        return EncoderSelection(
+            EncoderChoice.OPENVINO,
+            source,
+            768,
+            precision=None if variant == "demo" else Precision(variant),
+            cache=tmp_path_factory.mktemp("cache"),
+        ).load()
     import torch
 
-    from adapters.checkpoints.reading import DEMO, read_checkpoint
+    from adapters.checkpoints.reading import read_checkpoint
     from adapters.encoders.torch_encoder import TorchEncoder
 
-    source = DEMO if request.param == "torch-demo" else str(hugging_face_directory)
-    dtype = torch.float16 if request.param == "torch-fp16" else torch.float32
+    dtype = torch.float16 if variant == "fp16" else torch.float32
     return TorchEncoder(read_checkpoint(source), CPU, dtype=dtype)

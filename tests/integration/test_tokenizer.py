@@ -28,9 +28,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer() -> ClipTokenizer:
-    from pathlib import Path
-
-    return ClipTokenizer(Path(open_clip.tokenizer.default_bpe()))
+    return ClipTokenizer()
 
 
 def reference(text: str) -> list[int]:

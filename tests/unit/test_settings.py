@@ -38,7 +38,7 @@ def test_values_are_taken() -> None:
         ("CLIP_MAX_REQUESTS", "1.5", "whole number"),
         ("CLIP_EMBEDDING_DIMENSION", "0", "from 1 to 65536"),
         ("CLIP_USE_TENSORRT", "maybe", "true, yes, on"),
-        ("CLIP_ENCODER", "tpu", "auto, torch, fake"),
+        ("CLIP_ENCODER", "tpu", "auto, torch, openvino, fake"),
         ("CLIP_ENCODER", "tensorrt", "no such encoder yet"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "nan", "number of seconds"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "-1", "number of seconds"),

@@ -1,0 +1,175 @@
+"""Weights where they lie: tensors in files, and what must be done to them to be OpenCLIP's.
+
+Nothing is read before it is asked for, and PyTorch is not needed, so that an encoder can hand the
+files themselves to its runtime.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NUMPY_TYPES: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I64": "<i8"}
+
+STORABLE: Final = frozenset(_NUMPY_TYPES)
+"""Types that a stored tensor may have, by safetensors' names."""
+
+
+class Tensor(ABC):
+    """One tensor of a checkpoint."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    @abstractmethod
+    def files(self) -> frozenset[Path]:
+        """The files it lies in."""
+
+    @abstractmethod
+    def array(self) -> NDArray[np.float32]:
+        """Its values in float32; exact, whatever they are stored in."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor(Tensor):
+    """A tensor as it lies in a file.
+
+    Attributes:
+        file: the file.
+        offset: of its first byte in the file.
+        length: in bytes.
+        kind: its type by safetensors' name, one of `STORABLE`.
+        dimensions: its shape.
+    """
+
+    file: Path
+    offset: int
+    length: int
+    kind: str
+    dimensions: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Tensor.shape`."""
+        return self.dimensions
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """See `Tensor.files`."""
+        return frozenset({self.file})
+
+    def raw(self) -> NDArray[np.generic]:
+        """Its values as they are stored (bfloat16 as uint16), mapped and not read."""
+        return np.memmap(
+            self.file, _NUMPY_TYPES[self.kind], "r", offset=self.offset, shape=self.dimensions
+        )
+
+    def array(self) -> NDArray[np.float32]:
+        """See `Tensor.array`."""
+        raw = self.raw()
+        if self.kind == "BF16":
+            # bfloat16 is the upper half of float32.
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(raw, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedTensor(Tensor):
+    """A tensor in memory, where its file could not be mapped."""
+
+    values: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Tensor.shape`."""
+        return self.values.shape
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """See `Tensor.files`."""
+        return frozenset()
+
+    def array(self) -> NDArray[np.float32]:
+        """See `Tensor.array`."""
+        return self.values
+
+
+@dataclass(frozen=True, slots=True)
+class Transposed(Tensor):
+    """A matrix turned over: a linear layer's weight as the matrix that is multiplied by."""
+
+    of: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Tensor.shape`."""
+        return self.of.shape[::-1]
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """See `Tensor.files`."""
+        return self.of.files
+
+    def array(self) -> NDArray[np.float32]:
+        """See `Tensor.array`."""
+        return np.ascontiguousarray(self.of.array().T)
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked(Tensor):
+    """Tensors one below the other: query, key and value as one."""
+
+    parts: Sequence[Tensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Tensor.shape`."""
+        first = self.parts[0].shape
+        return (sum(part.shape[0] for part in self.parts), *first[1:])
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """See `Tensor.files`."""
+        return frozenset().union(*(part.files for part in self.parts))
+
+    def array(self) -> NDArray[np.float32]:
+        """See `Tensor.array`."""
+        return np.concatenate([part.array() for part in self.parts])
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRows(Tensor):
+    """A tall matrix of which only some rows are kept; all others are zero.
+
+    Attributes:
+        kept: ``[n, width]``.
+        rows: integers ``[n]``, which rows of the whole those are.
+        height: rows of the whole.
+    """
+
+    kept: Tensor
+    rows: StoredTensor
+    height: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Tensor.shape`."""
+        return (self.height, *self.kept.shape[1:])
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """See `Tensor.files`."""
+        return self.kept.files | self.rows.files
+
+    def array(self) -> NDArray[np.float32]:
+        """See `Tensor.array`."""
+        whole = np.zeros(self.shape, dtype=np.float32)
+        whole[self.rows.raw().astype(np.int64)] = self.kept.array()
+        return whole

@@ -1,0 +1,173 @@
+"""A bundle: all that serves one checkpoint without PyTorch, in one directory.
+
+Beside the checkpoint's own files it holds
+
+- ``image_tower.onnx`` and ``text_tower.onnx``, whose weights stay in the checkpoint's files;
+- ``vocabulary.txt.gz``, the tokenizer's merges;
+- ``bundle.json``: name, fingerprint, embedding dimension, logit scale and preprocessing.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.images.preprocessing import MEAN, STD
+from adapters.tokenizer import VOCABULARY
+from domain.limits import IMAGE_SIZE
+
+DESCRIPTION: Final = "bundle.json"
+IMAGE_TOWER: Final = "image_tower.onnx"
+TEXT_TOWER: Final = "text_tower.onnx"
+_VOCABULARY: Final = "vocabulary.txt.gz"
+
+_FORMAT: Final = 1
+"""Raised whenever the graphs change, so that older bundles are made anew."""
+
+_PREPROCESSING: Final = {"size": IMAGE_SIZE, "resize": "bicubic", "mean": MEAN, "std": STD}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on disk.
+
+    Attributes:
+        directory: where its files lie.
+        model: the name to show.
+        fingerprint: of the checkpoint it was made from.
+        embedding_dimension: floats per embedding.
+        logit_scale: the multiplier of cosines in a classification.
+    """
+
+    directory: Path
+    model: str
+    fingerprint: str
+    embedding_dimension: int
+    logit_scale: float
+
+    @property
+    def image_tower(self) -> Path:
+        """The image tower's graph."""
+        return self.directory / IMAGE_TOWER
+
+    @property
+    def text_tower(self) -> Path:
+        """The text tower's graph."""
+        return self.directory / TEXT_TOWER
+
+    @property
+    def vocabulary(self) -> Path:
+        """The tokenizer's merges."""
+        return self.directory / _VOCABULARY
+
+
+def is_bundle(directory: Path) -> bool:
+    """Whether the directory holds a bundle of this version."""
+    try:
+        return bool(_description(directory)["format"] == _FORMAT)
+    except InvalidCheckpoint:
+        return False
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read a bundle's description.
+
+    Raises:
+        InvalidCheckpoint: none is there, or it is incomplete or of another version.
+    """
+    described = _description(directory)
+    if described.get("format") != _FORMAT:
+        raise InvalidCheckpoint(
+            f"{directory} is a bundle of format {described.get('format')}; this version reads "
+            f"{_FORMAT}. Make it anew with: clip-server bundle"
+        )
+    try:
+        return Bundle(
+            directory,
+            str(described["model"]),
+            str(described["fingerprint"]),
+            int(described["embedding_dimension"]),
+            float(described["logit_scale"]),
+        )
+    except (KeyError, TypeError, ValueError) as incomplete:
+        raise InvalidCheckpoint(f"{directory / DESCRIPTION} is incomplete.") from incomplete
+
+
+def write_bundle(checkpoint: Checkpoint, directory: Path, *, link: bool = False) -> Bundle:
+    """Make a bundle; it appears whole or not at all.
+
+    Args:
+        checkpoint: a plain CLIP vision transformer whose weights lie in safetensors files.
+        directory: where to; must not exist, or be another process's bundle of the same.
+        link: hard-link the weights where the file system allows it, instead of copying them.
+
+    Raises:
+        InvalidCheckpoint: it cannot be bundled; says why.
+        OSError: the directory cannot be written.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".bundle-") as scratch:
+        making = Path(scratch) / "bundle"
+        making.mkdir()
+        for file in checkpoint.files:
+            _place(file, making / file.name, link=link)
+        write_graphs(checkpoint, making)
+        try:
+            making.rename(directory)
+        except OSError:
+            # Another process was faster; its bundle is the same.
+            if not is_bundle(directory):
+                raise
+    return read_bundle(directory)
+
+
+def write_graphs(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write a bundle's own files beside the checkpoint's, which are there already.
+
+    Raises:
+        InvalidCheckpoint: it cannot be bundled; says why.
+    """
+    # Imported here: serving a finished bundle needs no ONNX library.
+    from adapters.export.towers import image_tower, text_tower
+
+    (directory / IMAGE_TOWER).write_bytes(image_tower(checkpoint).SerializeToString())
+    (directory / TEXT_TOWER).write_bytes(text_tower(checkpoint).SerializeToString())
+    shutil.copyfile(VOCABULARY, directory / _VOCABULARY)
+    bundle = Bundle(
+        directory,
+        checkpoint.model,
+        checkpoint.fingerprint,
+        checkpoint.embedding_dimension,
+        checkpoint.logit_scale,
+    )
+    described: dict[str, Any] = {"format": _FORMAT, **asdict(bundle)}
+    described.pop("directory")
+    described["preprocessing"] = _PREPROCESSING
+    (directory / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _description(directory: Path) -> dict[str, Any]:
+    path = directory / DESCRIPTION
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as unreadable:
+        raise InvalidCheckpoint(f"{path} cannot be read as JSON: {unreadable}") from unreadable
+    if not isinstance(described, dict):
+        raise InvalidCheckpoint(f"{path} is no description of a bundle.")
+    return described
+
+
+def _place(source: Path, target: Path, *, link: bool) -> None:
+    if link:
+        try:
+            # Not a symbolic link: runtimes refuse weights that lie outside of the directory.
+            os.link(source.resolve(), target)
+        except OSError:
+            pass
+        else:
+            return
+    shutil.copyfile(source, target)

@@ -1,0 +1,123 @@
+"""The image tower in int8, made from a bundle by NNCF and judged before it is used."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from adapters.export.bundle import Bundle
+from adapters.images.preprocessing import preprocess
+from application.ports import EncoderUnavailable, PixelBatch, Pixels
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_COSINE: Final = 0.99
+"""What int8 must keep of float32 on photos that it was not calibrated with."""
+
+_PHOTOS: Final = Path(__file__).parent / "calibration"
+_CALIBRATION: Final = ("cat", "coffee", "rocket", "grass", "gravel")
+_INDEPENDENT: Final = ("astronaut", "photographer")
+_CROPS: Final = 3
+_GRAPH: Final = "image_tower_int8.xml"
+_FORMAT: Final = 1
+
+
+def int8_image_tower(bundle: Bundle, cache: Path) -> Path:
+    """The quantised image tower, made now if it is not in the cache.
+
+    Weights and activations are quantised with NNCF's transformer settings, calibrated on crops of
+    five photos that come with this package. Takes about a minute for ViT-L/14.
+
+    Args:
+        bundle: what to quantise.
+        cache: directory under which results are kept.
+
+    Returns:
+        An OpenVINO graph with the inputs and outputs of the bundle's own.
+
+    Raises:
+        EncoderUnavailable: NNCF is not installed, or int8 would change the embeddings too much.
+    """
+    directory = cache / "int8" / f"{bundle.fingerprint}-{_FORMAT}"
+    if not (directory / _GRAPH).is_file():
+        logger.info("quantising the image tower to int8; this takes about a minute, once")
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".int8-") as scratch:
+            making = Path(scratch) / "made"
+            making.mkdir()
+            _quantise(bundle, making / _GRAPH)
+            try:
+                making.rename(directory)
+            except OSError:
+                if not (directory / _GRAPH).is_file():  # else another process was faster
+                    raise
+    return directory / _GRAPH
+
+
+def _quantise(bundle: Bundle, target: Path) -> None:
+    # NNCF reports its use over the network unless it is told that this is a test environment.
+    os.environ.setdefault("NNCF_CI", "1")
+    try:
+        import nncf
+    except ImportError:
+        raise EncoderUnavailable(
+            "CLIP_PRECISION=int8 needs NNCF; install the extra 'int8'."
+        ) from None
+    import openvino
+
+    model = openvino.Core().read_model(str(bundle.image_tower))
+    crops = [pixels[np.newaxis] for name in _CALIBRATION for pixels in _random_crops(_photo(name))]
+    quantised = nncf.quantize(
+        model,
+        nncf.Dataset(crops),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(crops),
+    )
+    independent = np.stack(
+        [pixels for name in _INDEPENDENT for pixels in _random_crops(_photo(name))]
+    )
+    smallest = _smallest_cosine(bundle.image_tower, quantised, independent)
+    logger.info("int8 against fp32 on photos not used in calibration: cosine >= %.4f", smallest)
+    if not smallest >= SMALLEST_COSINE:
+        raise EncoderUnavailable(
+            f"CLIP_PRECISION=int8 would change this checkpoint's embeddings too much: cosine "
+            f"{smallest:.4f} against fp32, at least {SMALLEST_COSINE} is allowed. "
+            "Use bf16 or fp32."
+        )
+    openvino.save_model(quantised, str(target))
+
+
+def _smallest_cosine(reference: Path, candidate: object, batch: PixelBatch) -> float:
+    import openvino
+
+    core = openvino.Core()
+    exact = core.compile_model(str(reference), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    tried = core.compile_model(candidate, "CPU")
+    dots = [
+        float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        for pixels in batch
+        for a, b in [(exact([pixels[np.newaxis]])[0][0], tried([pixels[np.newaxis]])[0][0])]
+    ]
+    return min(dots)
+
+
+def _photo(name: str) -> Image.Image:
+    with Image.open(_PHOTOS / f"{name}.jpg") as photo:
+        return photo.convert("RGB")
+
+
+def _random_crops(photo: Image.Image) -> Sequence[Pixels]:
+    """The whole photo and some parts of it, always the same."""
+    rng = np.random.default_rng(0)
+    crops = [preprocess(photo)]
+    for _ in range(_CROPS - 1):
+        side = int(rng.integers(120, min(photo.size)))
+        left = int(rng.integers(0, photo.width - side + 1))
+        upper = int(rng.integers(0, photo.height - side + 1))
+        crops.append(preprocess(photo.crop((left, upper, left + side, upper + side))))
+    return crops

@@ -1,0 +1,35 @@
+"""What this process may really use of the machine."""
+
+import math
+import os
+from pathlib import Path
+from typing import Final
+
+_CGROUP_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+_NVIDIA_DRIVER: Final = (
+    Path("/proc/driver/nvidia/version"),
+    Path("/dev/nvidiactl"),
+    Path("/dev/dxg"),
+)
+
+
+def usable_cores(quota: Path = _CGROUP_QUOTA) -> int:
+    """Processor cores for this process: affinity and container limit, at least 1.
+
+    Args:
+        quota: cgroup v2's ``cpu.max``: ``MAX PERIOD`` in microseconds, or ``max PERIOD``.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text(encoding="ascii").split()
+        if limit != "max":
+            cores = min(cores, math.ceil(int(limit) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        pass  # no cgroup v2 here: no limit
+    return max(cores, 1)
+
+
+def nvidia_driver_present() -> bool:
+    """Whether an NVIDIA driver is loaded; without one, asking PyTorch about CUDA is futile."""
+    return any(path.exists() for path in _NVIDIA_DRIVER)

@@ -1,0 +1,45 @@
+"""Stops working for clients that have hung up."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from litestar import Request
+from litestar.exceptions import ClientException
+
+_Result = TypeVar("_Result")
+
+
+class ClientGone(ClientException):
+    """The client closed the connection before it was answered; nobody reads this."""
+
+    status_code = 499
+
+
+async def unless_gone(
+    request: Request[Any, Any, Any], work: Coroutine[Any, Any, _Result]
+) -> _Result:
+    """Await ``work``, but cancel it as soon as the client hangs up.
+
+    Args:
+        request: whose body has been read to its end.
+        work: what is done for it.
+
+    Raises:
+        ClientGone: the client hung up first.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone("the client hung up")
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _gone(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,39 @@
+"""A client that hangs up costs the encoder nothing."""
+
+import json
+import socket
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.e2e.servers import SLOW, Server, running, wait_for
+from tests.photos import as_base64, plain
+
+
+def hang_up_after_asking(server: Server, image: str) -> None:
+    """Send a whole request and close the connection without waiting for the answer."""
+    address = urlsplit(server.url)
+    body = json.dumps({"image": image}).encode()
+    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+        connection.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        time.sleep(0.3)  # for the request to get into the queue before it is abandoned
+
+
+def test_those_who_left_are_not_encoded(tmp_path: Path) -> None:
+    with running(SLOW, tmp_path / "log", SLOW_SECONDS="3", CLIP_MAX_BATCH_SIZE="1") as server:
+        wait_for(server, "/health/ready")
+        warm = server.log.count("encoding 1 images")
+        for number in range(4):
+            hang_up_after_asking(server, as_base64(plain(number, 0, 0), "PNG"))
+        answer = httpx.post(
+            server.url + "/embed", json={"image": as_base64(plain(9, 9, 9), "PNG")}, timeout=60
+        )
+        assert answer.status_code == 200
+        # The first one was with the encoder already when its client left; three were not.
+        assert server.log.count("encoding 1 images") - warm == 2
+        assert "Traceback" not in server.log

@@ -1,0 +1,148 @@
+"""Bundles: the written-out graphs against PyTorch, and what may be wrong with a bundle."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from adapters.checkpoints.checkpoint import InvalidCheckpoint
+from adapters.checkpoints.reading import DEMO, read_checkpoint
+from adapters.encoders.openvino_encoder import OpenVinoEncoder
+from adapters.encoders.precision import Precision
+from adapters.encoders.torch_encoder import TorchEncoder
+from adapters.export.bundle import Bundle, is_bundle, read_bundle, write_bundle
+from adapters.images.preprocessing import preprocess
+from application.ports import Device, EncoderUnavailable
+from tests.checkpoints import save_hugging_face, small_clip
+from tests.photos import photos
+
+CPU = Device("cpu", cuda_available=False)
+TEXTS = ["a dog", "a delivery truck in the rain at night", "dog " * 75, "dog cat " * 60, "日本 🎉"]
+
+
+@pytest.fixture(scope="module")
+def bundle(hugging_face_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    directory = tmp_path_factory.mktemp("bundles") / "small"
+    return write_bundle(read_checkpoint(str(hugging_face_directory)), directory)
+
+
+def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    dots = (a * b).sum(axis=1)
+    return float((dots / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
+def check_against_torch(source: Path | str, bundle: Bundle) -> None:
+    reference = TorchEncoder(read_checkpoint(str(source)), CPU, dtype=torch.float32)
+    encoder = OpenVinoEncoder(bundle, precision=Precision.FP32)
+    batch = np.stack([preprocess(photo) for photo in photos().values()])
+    images = encoder.encode_images(batch)
+    assert smallest_cosine(images, reference.encode_images(batch)) > 0.999999
+    texts = encoder.encode_texts(TEXTS)
+    assert smallest_cosine(texts, reference.encode_texts(TEXTS)) > 0.999999
+    assert encoder.description.logit_scale == reference.description.logit_scale
+    assert encoder.description.fingerprint == reference.description.fingerprint
+    assert encoder.description.model == reference.description.model
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+@pytest.mark.parametrize("layout", ["hugging-face", "open-clip"])
+def test_graphs_compute_what_pytorch_does(activation: str, layout: str, tmp_path: Path) -> None:
+    source = save_hugging_face(small_clip(hidden_act=activation), tmp_path / "checkpoint")
+    if layout == "open-clip":
+        from tests.checkpoints import save_open_clip
+
+        source = save_open_clip(source, tmp_path / "open-clip")
+    made = write_bundle(read_checkpoint(str(source)), tmp_path / "bundle", link=True)
+    check_against_torch(source, made)
+
+
+def test_the_embedded_model_is_a_bundle_of_itself() -> None:
+    from adapters.checkpoints.reading import DEMO_DIRECTORY
+
+    bundle = read_bundle(DEMO_DIRECTORY)
+    assert bundle.fingerprint == read_checkpoint(DEMO).fingerprint
+    check_against_torch(DEMO, bundle)
+
+
+def test_a_pickle_can_be_bundled_too(hugging_face_directory: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    source = shutil.copytree(hugging_face_directory, tmp_path / "checkpoint")
+    torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    made = write_bundle(read_checkpoint(str(source)), tmp_path / "bundle")
+    check_against_torch(source, made)
+
+
+def test_graphs_are_valid_onnx_with_named_dynamic_inputs(bundle: Bundle) -> None:
+    for path, name, output in (
+        (bundle.image_tower, "pixel_values", "image_embeds"),
+        (bundle.text_tower, "input_ids", "text_embeds"),
+    ):
+        onnx.checker.check_model(str(path), full_check=True)
+        model = onnx.load(path, load_external_data=False)
+        assert [value.name for value in model.graph.input] == [name]
+        assert [value.name for value in model.graph.output] == [output]
+        assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        assert metadata["fingerprint"] == bundle.fingerprint
+
+
+def test_a_bundle_needs_only_its_own_directory(bundle: Bundle, tmp_path: Path) -> None:
+    moved = shutil.copytree(bundle.directory, tmp_path / "elsewhere")
+    encoder = OpenVinoEncoder(read_bundle(moved), precision=Precision.FP32)
+    assert encoder.encode_texts(["a dog"]).shape == (1, 768)
+
+
+def test_two_at_once_make_one_bundle(hugging_face_directory: Path, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    checkpoint = read_checkpoint(str(hugging_face_directory))
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: write_bundle(checkpoint, tmp_path / "b"), range(4)))
+    assert len({bundle.fingerprint for bundle in made}) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_what_is_no_bundle_is_none(tmp_path: Path, bundle: Bundle) -> None:
+    assert not is_bundle(tmp_path)
+    broken = shutil.copytree(bundle.directory, tmp_path / "broken")
+    described = json.loads((broken / "bundle.json").read_text())
+    (broken / "bundle.json").write_text(json.dumps({**described, "format": 0}))
+    assert not is_bundle(broken)
+    with pytest.raises(InvalidCheckpoint, match="format 0"):
+        read_bundle(broken)
+    (broken / "bundle.json").write_text(json.dumps({"format": described["format"]}))
+    with pytest.raises(InvalidCheckpoint, match="incomplete"):
+        read_bundle(broken)
+    (broken / "bundle.json").write_text("[]")
+    with pytest.raises(InvalidCheckpoint, match="no description"):
+        read_bundle(broken)
+
+
+def test_a_truncated_weights_file_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    broken = shutil.copytree(bundle.directory, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1_000_000])
+    with pytest.raises(EncoderUnavailable):
+        OpenVinoEncoder(read_bundle(broken), precision=Precision.FP32)
+
+
+def test_an_unknown_device_names_those_there_are(bundle: Bundle) -> None:
+    with pytest.raises(EncoderUnavailable, match=r"CLIP_OPENVINO_DEVICE=XPU.*CPU"):
+        OpenVinoEncoder(bundle, device="XPU", precision=Precision.FP32)
+
+
+def test_a_tower_of_another_kind_is_left_to_torch(
+    open_clip_directory: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(open_clip_directory, tmp_path / "copy")
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    config["model_cfg"]["vision_cfg"]["attentional_pool"] = True
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(InvalidCheckpoint, match="attentional_pool"):
+        write_bundle(read_checkpoint(str(copy)), tmp_path / "bundle")

@@ -1,0 +1,112 @@
+"""The text cache: one encoding a text, whoever asks and whoever leaves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from application.encoding_queue import EncodingQueue
+from application.text_embeddings import TextEmbeddings
+from tests.unit.encoders import RecordingEncoder, vector_of
+from tests.unit.test_encoding_queue import Warm, settle
+
+
+@pytest.fixture
+def encoder() -> RecordingEncoder:
+    return RecordingEncoder()
+
+
+@pytest.fixture
+async def queue(encoder: RecordingEncoder) -> AsyncIterator[EncodingQueue]:
+    queue = EncodingQueue(Warm(encoder), max_batch=4)
+    yield queue
+    queue.close()
+
+
+def cache(queue: EncodingQueue, encoder: RecordingEncoder, capacity: int = 10) -> TextEmbeddings:
+    return TextEmbeddings(queue, Warm(encoder), capacity=capacity)
+
+
+async def test_what_is_known_is_not_encoded_again(
+    queue: EncodingQueue, encoder: RecordingEncoder
+) -> None:
+    texts = cache(queue, encoder)
+    await texts.encode(["1", "2"])
+    answers = await texts.encode(["3", "2", "1"])
+    assert encoder.text_batches == [["1", "2"], ["3"]]
+    for number, answer in zip((3, 2, 1), answers, strict=True):
+        assert answer.vector == pytest.approx(vector_of(number))
+
+
+async def test_a_text_that_is_asked_twice_in_one_request(
+    queue: EncodingQueue, encoder: RecordingEncoder
+) -> None:
+    answers = await cache(queue, encoder).encode(["1", "1"])
+    assert encoder.text_batches == [["1"]]
+    assert answers[0] is answers[1]
+
+
+async def test_concurrent_misses_share_one_encoding(
+    queue: EncodingQueue, encoder: RecordingEncoder
+) -> None:
+    texts = cache(queue, encoder)
+    encoder.gate.clear()
+    asked = [asyncio.create_task(texts.encode(["1", "2"])) for _ in range(5)]
+    asked.append(asyncio.create_task(texts.encode(["2", "3"])))
+    await settle()
+    encoder.gate.set()
+    answers = await asyncio.gather(*asked)
+    assert sorted(text for batch in encoder.text_batches for text in batch) == ["1", "2", "3"]
+    assert answers[5][1].vector == pytest.approx(vector_of(3))
+
+
+async def test_a_caller_that_leaves_takes_nothing_from_the_others(
+    queue: EncodingQueue, encoder: RecordingEncoder
+) -> None:
+    texts = cache(queue, encoder)
+    encoder.gate.clear()
+    leaving = asyncio.create_task(texts.encode(["1"]))
+    await settle()
+    staying = asyncio.create_task(texts.encode(["1"]))
+    await settle()
+    leaving.cancel()
+    await settle()
+    encoder.gate.set()
+    (answer,) = await staying
+    assert answer.vector == pytest.approx(vector_of(1))
+    assert encoder.text_batches == [["1"]]
+
+
+async def test_a_failure_reaches_all_who_wait_and_is_not_kept(
+    queue: EncodingQueue, encoder: RecordingEncoder
+) -> None:
+    texts = cache(queue, encoder)
+    encoder.answer = lambda rows: rows[:0]
+    results = await asyncio.gather(texts.encode(["1"]), texts.encode(["1"]), return_exceptions=True)
+    assert all(isinstance(result, Exception) for result in results)
+    encoder.answer = lambda rows: rows
+    (answer,) = await texts.encode(["1"])
+    assert answer.vector == pytest.approx(vector_of(1))
+
+
+async def test_the_longest_unasked_is_forgotten(
+    queue: EncodingQueue, encoder: RecordingEncoder
+) -> None:
+    texts = cache(queue, encoder, capacity=2)
+    await texts.encode(["1"])
+    await texts.encode(["2"])
+    await texts.encode(["1"])
+    await texts.encode(["3"])
+    await texts.encode(["1"])
+    await texts.encode(["2"])
+    assert encoder.text_batches == [["1"], ["2"], ["3"], ["2"]]
+
+
+async def test_no_capacity_keeps_nothing_and_still_answers(
+    queue: EncodingQueue, encoder: RecordingEncoder
+) -> None:
+    texts = cache(queue, encoder, capacity=0)
+    for _ in range(2):
+        answers = await texts.encode(["1", "2", "3"])
+        assert answers[2].vector == pytest.approx(vector_of(3))
+    assert encoder.text_batches == [["1", "2", "3"]] * 2
