@@ -9,7 +9,7 @@ COMMA := ,
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format constraints clean
+.PHONY: help serve test lint format train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,13 @@ format: $(VENV)/.lint ## Rewrite the code in the project's style
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
+train-demo: $(VENV)/.train ## Train the embedded demo model anew (needs npm; about an hour)
+	npm ci --prefix adapters/demo_model/training
+	$(BIN)/python -m adapters.demo_model.training.train --seed 7
+
+evaluate-demo: $(VENV)/.train ## Zero-shot accuracy of the demo model on artwork it was never trained on
+	$(BIN)/python -m adapters.demo_model.training.evaluate
+
 constraints: ## Record the exact versions of a fresh installation in constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +60,10 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[test]'
 	@touch $@ $(VENV)/.serve
 
+$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[demo-training]'
+	@touch $@
+
 $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[test,lint]'
+	$(INSTALL) --editable '.[test,lint,demo-training]'
 	@touch $@ $(VENV)/.test $(VENV)/.serve

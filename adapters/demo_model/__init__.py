@@ -1,0 +1,1 @@
+"""The demo CLIP model behind `builtin:demo`: its checkpoint, training and evaluation."""

@@ -1,0 +1,1 @@
+"""Training and evaluation of the demo CLIP model on emoji artwork."""

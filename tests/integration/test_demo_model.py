@@ -1,0 +1,43 @@
+"""The embedded model through the server's own encoders, on artwork it was never trained on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapters.checkpoints.reading import DEMO, DEMO_DIRECTORY
+from adapters.demo_model.training.evaluate import evaluate
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
+from adapters.images.preprocessing import preprocess
+from application.ports import EncoderPort
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("choice", [EncoderChoice.TORCH, EncoderChoice.OPENVINO])
+def test_zero_shot_on_unseen_artwork_reaches_its_goal(
+    choice: EncoderChoice, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    encoder: EncoderPort = EncoderSelection(choice, DEMO, 768, cache=tmp_path).load()
+    result = evaluate(
+        lambda images: unit(
+            encoder.encode_images(np.stack([preprocess(Image.fromarray(i)) for i in images]))
+        ),
+        lambda texts: unit(encoder.encode_texts(texts)),
+        scenes_per_concept=6,
+    )
+    assert result.clean.top1 >= 0.8
+    assert result.camera.top1 >= 0.6
+    assert result.camera.top5 >= 0.85
+    assert result.chance_top1 == 0.02
+
+
+def test_the_file_is_small_and_the_figures_are_recorded() -> None:
+    assert (DEMO_DIRECTORY / "open_clip_model.safetensors").stat().st_size <= 20_000_000
+    recorded = json.loads((DEMO_DIRECTORY.parent / "evaluation.json").read_text())
+    assert recorded["camera"]["top1"] >= 0.6
