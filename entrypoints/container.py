@@ -33,6 +33,7 @@ class Container(containers.DeclarativeContainer):
         precision=settings.provided.precision,
         openvino_device=settings.provided.openvino_device,
         cache=settings.provided.cache,
+        use_tensorrt=settings.provided.use_tensorrt,
     )
     image_preparation_port = providers.Singleton(PillowImagePreparation)
 

@@ -42,6 +42,7 @@ class EncoderSelection(EncoderLoaderPort):
         precision: what the towers compute in; None leaves it to the encoder.
         openvino_device: OpenVINO's name of the device.
         cache: directory for bundles and compiled models; None where none can be written.
+        use_tensorrt: whether TensorRT is wanted where it can run.
     """
 
     choice: EncoderChoice
@@ -50,6 +51,7 @@ class EncoderSelection(EncoderLoaderPort):
     precision: Precision | None = None
     openvino_device: str = "CPU"
     cache: Path | None = None
+    use_tensorrt: bool = False
 
     def probe_device(self) -> Device:
         """See `EncoderLoaderPort.probe_device`."""
@@ -98,6 +100,8 @@ class EncoderSelection(EncoderLoaderPort):
         from adapters.encoders.torch_encoder import TorchEncoder
 
         device = self.probe_device()
+        if device.cuda_available and self.use_tensorrt:
+            logger.warning("CLIP_USE_TENSORRT: there is no TensorRT encoder yet; using PyTorch")
         checkpoint = read_checkpoint(self.checkpoint)
         self._check_dimension(checkpoint.embedding_dimension)
         dtype = torch.float16 if device.cuda_available else torch.float32
