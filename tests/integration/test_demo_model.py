@@ -1,5 +1,6 @@
 """The embedded model through the server's own encoders, on artwork it was never trained on."""
 
+import io
 import json
 from pathlib import Path
 
@@ -41,3 +42,24 @@ def test_the_file_is_small_and_the_figures_are_recorded() -> None:
     assert (DEMO_DIRECTORY / "open_clip_model.safetensors").stat().st_size <= 20_000_000
     recorded = json.loads((DEMO_DIRECTORY.parent / "evaluation.json").read_text())
     assert recorded["camera"]["top1"] >= 0.6
+
+
+def test_reduced_decoding_of_large_jpegs_changes_no_embedding(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from adapters.images.pillow_preparation import PillowImagePreparation
+    from tests.photos import as_file, photos
+
+    encoder = EncoderSelection(EncoderChoice.TORCH, DEMO, 768, cache=tmp_path).load()
+    rng = np.random.default_rng(3)
+    reduced, whole = [], []
+    for image in photos().values():
+        large = np.asarray(image.resize((2560, 1440), Image.Resampling.LANCZOS), dtype=np.float32)
+        noisy = (large + rng.normal(0, 12, large.shape)).clip(0, 255).astype(np.uint8)
+        data = as_file(Image.fromarray(noisy), quality=90)
+        reduced.append(PillowImagePreparation().prepare(data))
+        with Image.open(io.BytesIO(data)) as file:
+            whole.append(preprocess(file.convert("RGB")))
+    a, b = (unit(encoder.encode_images(np.stack(batch))) for batch in (reduced, whole))
+    assert not np.array_equal(reduced[0], whole[0]), "nothing was reduced"
+    assert (a * b).sum(axis=1).min() > 0.999
