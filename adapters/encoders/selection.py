@@ -115,23 +115,24 @@ class EncoderSelection(EncoderLoaderPort):
             )
         from adapters.encoders.openvino_encoder import OpenVinoEncoder
 
-        bundle = self._bundle()
+        cache = _writable(self.cache)
+        bundle = self._bundle(cache)
         self._check_dimension(bundle.embedding_dimension)
         return OpenVinoEncoder(
             bundle,
             device=self.openvino_device,
             precision=self.precision,
-            cache=self.cache,
+            cache=cache,
         )
 
-    def _bundle(self) -> Bundle:
+    def _bundle(self, cache: Path | None) -> Bundle:
         """The checkpoint as a bundle: its own, one made before, or one made now."""
         directory = DEMO_DIRECTORY if self.checkpoint == DEMO else Path(self.checkpoint)
         if is_bundle(directory):
             return read_bundle(directory)
         checkpoint = read_checkpoint(self.checkpoint)
-        cache = self.cache or Path(tempfile.mkdtemp(prefix="clip-bundles-"))
-        made = cache / "bundles" / checkpoint.fingerprint
+        root = cache or Path(tempfile.mkdtemp(prefix="clip-bundles-"))
+        made = root / "bundles" / checkpoint.fingerprint
         if is_bundle(made):
             return read_bundle(made)
         logger.info("making a bundle of %s in %s", self.checkpoint, made)
@@ -143,6 +144,23 @@ class EncoderSelection(EncoderLoaderPort):
                 f"{self.checkpoint} makes embeddings of {dimension} numbers, but this service "
                 f"promises {self.embedding_dimension} (CLIP_EMBEDDING_DIMENSION)."
             )
+
+
+def _writable(directory: Path | None) -> Path | None:
+    """The directory, made if need be; None where nothing can be written."""
+    if directory is None:
+        return None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError as failure:
+        logger.warning(
+            "CLIP_CACHE_DIR=%s cannot be written (%s): nothing is kept for the next start",
+            directory,
+            failure.strerror,
+        )
+        return None
 
 
 def _installed(package: str) -> bool:

@@ -13,6 +13,7 @@ from adapters.checkpoints.checkpoint import InvalidCheckpoint
 from adapters.checkpoints.reading import DEMO, read_checkpoint
 from adapters.encoders.openvino_encoder import OpenVinoEncoder
 from adapters.encoders.precision import Precision
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.encoders.torch_encoder import TorchEncoder
 from adapters.export.bundle import Bundle, is_bundle, read_bundle, write_bundle
 from adapters.images.preprocessing import preprocess
@@ -146,3 +147,28 @@ def test_a_tower_of_another_kind_is_left_to_torch(
     (copy / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(InvalidCheckpoint, match="attentional_pool"):
         write_bundle(read_checkpoint(str(copy)), tmp_path / "bundle")
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    hugging_face_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "a-file"
+    blocked.write_text("no directory")
+    selection = EncoderSelection(
+        EncoderChoice.OPENVINO, str(hugging_face_directory), 768, cache=blocked / "cache"
+    )
+    assert selection.load().encode_texts(["a dog"]).shape == (1, 768)
+    assert "cannot be written" in caplog.text
+
+
+def test_a_second_start_uses_the_bundle_that_was_made(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    selection = EncoderSelection(
+        EncoderChoice.OPENVINO, str(hugging_face_directory), 768, cache=tmp_path
+    )
+    first = selection.load().encode_texts(["a dog"])
+    (made,) = (tmp_path / "bundles").iterdir()
+    written = (made / "image_tower.onnx").stat().st_mtime_ns
+    np.testing.assert_array_equal(first, selection.load().encode_texts(["a dog"]))
+    assert (made / "image_tower.onnx").stat().st_mtime_ns == written
