@@ -1,10 +1,12 @@
 """Encoders and loaders that record what they were told or misbehave on purpose."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from application.model_lifecycle import ModelLifecycle
 from application.ports import (
     Device,
     EncoderDescription,
@@ -89,3 +91,16 @@ class Loader(EncoderLoaderPort):
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
+
+
+class Warm(ModelLifecycle):
+    """A lifecycle whose encoder is there from the start."""
+
+    def __init__(self, encoder: RecordingEncoder) -> None:
+        super().__init__(Loader(encoder))
+        self._encoder = encoder
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)

@@ -1,7 +1,6 @@
 """Batching: order, identity, company, cancellation, and failures that stay where they belong."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -11,27 +10,7 @@ from hypothesis import strategies as st
 from application.encoding_queue import EncodingQueue
 from application.model_lifecycle import ModelLifecycle
 from domain.errors import EncoderFault, ModelNotReady
-from tests.unit.encoders import Loader, RecordingEncoder, pixels_of, vector_of
-
-
-class Warm(ModelLifecycle):
-    """A lifecycle whose encoder is there from the start."""
-
-    def __init__(self, encoder: RecordingEncoder) -> None:
-        super().__init__(Loader(encoder))
-        self._encoder = encoder
-
-
-@pytest.fixture
-def encoder() -> RecordingEncoder:
-    return RecordingEncoder()
-
-
-@pytest.fixture
-async def queue(encoder: RecordingEncoder) -> AsyncIterator[EncodingQueue]:
-    queue = EncodingQueue(Warm(encoder), max_batch=4)
-    yield queue
-    queue.close()
+from tests.unit.encoders import Loader, RecordingEncoder, Warm, pixels_of, settle, vector_of
 
 
 async def occupy(queue: EncodingQueue, encoder: RecordingEncoder) -> "asyncio.Task[object]":
@@ -40,11 +19,6 @@ async def occupy(queue: EncodingQueue, encoder: RecordingEncoder) -> "asyncio.Ta
     task: asyncio.Task[object] = asyncio.create_task(queue.encode_image(pixels_of(999)))
     await asyncio.to_thread(encoder.busy.wait, 5)
     return task
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_a_lone_request_is_not_held_back(

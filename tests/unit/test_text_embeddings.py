@@ -1,26 +1,12 @@
 """The text cache: one encoding a text, whoever asks and whoever leaves."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from application.encoding_queue import EncodingQueue
 from application.text_embeddings import TextEmbeddings
-from tests.unit.encoders import RecordingEncoder, vector_of
-from tests.unit.test_encoding_queue import Warm, settle
-
-
-@pytest.fixture
-def encoder() -> RecordingEncoder:
-    return RecordingEncoder()
-
-
-@pytest.fixture
-async def queue(encoder: RecordingEncoder) -> AsyncIterator[EncodingQueue]:
-    queue = EncodingQueue(Warm(encoder), max_batch=4)
-    yield queue
-    queue.close()
+from tests.unit.encoders import RecordingEncoder, Warm, settle, vector_of
 
 
 def cache(queue: EncodingQueue, encoder: RecordingEncoder, capacity: int = 10) -> TextEmbeddings:
