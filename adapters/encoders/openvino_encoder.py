@@ -27,7 +27,7 @@ from application.ports import (
 logger = logging.getLogger(__name__)
 
 
-_HINTS: Final = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.INT8: "bf16"}
+_HINTS: Final = {Precision.FP32: "f32", Precision.FP16: "f16", Precision.BF16: "bf16"}
 
 
 class OpenVinoEncoder(EncoderPort):
@@ -46,7 +46,8 @@ class OpenVinoEncoder(EncoderPort):
         Args:
             bundle: graphs and weights.
             device: OpenVINO's name, such as ``CPU``, ``GPU`` or ``NPU``.
-            precision: None takes bfloat16 where the processor has it, else float32.
+            precision: None takes bfloat16 where the device has it, else float32. What int8 leaves
+                unquantised is computed in that too.
             cache: directory where compiled and quantised models are kept for the next start; None
                 keeps none.
 
@@ -57,13 +58,14 @@ class OpenVinoEncoder(EncoderPort):
         core = openvino.Core()
         if cache is not None:
             core.set_property({"CACHE_DIR": str(cache / "compiled")})
-        self._precision = precision or _best_precision(core, device)
         try:
+            unquantised = _floating_point(core, device, precision)
+            self._precision = precision or unquantised
             image_tower = bundle.image_tower
             if self._precision is Precision.INT8:
                 image_tower = int8_image_tower(bundle, cache or Path(tempfile.mkdtemp()))
-            self._image_tower = _compile(core, image_tower, device, self._precision)
-            self._text_tower = _compile(core, bundle.text_tower, device, self._precision)
+            self._image_tower = _compile(core, image_tower, device, unquantised)
+            self._text_tower = _compile(core, bundle.text_tower, device, unquantised)
         except RuntimeError as failure:
             available = ", ".join(core.available_devices) or "none"
             raise EncoderUnavailable(
@@ -115,9 +117,22 @@ def _fingerprint(bundle: Bundle, precision: Precision) -> str:
     return f"{bundle.fingerprint}-int8" if precision is Precision.INT8 else bundle.fingerprint
 
 
-def _best_precision(core: openvino.Core, device: str) -> Precision:
+def _floating_point(core: openvino.Core, device: str, asked: Precision | None) -> Precision:
+    """What the towers compute in where they are not quantised.
+
+    Raises:
+        EncoderUnavailable: the device has not what was asked for; OpenVINO would silently take
+            another.
+    """
     capabilities: list[str] = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    return Precision.BF16 if "BF16" in capabilities else Precision.FP32
+    if asked is None or asked is Precision.INT8:
+        return Precision.BF16 if "BF16" in capabilities else Precision.FP32
+    if asked.upper() not in capabilities:
+        raise EncoderUnavailable(
+            f"CLIP_PRECISION={asked} is not possible on CLIP_OPENVINO_DEVICE={device}; "
+            f"it can do {', '.join(sorted(capabilities))}."
+        )
+    return asked
 
 
 def _compile(core: openvino.Core, graph: Path, device: str, precision: Precision) -> Any:

@@ -1,7 +1,7 @@
-"""Both towers on PyTorch, built by OpenCLIP: CUDA in fp16 where there is CUDA, else CPU in fp32."""
+"""Both towers on PyTorch, built by OpenCLIP, on CUDA or on the CPU."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import open_clip.model
@@ -9,17 +9,25 @@ import torch
 from numpy.typing import NDArray
 
 from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.encoders.precision import Precision
 from adapters.tokenizer import END_OF_TEXT, ClipTokenizer, batches_by_length
 from application.ports import (
     Device,
     EncoderDescription,
     EncoderPort,
+    EncoderUnavailable,
     PixelBatch,
     RawEmbeddings,
 )
 
 _OpenClipModel: TypeAlias = Any
 """``open_clip.model.CLIP`` or ``CustomTextCLIP``; open_clip comes without types."""
+
+_DTYPES: Final = {
+    Precision.FP32: torch.float32,
+    Precision.FP16: torch.float16,
+    Precision.BF16: torch.bfloat16,
+}
 
 
 def probe_device() -> Device:
@@ -31,27 +39,33 @@ def probe_device() -> Device:
 class TorchEncoder(EncoderPort):
     """Any CLIP checkpoint on PyTorch."""
 
-    def __init__(self, checkpoint: Checkpoint, device: Device, *, dtype: torch.dtype) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: Device, *, precision: Precision) -> None:
         """Build both towers.
 
         Args:
             checkpoint: weights and architecture.
             device: where the towers run.
-            dtype: what they compute in, float32 or float16; normalisations stay in float32.
+            precision: what they compute in, any but int8; normalisations stay in float32.
 
         Raises:
             InvalidCheckpoint: weights and architecture do not belong together.
+            EncoderUnavailable: PyTorch has no such precision here.
         """
+        if precision not in _DTYPES:
+            raise EncoderUnavailable(
+                f"CLIP_PRECISION={precision} is not for the torch encoder; "
+                f"it computes in {', '.join(_DTYPES)}."
+            )
         self._device = torch.device(device.name)
-        self._dtype = dtype
-        self._model = _build(checkpoint, dtype).to(self._device)
+        self._dtype = _DTYPES[precision]
+        self._model = _build(checkpoint, self._dtype).to(self._device)
         self._text_tower = _TextTower(self._model)
         self._tokenizer = ClipTokenizer()
         self._description = EncoderDescription(
             model=checkpoint.model,
             fingerprint=checkpoint.fingerprint,
             backend="torch",
-            precision={torch.float32: "fp32", torch.float16: "fp16"}[dtype],
+            precision=str(precision),
             device=device,
             embedding_dimension=checkpoint.embedding_dimension,
             logit_scale=checkpoint.logit_scale,

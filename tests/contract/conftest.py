@@ -19,6 +19,7 @@ CPU = Device("cpu", cuda_available=False)
         "fake",
         "torch-fp32",
         "torch-fp16",
+        "torch-bf16",
         "torch-demo",
         "openvino-fp32",
         "openvino-bf16",
@@ -47,10 +48,8 @@ def encoder(
             precision=None if variant == "demo" else Precision(variant),
             cache=tmp_path_factory.mktemp("cache"),
         ).load()
-    import torch
-
     from adapters.checkpoints.reading import read_checkpoint
     from adapters.encoders.torch_encoder import TorchEncoder
 
-    dtype = torch.float16 if variant == "fp16" else torch.float32
-    return TorchEncoder(read_checkpoint(source), CPU, dtype=dtype)
+    precision = Precision.FP32 if variant == "demo" else Precision(variant)
+    return TorchEncoder(read_checkpoint(source), CPU, precision=precision)

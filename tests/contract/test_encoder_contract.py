@@ -7,6 +7,10 @@ from adapters.images.preprocessing import preprocess
 from application.ports import EncoderPort, PixelBatch
 from tests.photos import photos, plain
 
+# How near an embedding made in company is to the same made alone. Another batch size may take
+# another kernel, which rounds in another place; bfloat16 rounds to eight bits.
+COMPANY = {"fp32": 0.99999, "fp16": 0.99999, "bf16": 0.9999, "int8": 0.9999}
+
 TEXTS = ["a dog", "a delivery truck in front of a house", "fire", "a dog and a cat"]
 
 
@@ -71,14 +75,14 @@ def test_company_changes_no_image(encoder: EncoderPort, batch: PixelBatch) -> No
     alone = unit(
         np.concatenate([encoder.encode_images(batch[n : n + 1]) for n in range(len(batch))])
     )
-    assert (together * alone).sum(axis=1).min() > 0.99999
+    assert (together * alone).sum(axis=1).min() > COMPANY[encoder.description.precision]
 
 
 def test_company_changes_no_text(encoder: EncoderPort) -> None:
     texts = [*TEXTS, "a person " * 40, *(f"number {n}" for n in range(70))]
     together = unit(encoder.encode_texts(texts))
     alone = unit(np.concatenate([encoder.encode_texts([text]) for text in texts]))
-    assert (together * alone).sum(axis=1).min() > 0.99999
+    assert (together * alone).sum(axis=1).min() > COMPANY[encoder.description.precision]
 
 
 def test_order_is_kept(encoder: EncoderPort, batch: PixelBatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 
@@ -37,7 +38,7 @@ def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def check_against_torch(source: Path | str, bundle: Bundle) -> None:
-    reference = TorchEncoder(read_checkpoint(str(source)), CPU, dtype=torch.float32)
+    reference = TorchEncoder(read_checkpoint(str(source)), CPU, precision=Precision.FP32)
     encoder = OpenVinoEncoder(bundle, precision=Precision.FP32)
     batch = np.stack([preprocess(photo) for photo in photos().values()])
     images = encoder.encode_images(batch)
@@ -136,6 +137,17 @@ def test_a_truncated_weights_file_is_refused(bundle: Bundle, tmp_path: Path) -> 
 def test_an_unknown_device_names_those_there_are(bundle: Bundle) -> None:
     with pytest.raises(EncoderUnavailable, match=r"CLIP_OPENVINO_DEVICE=XPU.*CPU"):
         OpenVinoEncoder(bundle, device="XPU", precision=Precision.FP32)
+
+
+def test_a_precision_that_the_device_lacks_is_refused(bundle: Bundle) -> None:
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    lacking = [
+        name for name in (Precision.BF16, Precision.FP16) if name.upper() not in capabilities
+    ]
+    if not lacking:
+        pytest.skip(f"this processor has every precision: {', '.join(capabilities)}")
+    with pytest.raises(EncoderUnavailable, match=f"CLIP_PRECISION={lacking[0]} is not possible"):
+        OpenVinoEncoder(bundle, precision=lacking[0])
 
 
 def test_a_tower_of_another_kind_is_left_to_torch(

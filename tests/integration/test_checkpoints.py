@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from adapters.checkpoints.checkpoint import InvalidCheckpoint, architecture_name
 from adapters.checkpoints.reading import read_checkpoint
+from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.encoders.torch_encoder import TorchEncoder
 from application.ports import Device, EncoderUnavailable
@@ -50,7 +51,7 @@ def refusal(source: Path | str) -> str:
 
 
 def encode(source: Path) -> tuple[np.ndarray, np.ndarray]:
-    encoder = TorchEncoder(read_checkpoint(str(source)), CPU, dtype=torch.float32)
+    encoder = TorchEncoder(read_checkpoint(str(source)), CPU, precision=Precision.FP32)
     pixels = np.random.default_rng(1).standard_normal((2, 3, 224, 224)).astype(np.float32)
     return encoder.encode_images(pixels), encoder.encode_texts(["a dog", "a cat"])
 
@@ -216,6 +217,14 @@ def test_weights_that_do_not_fit_their_config(copy: Path) -> None:
 def test_another_embedding_dimension_is_refused(hugging_face_directory: Path) -> None:
     selection = EncoderSelection(EncoderChoice.TORCH, str(hugging_face_directory), 512)
     with pytest.raises(EncoderUnavailable, match=r"768 numbers.*promises 512"):
+        selection.load()
+
+
+def test_int8_is_not_for_torch(hugging_face_directory: Path) -> None:
+    selection = EncoderSelection(
+        EncoderChoice.TORCH, str(hugging_face_directory), 768, precision=Precision.INT8
+    )
+    with pytest.raises(EncoderUnavailable, match=r"CLIP_PRECISION=int8.*fp32, fp16, bf16"):
         selection.load()
 
 

@@ -9,6 +9,7 @@ import torch
 from transformers import CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.preprocessing import preprocess
 from application.ports import EncoderPort
@@ -77,14 +78,22 @@ def clip_tokenizer(directory: Path) -> CLIPTokenizer:
 
 def check_parity(model: Any, directory: Path) -> None:
     reference = Reference(model, directory)
-    encoder: EncoderPort = EncoderSelection(
-        EncoderChoice.TORCH, str(save_hugging_face(model, directory / "checkpoint")), 768
-    ).load()
-    ours = unit(encoder.encode_images(np.stack([preprocess(p) for p in photos().values()])))
-    assert (ours * reference.images()).sum(axis=1).min() >= 0.99999
-    ours = unit(encoder.encode_texts(TEXTS))
-    assert (ours * reference.texts()).sum(axis=1).min() >= 0.99999
+    checkpoint = str(save_hugging_face(model, directory / "checkpoint"))
+    encoder = torch_encoder(checkpoint, Precision.FP32)
+    check_embeddings(encoder, reference, cosine=0.99999)
     check_scores(encoder, reference)
+    check_embeddings(torch_encoder(checkpoint, Precision.BF16), reference, cosine=0.9995)
+
+
+def torch_encoder(checkpoint: str, precision: Precision) -> EncoderPort:
+    return EncoderSelection(EncoderChoice.TORCH, checkpoint, 768, precision=precision).load()
+
+
+def check_embeddings(encoder: EncoderPort, reference: Reference, *, cosine: float) -> None:
+    ours = unit(encoder.encode_images(np.stack([preprocess(p) for p in photos().values()])))
+    assert (ours * reference.images()).sum(axis=1).min() >= cosine
+    ours = unit(encoder.encode_texts(TEXTS))
+    assert (ours * reference.texts()).sum(axis=1).min() >= cosine
 
 
 def check_scores(encoder: EncoderPort, reference: Reference) -> None:
