@@ -4,8 +4,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar.exceptions import InternalServerException
 
 from domain.errors import InvalidInput
+from entrypoints.http.disconnects import ClientGone
 
 _Body = TypeVar("_Body")
 
@@ -40,6 +42,7 @@ class JsonRequest(Request[Any, Any, Any]):
         Raises:
             WrongContentType: it is not declared as JSON; nothing of it is read then.
             NotJson: there is none.
+            ClientGone: the client hung up before it had sent all.
         """
         declared = self.headers.get("content-type", "application/json")
         media_type = declared.partition(";")[0].strip().lower()
@@ -47,7 +50,12 @@ class JsonRequest(Request[Any, Any, Any]):
             raise WrongContentType(
                 f"the body is declared as {media_type[:100]!r}; send 'application/json'."
             )
-        if not (body := await super().body()):
+        try:
+            body = await super().body()
+        except InternalServerException as interrupted:
+            # Litestar takes a client that leaves for a fault of the server.
+            raise ClientGone("the client hung up while it was sending") from interrupted
+        if not body:
             raise NotJson("the body is empty; send a JSON object.")
         return body
 

@@ -69,6 +69,9 @@ def serve(container: Container) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        # Longer than clients keep an idle connection, so that they close it and not the server:
+        # otherwise a request may meet a connection that is just being closed, and be lost.
+        timeout_keep_alive=75,
         # What is still open after draining is idle or slower than the grace allows.
         timeout_graceful_shutdown=2,
     )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.e2e.servers import SLOW, Server, running, wait_for
+from tests.e2e.servers import SERVE, SLOW, Server, running, wait_for
 from tests.photos import as_base64, plain
 
 
@@ -22,6 +22,21 @@ def hang_up_after_asking(server: Server, image: str) -> None:
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
         )
         time.sleep(0.3)  # for the request to get into the queue before it is abandoned
+
+
+def test_leaving_half_way_through_the_body_is_no_error(tmp_path: Path) -> None:
+    with running(SERVE, tmp_path / "log", CLIP_ENCODER="fake") as server:
+        wait_for(server, "/health/ready")
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+            connection.sendall(
+                b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b'Content-Length: 1000\r\n\r\n{"image": "'
+            )
+            time.sleep(0.3)  # for the server to be waiting for the rest
+        assert server.stop() == 0
+        assert "ERROR" not in server.log
+        assert "Traceback" not in server.log
 
 
 def test_those_who_left_are_not_encoded(tmp_path: Path) -> None:
