@@ -32,6 +32,7 @@ class Container(containers.DeclarativeContainer):
         embedding_dimension=settings.provided.embedding_dimension,
         precision=settings.provided.precision,
         openvino_device=settings.provided.openvino_device,
+        openvino_streams=settings.provided.openvino_streams,
         cache=settings.provided.cache,
         use_tensorrt=settings.provided.use_tensorrt,
     )

@@ -36,6 +36,7 @@ class Settings:
         encoder: ``CLIP_ENCODER``, which encoder.
         precision: ``CLIP_PRECISION``; None takes the fastest that needs no calibration.
         openvino_device: ``CLIP_OPENVINO_DEVICE``, OpenVINO's name of the device.
+        openvino_streams: ``CLIP_OPENVINO_STREAMS``, parts of a batch computed side by side.
         cache: ``CLIP_CACHE_DIR``, for bundles and compiled models; None keeps nothing.
         use_tensorrt: ``CLIP_USE_TENSORRT``, whether TensorRT is wanted where it can run.
         embedding_dimension: ``CLIP_EMBEDDING_DIMENSION``, floats per embedding that are promised.
@@ -53,6 +54,7 @@ class Settings:
     encoder: EncoderChoice
     precision: Precision | None
     openvino_device: str
+    openvino_streams: int
     cache: Path | None
     use_tensorrt: bool
     embedding_dimension: int
@@ -83,6 +85,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         encoder=read("CLIP_ENCODER", EncoderChoice.AUTO, _encoder),
         precision=read("CLIP_PRECISION", None, _precision),
         openvino_device=read("CLIP_OPENVINO_DEVICE", "CPU", _text),
+        openvino_streams=read("CLIP_OPENVINO_STREAMS", 1, _integer(1, 64)),
         cache=read("CLIP_CACHE_DIR", _default_cache(variables), _cache),
         use_tensorrt=read("CLIP_USE_TENSORRT", True, _boolean),
         embedding_dimension=read(

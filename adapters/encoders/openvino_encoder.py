@@ -39,6 +39,7 @@ class OpenVinoEncoder(EncoderPort):
         *,
         device: str = "CPU",
         precision: Precision | None = None,
+        streams: int = 1,
         cache: Path | None = None,
     ) -> None:
         """Compile both towers.
@@ -48,6 +49,8 @@ class OpenVinoEncoder(EncoderPort):
             device: OpenVINO's name, such as ``CPU``, ``GPU`` or ``NPU``.
             precision: None takes bfloat16 where the device has it, else float32. What int8 leaves
                 unquantised is computed in that too.
+            streams: parts that a batch is cut into, each computed on its share of the cores. More
+                of them do more images a second and take longer for a single one.
             cache: directory where compiled and quantised models are kept for the next start; None
                 keeps none.
 
@@ -64,8 +67,8 @@ class OpenVinoEncoder(EncoderPort):
             image_tower = bundle.image_tower
             if self._precision is Precision.INT8:
                 image_tower = int8_image_tower(bundle, cache or Path(tempfile.mkdtemp()))
-            self._image_tower = _compile(core, image_tower, device, unquantised)
-            self._text_tower = _compile(core, bundle.text_tower, device, unquantised)
+            self._image_tower = _Tower(core, image_tower, device, unquantised, streams)
+            self._text_tower = _Tower(core, bundle.text_tower, device, unquantised, streams)
         except RuntimeError as failure:
             available = ", ".join(core.available_devices) or "none"
             raise EncoderUnavailable(
@@ -92,7 +95,7 @@ class OpenVinoEncoder(EncoderPort):
         """See `EncoderPort.encode_images`."""
         if len(batch) == 0:
             return self._none()
-        return _infer(self._image_tower, batch)
+        return self._image_tower(batch)
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
@@ -101,7 +104,7 @@ class OpenVinoEncoder(EncoderPort):
         tokens = self._tokenizer(texts)
         embeddings = np.empty((len(tokens), self._bundle.embedding_dimension), dtype=np.float32)
         for places, padded in batches_by_length(tokens):
-            embeddings[places] = _infer(self._text_tower, padded)
+            embeddings[places] = self._text_tower(padded)
         return embeddings
 
     def device_memory_used(self) -> int | None:
@@ -110,6 +113,43 @@ class OpenVinoEncoder(EncoderPort):
 
     def _none(self) -> RawEmbeddings:
         return np.empty((0, self._bundle.embedding_dimension), dtype=np.float32)
+
+
+class _Tower:
+    """A compiled graph, with one request to it for each stream."""
+
+    def __init__(
+        self, core: openvino.Core, graph: Path, device: str, precision: Precision, streams: int
+    ) -> None:
+        configuration: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "NUM_STREAMS": streams,
+        }
+        if device == "CPU":
+            configuration["INFERENCE_NUM_THREADS"] = usable_cores()
+        compiled = core.compile_model(str(graph), device, configuration)
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
+
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """``[n, ...]`` → float32 ``[n, dimension]``, n at least 1."""
+        parts = np.array_split(inputs, min(len(self._requests), len(inputs)))
+        running = list(zip(self._requests, parts, strict=False))
+        for request, part in running:
+            request.start_async([part], share_inputs=True)
+        failures = [failure for request, _ in running if (failure := _failure_of(request))]
+        if failures:
+            raise failures[0]
+        # Copied here: a request reuses its output's memory in the next call.
+        return np.concatenate([request.get_output_tensor().data for request, _ in running])
+
+
+def _failure_of(request: Any) -> RuntimeError | None:
+    """Wait for a request's end. Not raised, so that no other is left running behind the caller."""
+    try:
+        request.wait()
+    except RuntimeError as failure:
+        return failure
+    return None
 
 
 def _fingerprint(bundle: Bundle, precision: Precision) -> str:
@@ -133,19 +173,3 @@ def _floating_point(core: openvino.Core, device: str, asked: Precision | None) -
             f"it can do {', '.join(sorted(capabilities))}."
         )
     return asked
-
-
-def _compile(core: openvino.Core, graph: Path, device: str, precision: Precision) -> Any:
-    configuration: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        # One stream over all cores: batches come one at a time.
-        "NUM_STREAMS": 1,
-    }
-    if device == "CPU":
-        configuration["INFERENCE_NUM_THREADS"] = usable_cores()
-    return core.compile_model(str(graph), device, configuration).create_infer_request()
-
-
-def _infer(request: Any, inputs: NDArray[Any]) -> NDArray[np.float32]:
-    # A copy: the request reuses its output's memory in the next call.
-    return np.array(request.infer([inputs])[0], dtype=np.float32)

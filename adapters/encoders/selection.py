@@ -41,6 +41,7 @@ class EncoderSelection(EncoderLoaderPort):
         embedding_dimension: floats per embedding that the service promises.
         precision: what the towers compute in; None leaves it to the encoder.
         openvino_device: OpenVINO's name of the device.
+        openvino_streams: parts that OpenVINO computes a batch in side by side.
         cache: directory for bundles and compiled models; None where none can be written.
         use_tensorrt: whether TensorRT is wanted where it can run.
     """
@@ -50,6 +51,7 @@ class EncoderSelection(EncoderLoaderPort):
     embedding_dimension: int
     precision: Precision | None = None
     openvino_device: str = "CPU"
+    openvino_streams: int = 1
     cache: Path | None = None
     use_tensorrt: bool = False
 
@@ -119,6 +121,7 @@ class EncoderSelection(EncoderLoaderPort):
             bundle,
             device=self.openvino_device,
             precision=self.precision,
+            streams=self.openvino_streams,
             cache=cache,
         )
 

@@ -24,6 +24,7 @@ CPU = Device("cpu", cuda_available=False)
         "openvino-fp32",
         "openvino-bf16",
         "openvino-int8",
+        "openvino-streams",
         "openvino-demo",
     ],
 )
@@ -45,7 +46,8 @@ def encoder(
             EncoderChoice.OPENVINO,
             source,
             768,
-            precision=None if variant == "demo" else Precision(variant),
+            precision=Precision(variant) if variant in set(Precision) else None,
+            openvino_streams=3 if variant == "streams" else 1,
             cache=tmp_path_factory.mktemp("cache"),
         ).load()
     from adapters.checkpoints.reading import read_checkpoint

@@ -37,6 +37,7 @@ def test_values_are_taken() -> None:
         ("CLIP_MAX_BATCH_SIZE", "0", "from 1 to 1024"),
         ("CLIP_MAX_REQUESTS", "1.5", "whole number"),
         ("CLIP_EMBEDDING_DIMENSION", "0", "from 1 to 65536"),
+        ("CLIP_OPENVINO_STREAMS", "0", "from 1 to 64"),
         ("CLIP_USE_TENSORRT", "maybe", "true, yes, on"),
         ("CLIP_ENCODER", "tpu", "auto, torch, openvino, fake"),
         ("CLIP_ENCODER", "tensorrt", "no such encoder yet"),
