@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INFINITY := .bench/infinity
 # What `make serve` installs beside the server: OpenVINO, and PyTorch where there is an NVIDIA card.
 EXTRAS ?= cpu$(if $(wildcard /proc/driver/nvidia/version),$(COMMA)torch)
 COMMA := ,
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format train-demo evaluate-demo constraints clean
+.PHONY: help serve test lint format bench train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,10 +41,13 @@ train-demo: $(VENV)/.train ## Train the embedded demo model anew (needs npm; abo
 evaluate-demo: $(VENV)/.train ## Zero-shot accuracy of the demo model on artwork it was never trained on
 	$(BIN)/python -m adapters.demo_model.training.evaluate
 
+bench: $(VENV)/.bench $(INFINITY)/.installed ## Speed beside peers, on this machine (half an hour): benchmarks/results/report.md
+	$(BIN)/python -m benchmarks --infinity $(INFINITY)/bin/infinity_emb $(BENCH_ARGS)
+
 constraints: ## Record the exact versions of a fresh installation in constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint,demo-training]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint,demo-training,bench]'
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 $(BIN)/python:
@@ -60,10 +64,21 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[test]'
 	@touch $@ $(VENV)/.serve
 
+$(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[bench]'
+	@touch $@
+
+# A peer that wants older versions than ours, so it lives apart. It needs aiohttp, and says not so.
+$(INFINITY)/.installed:
+	$(PYTHON) -m venv $(INFINITY)
+	$(INFINITY)/bin/pip install --quiet --disable-pip-version-check \
+		'infinity-emb[torch,server,vision]==0.0.78' 'transformers<5' aiohttp 'torch==2.14.1' 'torchvision==0.29.1'
+	@touch $@
+
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[demo-training]'
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[test,lint,demo-training]'
+	$(INSTALL) --editable '.[test,lint,demo-training,bench]'
 	@touch $@ $(VENV)/.test $(VENV)/.serve

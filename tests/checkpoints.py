@@ -1,5 +1,6 @@
 """Checkpoints with seeded random weights, written in both layouts."""
 
+import gzip
 import json
 import warnings
 from pathlib import Path
@@ -77,3 +78,22 @@ def save_open_clip(source: Path, directory: Path) -> Path:
     weights = {name: tensor.array() for name, tensor in checkpoint.weights.items()}
     save_file(weights, directory / "open_clip_model.safetensors")
     return directory
+
+
+def clip_tokenizer(directory: Path) -> Any:
+    """transformers' tokenizer, from the merges that come with open_clip: no network.
+
+    Writes its files into the directory.
+    """
+    import open_clip.tokenizer
+    from transformers import CLIPTokenizer
+
+    packed = Path(open_clip.tokenizer.default_bpe()).read_bytes()
+    merges = gzip.decompress(packed).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    vocabulary = open_clip.tokenizer._tokenizer.encoder
+    renamed = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    (directory / "vocab.json").write_text(
+        json.dumps({renamed.get(token, token): number for token, number in vocabulary.items()})
+    )
+    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    return CLIPTokenizer.from_pretrained(directory)

@@ -37,12 +37,15 @@ class Server:
 
 
 @contextmanager
-def running(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
+def running(
+    command: list[str], log_file: Path, *, answers: str = "/health/live", **environment: str
+) -> Iterator[Server]:
     """Start a server on a free port of the loopback interface and wait for it to answer.
 
     Args:
         command: what to run.
         log_file: where its output goes.
+        answers: the path that is asked.
         environment: variables beside the caller's own.
     """
     port = free_port()
@@ -53,7 +56,7 @@ def running(command: list[str], log_file: Path, **environment: str) -> Iterator[
         )
     server = Server(process, f"http://127.0.0.1:{port}", log_file)
     try:
-        wait_for(server, "/health/live")
+        wait_for(server, answers)
         yield server
     finally:
         if process.poll() is None:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from adapters.encoders.precision import Precision
@@ -15,7 +14,7 @@ from adapters.images.preprocessing import preprocess
 from application.ports import EncoderPort
 from domain.classification import classify
 from domain.embedding import Embedding
-from tests.checkpoints import full_size_clip, save_hugging_face, small_clip
+from tests.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face, small_clip
 from tests.photos import photos
 
 # Shorter, exactly (75 words and the two special tokens), and longer than 77 tokens.
@@ -56,24 +55,6 @@ class Reference:
 
 def features(output: Any) -> np.ndarray:
     return np.asarray(getattr(output, "pooler_output", output))
-
-
-def clip_tokenizer(directory: Path) -> CLIPTokenizer:
-    """transformers' tokenizer, from the merges that come with open_clip: no network."""
-    import gzip
-    import json
-
-    import open_clip.tokenizer
-
-    packed = Path(open_clip.tokenizer.default_bpe()).read_bytes()
-    merges = gzip.decompress(packed).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
-    vocabulary = open_clip.tokenizer._tokenizer.encoder
-    renamed = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    (directory / "vocab.json").write_text(
-        json.dumps({renamed.get(token, token): number for token, number in vocabulary.items()})
-    )
-    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
-    return CLIPTokenizer.from_pretrained(directory)
 
 
 def check_parity(model: Any, directory: Path) -> None:

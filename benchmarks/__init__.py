@@ -1,0 +1,1 @@
+"""Speed beside peers, measured over sockets in one run: ``make bench``."""

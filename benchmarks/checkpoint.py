@@ -1,0 +1,45 @@
+"""The checkpoint that every server is measured with, and the photos they are sent."""
+
+import io
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from tests.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face
+from tests.photos import photos
+
+SIZES: Final = ((320, 240), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (450, 300))
+"""Pixels of the photos that are sent in turn: crops from trackers up to a camera's full frame."""
+
+
+def prepare_checkpoint(directory: Path) -> Path:
+    """A full-size ViT-L/14 with seeded random weights, made once; returns its directory.
+
+    Speed does not depend on what the weights are. It comes with tokenizer and image processor, as
+    a download from a hub would, because transformers and infinity want them;
+    in files of the kind that versions of transformers before 5 read as well.
+    """
+    if not (directory / "tokenizer_config.json").is_file():
+        from transformers import CLIPImageProcessor
+
+        directory.mkdir(parents=True, exist_ok=True)
+        save_hugging_face(full_size_clip(), directory)
+        CLIPImageProcessor().save_pretrained(directory)
+        clip_tokenizer(directory).save_pretrained(directory)
+    return directory
+
+
+def photo_files() -> list[bytes]:
+    """Six real photos as JPEG files, each of another size."""
+    files = []
+    for image, size in zip(photos().values(), SIZES, strict=True):
+        buffer = io.BytesIO()
+        image.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
+        files.append(buffer.getvalue())
+    return files
+
+
+def frame_file() -> bytes:
+    """One 640 x 480 JPEG, the usual frame of a camera's second stream."""
+    return photo_files()[1]
