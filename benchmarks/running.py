@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.contestants import Contestant
 from benchmarks.load import Plan, Result
-from tests.e2e.servers import running, wait_for
+from tests.e2e.servers import launched, wait_for
 
 _SAMPLE_EVERY_S: Final = 0.1
 _START_WITHIN_S: Final = 600
@@ -95,8 +95,6 @@ class RunningContestant:
 def started(contestant: Contestant, logs: Path) -> Iterator[RunningContestant]:
     """Start a server and wait until it can be asked."""
     log = logs / f"{contestant.name.replace(' ', '-').replace(',', '')}.log"
-    with running(
-        list(contestant.command), log, answers=contestant.health, **contestant.environment
-    ) as server:
+    with launched(list(contestant.command), log, **contestant.environment) as server:
         wait_for(server, contestant.ready, seconds=_START_WITHIN_S)
         yield RunningContestant(contestant, server.url, server.process.pid)

@@ -37,15 +37,20 @@ class Server:
 
 
 @contextmanager
-def running(
-    command: list[str], log_file: Path, *, answers: str = "/health/live", **environment: str
-) -> Iterator[Server]:
-    """Start a server on a free port of the loopback interface and wait for it to answer.
+def running(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
+    """Start a server as `launched` does and wait for it to answer."""
+    with launched(command, log_file, **environment) as server:
+        wait_for(server, "/health/live")
+        yield server
+
+
+@contextmanager
+def launched(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
+    """Start a server on a free port of the loopback interface.
 
     Args:
         command: what to run.
         log_file: where its output goes.
-        answers: the path that is asked.
         environment: variables beside the caller's own.
     """
     port = free_port()
@@ -56,7 +61,6 @@ def running(
         )
     server = Server(process, f"http://127.0.0.1:{port}", log_file)
     try:
-        wait_for(server, answers)
         yield server
     finally:
         if process.poll() is None:
