@@ -12,7 +12,9 @@ the limit it broke. How an error travels (HTTP status, exit code) is for the ent
     │   ├── InvalidLabels
     │   ├── InvalidTexts
     │   ├── UnknownCameraType
-    │   └── InvalidBaseline
+    │   ├── InvalidEmbedding
+    │   │   └── InvalidBaseline
+    │   └── InvalidThreshold
     ├── ServiceUnavailable      the same request may succeed later
     │   ├── ModelNotReady
     │   ├── QueueFull
@@ -74,10 +76,22 @@ class UnknownCameraType(InvalidInput):
     code = "unknown_camera_type"
 
 
-class InvalidBaseline(InvalidInput):
+class InvalidEmbedding(InvalidInput):
+    """An embedding has the wrong length, a number that is not finite, or no direction."""
+
+    code = "invalid_embedding"
+
+
+class InvalidBaseline(InvalidEmbedding):
     """The baseline embedding has the wrong length or a number that is not finite."""
 
     code = "invalid_baseline"
+
+
+class InvalidThreshold(InvalidInput):
+    """A threshold is outside of what it is compared with."""
+
+    code = "invalid_threshold"
 
 
 class ServiceUnavailable(ClipError):

@@ -27,3 +27,12 @@ EMBEDDING_DIMENSION = 768
 
 IMAGE_SIZE = 224
 """Pixels of each side of the square that the image tower sees."""
+
+MAX_IMAGES = 64
+"""Images of one request that may hold several."""
+
+MAX_FRAMES = 1000
+"""Frames of one baseline, images and embeddings together."""
+
+MAX_INPUTS = 2048
+"""Inputs of one request for embeddings that follows OpenAI's API, whose own limit it is."""

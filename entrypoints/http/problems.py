@@ -17,7 +17,7 @@ from domain.errors import (
 from domain.limits import MAX_BODY_BYTES
 from entrypoints.http.answer_headers import request_id
 from entrypoints.http.json_bodies import NotJson, WrongContentType
-from entrypoints.http.schemas import Problem
+from entrypoints.http.schemas.problem import Problem
 
 logger = logging.getLogger(__name__)
 

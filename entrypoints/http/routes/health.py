@@ -1,0 +1,59 @@
+"""Whether the service can answer, for people and for probes."""
+
+from typing import Final
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+
+from application.report_health import Health, ReportHealth
+from entrypoints.http.schemas.health import HealthAnswer, LivenessAnswer, ReadinessAnswer
+
+_BYTES_PER_GIB: Final = 1024**3
+
+
+@get("/health", sync_to_thread=False, tags=["health"])
+def health(report_health: NamedDependency[ReportHealth]) -> HealthAnswer:
+    """What is loaded and on what. 200 whether healthy or degraded."""
+    return _health_answer(report_health())
+
+
+@get("/health/live", sync_to_thread=False, tags=["health"])
+def live() -> LivenessAnswer:
+    """200 as long as the process answers."""
+    return LivenessAnswer(status="alive")
+
+
+@get(
+    "/health/ready",
+    sync_to_thread=False,
+    tags=["health"],
+    responses={
+        503: ResponseSpec(ReadinessAnswer, description="Not ready.", generate_examples=False)
+    },
+)
+def ready(report_health: NamedDependency[ReportHealth]) -> Response[ReadinessAnswer]:
+    """200 if a request sent now would be taken, else 503."""
+    now = report_health()
+    return Response(
+        ReadinessAnswer(ready=now.ready, reason=now.reason), status_code=200 if now.ready else 503
+    )
+
+
+def _health_answer(now: Health) -> HealthAnswer:
+    encoder = now.encoder
+    used = now.device_memory_used
+    return HealthAnswer(
+        status="degraded" if encoder is None else "healthy",
+        model=None if encoder is None else encoder.model,
+        model_loaded=encoder is not None,
+        device=None if now.device is None else now.device.name,
+        cuda_available=now.device is not None and now.device.cuda_available,
+        vram_used_gb=None if used is None else round(used / _BYTES_PER_GIB, 3),
+        embedding_dimension=now.embedding_dimension,
+        backend=None if encoder is None else encoder.backend,
+        tensorrt_engine_path=None if encoder is None else encoder.engine_path,
+        precision=None if encoder is None else encoder.precision,
+        model_fingerprint=None if encoder is None else encoder.fingerprint,
+        reason=now.reason,
+    )

@@ -1,0 +1,51 @@
+"""What every question has in common: a POST that answers 200 and documents its errors."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from litestar import post
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from msgspec import Struct
+
+from entrypoints.http import examples
+from entrypoints.http.problems import MEDIA_TYPE
+from entrypoints.http.schemas.problem import Problem
+
+PROBLEMS: Final = {
+    status: ResponseSpec(
+        data_container=Problem, description=what, media_type=MEDIA_TYPE, generate_examples=False
+    )
+    for status, what in (
+        (400, "The body is not JSON."),
+        (413, "The body or the decoded image is too large."),
+        (415, "The body is not declared as JSON."),
+        (422, "A field is missing, of the wrong type, or breaks a limit."),
+        (500, "Something unforeseen; the server's log has it under the request id."),
+        (503, "No model loaded, starting, shutting down, or too busy; see `Retry-After`."),
+    )
+}
+
+
+def question(path: str, answer: type[Struct]) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
+    """A POST that answers 200 and documents its errors and an example."""
+    success = ResponseSpec(
+        data_container=answer,
+        description="The answer.",
+        examples=[examples.ANSWERS[path]],
+        generate_examples=False,
+    )
+    return post(path, status_code=200, responses={200: success, **PROBLEMS}, tags=["questions"])
+
+
+class Stopwatch:
+    """Milliseconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def milliseconds(self) -> float:
+        """Milliseconds with three decimals."""
+        return round((time.perf_counter() - self._start) * 1000, 3)

@@ -1,0 +1,63 @@
+"""Many images or texts in one request."""
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from domain.limits import MAX_IMAGES
+from entrypoints.http.schemas.fields import IMAGE_RULES, InferenceTime, Vector, documented
+
+
+class EmbedBatchRequest(Struct):
+    """Several images, each of which may succeed or fail on its own."""
+
+    images: Annotated[
+        list[str],
+        documented(
+            f"1 to {MAX_IMAGES} image files as base64; {IMAGE_RULES}",
+            min_items=1,
+            max_items=MAX_IMAGES,
+        ),
+    ]
+
+
+class ItemError(Struct):
+    """Why one image has no embedding: what the answer had been had it come alone."""
+
+    status: Annotated[int, documented("The HTTP status that it would have got alone.")]
+    code: Annotated[str, documented("For programs: stable.")]
+    detail: Annotated[str, documented("For people: names the value and the limit it broke.")]
+
+
+class EmbedBatchItem(Struct):
+    """What became of one image: an embedding or an error, the other one null."""
+
+    embedding: Vector | None
+    error: ItemError | None
+
+
+class EmbedBatchAnswer(Struct):
+    """What became of each image."""
+
+    results: Annotated[list[EmbedBatchItem], documented("One for each image, in its order.")]
+    inference_time_ms: InferenceTime
+
+
+class EmbedTextRequest(Struct):
+    """Several texts."""
+
+    texts: Annotated[
+        list[str],
+        documented(
+            "1 to CLIP_MAX_BATCH_TEXTS_SIZE (100 unless configured) texts, none blank; "
+            "cut at CLIP's 77 tokens.",
+            min_items=1,
+        ),
+    ]
+
+
+class EmbedTextAnswer(Struct):
+    """The texts' embeddings."""
+
+    embeddings: Annotated[list[Vector], documented("One for each text, in its order.")]
+    inference_time_ms: InferenceTime

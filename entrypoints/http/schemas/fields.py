@@ -1,0 +1,37 @@
+"""Field types that several bodies share."""
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from domain.limits import EMBEDDING_DIMENSION, IMAGE_FORMATS, MAX_IMAGE_SIDE
+
+
+def documented(description: str, **schema: Any) -> Meta:
+    """A field's description and further OpenAPI keywords; limits are enforced by the domain."""
+    return Meta(extra_json_schema={"description": description, "extra": schema})
+
+
+IMAGE_RULES = (
+    f"white space is ignored, and so is a data URI's head (`data:image/jpeg;base64,`). "
+    f"{', '.join(IMAGE_FORMATS)}; at most 10 MiB decoded and {MAX_IMAGE_SIDE} x {MAX_IMAGE_SIDE} "
+    "pixels."
+)
+"""What every image that travels as base64 must be."""
+
+Image = Annotated[
+    bytes, documented(f"An image file as base64; {IMAGE_RULES}", content_encoding="base64")
+]
+Vector = Annotated[
+    list[float], documented(f"Unit vector; {EMBEDDING_DIMENSION} numbers unless configured.")
+]
+SentVector = Annotated[
+    list[float],
+    documented(
+        f"{EMBEDDING_DIMENSION} finite numbers unless configured, not all zero; normalised here."
+    ),
+]
+InferenceTime = Annotated[
+    float,
+    documented("Milliseconds from the parsed request to its result, waiting in queue included."),
+]

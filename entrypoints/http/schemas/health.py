@@ -1,0 +1,40 @@
+"""What the service says about itself."""
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from entrypoints.http.schemas.fields import documented
+
+
+class HealthAnswer(Struct):
+    """The service at this moment."""
+
+    status: Annotated[str, documented("`healthy`, or `degraded` while no model is loaded.")]
+    model: Annotated[str | None, documented("The model really loaded.")]
+    model_loaded: bool
+    device: Annotated[str | None, documented("`cuda:0` or `cpu`; null until it was looked at.")]
+    cuda_available: bool
+    vram_used_gb: Annotated[float | None, documented("GiB; null without CUDA.")]
+    embedding_dimension: int
+    backend: Annotated[str | None, documented("`torch`, …; null while no model is loaded.")]
+    tensorrt_engine_path: str | None
+    precision: Annotated[str | None, documented("What the towers compute in, such as `fp32`.")]
+    model_fingerprint: Annotated[
+        str | None,
+        documented("Embeddings with different fingerprints must never be compared."),
+    ]
+    reason: Annotated[str | None, documented("Why the service is degraded.")]
+
+
+class LivenessAnswer(Struct):
+    """The process answers."""
+
+    status: str
+
+
+class ReadinessAnswer(Struct):
+    """Whether a request sent now would be taken."""
+
+    ready: bool
+    reason: str | None
