@@ -1,5 +1,6 @@
 """CLIP's byte-pair tokenizer: lower-cased, at most 77 tokens, end-of-text always kept."""
 
+import functools
 import gzip
 import html
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+
+from application.ports import TokenCounterPort
 
 CONTEXT_LENGTH: Final = 77
 """Tokens of the longest text that CLIP's text tower takes, start and end included."""
@@ -74,6 +77,18 @@ class ClipTokenizer:
             [START_OF_TEXT, *encoding.ids[: CONTEXT_LENGTH - 2], END_OF_TEXT]
             for encoding in encoded
         ]
+
+
+class ClipTokenCounter(TokenCounterPort):
+    """Counts with the tokenizer that every encoder uses; made when it is first needed."""
+
+    @functools.cached_property
+    def _tokenizer(self) -> ClipTokenizer:
+        return ClipTokenizer()
+
+    def count(self, texts: Sequence[str]) -> int:
+        """See `TokenCounterPort.count`."""
+        return sum(map(len, self._tokenizer(texts)))
 
 
 def batches_by_length(

@@ -10,7 +10,8 @@ from domain.errors import Draining, QueueFull
 class Admission:
     """Counts the requests that are being answered; refuses more than ``capacity`` of them.
 
-    Used from the event loop only. A request that was let in is always answered.
+    A request that keeps the encoder busy for several batches counts as that many. Used from the
+    event loop only. A request that was let in is always answered.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -27,30 +28,36 @@ class Admission:
 
     @property
     def inside(self) -> int:
-        """Requests being answered now."""
+        """Places taken now by requests that are being answered."""
         return self._inside
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, places: int = 1) -> Iterator[None]:
         """Let one request in for the duration of the block.
+
+        Args:
+            places: how many requests it counts as; of more than ``capacity``, the capacity, so
+                that it gets in where nobody else is.
 
         Raises:
             Draining: the service is shutting down.
-            QueueFull: ``capacity`` requests are inside already.
+            QueueFull: ``capacity`` requests would be exceeded.
         """
+        places = min(places, self._capacity)
         if self._draining:
             raise Draining("the server is shutting down and takes no new requests.")
-        if self._inside >= self._capacity:
+        if self._inside + places > self._capacity:
+            weight = "" if places == 1 else f" and this one, with its size, counts as {places}"
             raise QueueFull(
-                f"{self._inside} requests are already waiting or running; "
+                f"{self._inside} requests are already waiting or running{weight}; "
                 f"at most {self._capacity} are taken at once."
             )
-        self._inside += 1
+        self._inside += places
         self._empty.clear()
         try:
             yield
         finally:
-            self._inside -= 1
+            self._inside -= places
             if self._inside == 0:
                 self._empty.set()
 

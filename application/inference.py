@@ -1,14 +1,20 @@
-"""From an image file and texts to embeddings: admission, preparation, encoding, in that order."""
+"""From image files and texts to embeddings: admission, preparation, encoding, in that order."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from application.admission import Admission
 from application.encoding_queue import EncodingQueue
+from application.image_embeddings import ImageEmbeddings, Outcome
 from application.image_preparation import ImagePreparation
 from application.model_lifecycle import ModelLifecycle
+from application.ports import EncoderDescription
 from application.text_embeddings import TextEmbeddings
 from domain.embedding import Embedding
+
+_TEXTS_AT_ONCE: Final = 64
+"""Texts of a request that are encoded together; in between, others have their turn."""
 
 
 class Inference:
@@ -28,18 +34,25 @@ class Inference:
         model: ModelLifecycle,
         images: ImagePreparation,
         queue: EncodingQueue,
+        many_images: ImageEmbeddings,
         texts: TextEmbeddings,
     ) -> None:
         self._admission = admission
         self._model = model
         self._images = images
         self._queue = queue
+        self._many_images = many_images
         self._texts = texts
+
+    @property
+    def encoder(self) -> EncoderDescription:
+        """What is loaded."""
+        return self._model.encoder().description
 
     @property
     def logit_scale(self) -> float:
         """The loaded checkpoint's multiplier of cosines in a classification."""
-        return self._model.encoder().description.logit_scale
+        return self.encoder.logit_scale
 
     async def embed_image(self, image: bytes) -> Embedding:
         """Embedding of one image file."""
@@ -55,3 +68,30 @@ class Inference:
             self._model.encoder()
             pixels = await self._images.prepare(image)
             return await asyncio.gather(self._queue.encode_image(pixels), self._texts.encode(texts))
+
+    async def embed_each_image(self, images: Sequence[bytes]) -> list[Outcome]:
+        """What became of each of several image files, in their order: an embedding or a failure.
+
+        A failure is an exception that says what is wrong with that image or its encoding.
+        """
+        with self._admission.admit(self._many_images.groups_of(len(images))):
+            self._model.encoder()
+            return await self._many_images.encode_each(images)
+
+    async def embed_all(
+        self, images: Mapping[str, bytes], texts: Sequence[str] = ()
+    ) -> tuple[list[Embedding], list[Embedding]]:
+        """Embeddings of several image files and of each text, both in their order.
+
+        Args:
+            images: files under the names by which the client knows them; errors say which it is.
+            texts: any number.
+        """
+        places = self._many_images.groups_of(len(images)) + -(-len(texts) // _TEXTS_AT_ONCE)
+        with self._admission.admit(places):
+            self._model.encoder()
+            image_embeddings = await self._many_images.encode_all(images)
+            text_embeddings: list[Embedding] = []
+            for start in range(0, len(texts), _TEXTS_AT_ONCE):
+                text_embeddings += await self._texts.encode(texts[start : start + _TEXTS_AT_ONCE])
+            return image_embeddings, text_embeddings

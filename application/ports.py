@@ -118,3 +118,11 @@ class ImagePreparationPort(ABC):
             ImageTooLarge: more bytes than allowed.
             InvalidImage: not an image, format not allowed, too many pixels, or damaged.
         """
+
+
+class TokenCounterPort(ABC):
+    """Counts what the text tower reads of texts. Calls block and may run in parallel."""
+
+    @abstractmethod
+    def count(self, texts: Sequence[str]) -> int:
+        """Tokens of all texts together, start and end included; at most 77 for each."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from application.inference import Inference
-from domain.anomaly import Anomaly, score_against
+from domain.anomaly import Anomaly, check_anomaly_threshold, score_against
 from domain.embedding import Baseline
 
 
@@ -14,15 +14,22 @@ class ScoreAnomaly:
         self._inference = inference
         self._embedding_dimension = embedding_dimension
 
-    async def __call__(self, image: bytes, baseline: Sequence[float]) -> Anomaly:
+    async def __call__(
+        self, image: bytes, baseline: Sequence[float], *, threshold: float | None = None
+    ) -> Anomaly:
         """Compare one image file with a baseline.
 
         Args:
             image: the file's bytes.
             baseline: ``embedding_dimension`` finite numbers of any length but, usefully, zero.
+            threshold: score in [0, 1] above which it is an anomaly; without it that is not said.
 
         Raises:
+            InvalidThreshold: outside of [0, 1].
             InvalidBaseline: wrong count or a number that is not finite. Else as `Inference` says.
         """
+        if threshold is not None:
+            check_anomaly_threshold(threshold)
         reference = Baseline.from_numbers(baseline, dimension=self._embedding_dimension)
-        return score_against(reference, await self._inference.embed_image(image))
+        embedding = await self._inference.embed_image(image)
+        return score_against(reference, embedding, threshold=threshold)

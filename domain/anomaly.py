@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from domain.embedding import Baseline, Embedding
+from domain.errors import InvalidThreshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +13,40 @@ class Anomaly:
     Attributes:
         score: in [0, 1]; 0 is "as always", 1 "nothing in common".
         similarity: cosine in [-1, 1].
+        over_threshold: whether the score is above the threshold; None where there is none.
     """
 
     score: float
     similarity: float
+    over_threshold: bool | None = None
 
 
-def score_against(baseline: Baseline, embedding: Embedding) -> Anomaly:
-    """clamp(1 - cosine, 0, 1), the contract's anomaly score. A zero baseline scores 1."""
+def check_anomaly_threshold(threshold: float) -> None:
+    """An anomaly score in [0, 1].
+
+    Raises:
+        InvalidThreshold: it is outside of that or no number.
+    """
+    if not 0.0 <= threshold <= 1.0:  # false for NaN as well
+        raise InvalidThreshold(
+            f"threshold is {threshold:g}; it is an anomaly score and must be from 0 to 1."
+        )
+
+
+def score_against(
+    baseline: Baseline, embedding: Embedding, *, threshold: float | None = None
+) -> Anomaly:
+    """clamp(1 - cosine, 0, 1), the contract's anomaly score. A zero baseline scores 1.
+
+    Args:
+        baseline: what the scene usually looks like.
+        embedding: what it looks like now.
+        threshold: the score above which it is an anomaly, if that is to be said.
+    """
     similarity = baseline.cosine(embedding)
-    return Anomaly(score=min(max(1.0 - similarity, 0.0), 1.0), similarity=similarity)
+    score = min(max(1.0 - similarity, 0.0), 1.0)
+    return Anomaly(
+        score=score,
+        similarity=similarity,
+        over_threshold=None if threshold is None else score > threshold,
+    )

@@ -8,7 +8,7 @@ from typing import Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.errors import EncoderFault, InvalidBaseline
+from domain.errors import EncoderFault, InvalidBaseline, InvalidEmbedding
 
 Vector: TypeAlias = NDArray[np.float32]
 """One-dimensional float32 array."""
@@ -37,6 +37,29 @@ class Embedding:
         unit = _unit(raw)
         if unit is None:
             raise EncoderFault("the encoder returned a vector that is zero or not finite")
+        return cls(unit)
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[float], *, dimension: int, name: str) -> Self:
+        """Check and normalise an embedding that a client sent.
+
+        Args:
+            numbers: the components; any length but zero is normalised away.
+            dimension: how many there must be.
+            name: what the client calls it.
+
+        Raises:
+            InvalidEmbedding: wrong count, a number that is NaN or infinite, or all are zero.
+        """
+        components = _checked(
+            numbers, dimension=dimension, name=name, kind="embedding", error=InvalidEmbedding
+        )
+        unit = _unit(components)
+        if unit is None:
+            raise InvalidEmbedding(
+                f"{name} is all zeros and so has no direction; no image has such an embedding.",
+                code="embedding_zero",
+            )
         return cls(unit)
 
     @property
@@ -72,19 +95,13 @@ class Baseline:
         Raises:
             InvalidBaseline: wrong count, or a number that is NaN or infinite.
         """
-        if len(numbers) != dimension:
-            raise InvalidBaseline(
-                f"baseline_embedding has {len(numbers)} numbers; it must have exactly {dimension}.",
-                code="baseline_wrong_length",
-            )
-        components = np.asarray(numbers, dtype=np.float64)
-        if not np.isfinite(components).all():
-            position = int(np.flatnonzero(~np.isfinite(components))[0])
-            raise InvalidBaseline(
-                f"baseline_embedding[{position}] is {components[position]}; "
-                "every number must be finite.",
-                code="baseline_not_finite",
-            )
+        components = _checked(
+            numbers,
+            dimension=dimension,
+            name="baseline_embedding",
+            kind="baseline",
+            error=InvalidBaseline,
+        )
         unit = _unit(components)
         return cls(None if unit is None else Embedding(unit))
 
@@ -103,6 +120,30 @@ def mean_embedding(embeddings: Sequence[Embedding]) -> Embedding:
     """
     stacked = np.stack([embedding.vector for embedding in embeddings])
     return Embedding.from_encoder(stacked.astype(np.float64).mean(axis=0))
+
+
+def _checked(
+    numbers: Sequence[float],
+    *,
+    dimension: int,
+    name: str,
+    kind: str,
+    error: type[InvalidEmbedding],
+) -> NDArray[np.float64]:
+    """The numbers as float64 ``[dimension]``; an error whose code begins with ``kind`` if not."""
+    if len(numbers) != dimension:
+        raise error(
+            f"{name} has {len(numbers)} numbers; it must have exactly {dimension}.",
+            code=f"{kind}_wrong_length",
+        )
+    components = np.asarray(numbers, dtype=np.float64)
+    if not np.isfinite(components).all():
+        position = int(np.flatnonzero(~np.isfinite(components))[0])
+        raise error(
+            f"{name}[{position}] is {components[position]}; every number must be finite.",
+            code=f"{kind}_not_finite",
+        )
+    return components
 
 
 def _unit(raw: NDArray[np.floating]) -> Vector | None:

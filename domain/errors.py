@@ -9,18 +9,24 @@ the limit it broke. How an error travels (HTTP status, exit code) is for the ent
     ├── InvalidInput            the request can never succeed as it is
     │   ├── InvalidImage
     │   ├── ImageTooLarge
+    │   ├── InvalidImages
     │   ├── InvalidLabels
     │   ├── InvalidTexts
     │   ├── UnknownCameraType
     │   ├── InvalidEmbedding
     │   │   └── InvalidBaseline
-    │   └── InvalidThreshold
+    │   ├── InvalidFrames
+    │   ├── InvalidInputs
+    │   ├── InvalidThreshold
+    │   └── UnknownModel
     ├── ServiceUnavailable      the same request may succeed later
     │   ├── ModelNotReady
     │   ├── QueueFull
     │   └── Draining
     └── EncoderFault            the encoder broke its contract
 """
+
+from typing import Self
 
 
 class ClipError(Exception):
@@ -45,6 +51,10 @@ class InvalidInput(ClipError):
 
     code = "invalid_input"
 
+    def about(self, subject: str) -> Self:
+        """The same error, said of the one thing in the request that it is about."""
+        return type(self)(f"{subject}: {self.detail}", code=self.code)
+
 
 class InvalidImage(InvalidInput):
     """Not an image, not an allowed format, damaged, or too many pixels."""
@@ -56,6 +66,12 @@ class ImageTooLarge(InvalidInput):
     """The decoded image file has more bytes than allowed."""
 
     code = "image_too_large"
+
+
+class InvalidImages(InvalidInput):
+    """No images or too many."""
+
+    code = "invalid_images"
 
 
 class InvalidLabels(InvalidInput):
@@ -88,10 +104,28 @@ class InvalidBaseline(InvalidEmbedding):
     code = "invalid_baseline"
 
 
+class InvalidFrames(InvalidInput):
+    """No frames, too many, or frames that have no mean."""
+
+    code = "invalid_frames"
+
+
+class InvalidInputs(InvalidInput):
+    """Images and texts mixed: none, too many, a blank one, or a dimension that cannot be had."""
+
+    code = "invalid_inputs"
+
+
 class InvalidThreshold(InvalidInput):
     """A threshold is outside of what it is compared with."""
 
     code = "invalid_threshold"
+
+
+class UnknownModel(InvalidInput):
+    """The model that was asked for is not the one that is loaded."""
+
+    code = "model_not_found"
 
 
 class ServiceUnavailable(ClipError):

@@ -1,6 +1,5 @@
 """Whether two sightings show the same person or vehicle."""
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,7 +34,7 @@ def check_match_threshold(threshold: float) -> None:
     Raises:
         InvalidThreshold: it is outside of that or no number.
     """
-    if math.isnan(threshold) or not -1.0 <= threshold <= 1.0:
+    if not -1.0 <= threshold <= 1.0:  # false for NaN as well
         raise InvalidThreshold(
             f"threshold is {threshold:g}; it is a cosine and must be from -1 to 1."
         )

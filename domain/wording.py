@@ -24,6 +24,15 @@ def check_texts(texts: Sequence[str], *, limit: int) -> None:
     _check_list(texts, field="texts", limit=limit, error=InvalidTexts)
 
 
+def check_each_text(texts: Sequence[str], *, limit: int) -> None:
+    """1 to ``limit`` texts, none blank; the same one may come twice.
+
+    Raises:
+        InvalidTexts: says which rule and which text.
+    """
+    _check_list(texts, field="texts", limit=limit, error=InvalidTexts, repeats=True)
+
+
 def check_text(text: str) -> None:
     """One text that is not blank.
 
@@ -40,6 +49,7 @@ def _check_list(
     field: str,
     limit: int,
     error: type[InvalidLabels | InvalidTexts],
+    repeats: bool = False,
 ) -> None:
     one = field.removesuffix("s")
     if not items:
@@ -59,7 +69,7 @@ def _check_list(
                 f"{field}[{place}] is blank; each entry must hold at least one character.",
                 code=f"blank_{one}",
             )
-        if bare in first_place:
+        if bare in first_place and not repeats:
             raise error(
                 f"{field}[{place}] repeats {field}[{first_place[bare]}] ({bare[:100]!r}); "
                 "each entry may appear once.",

@@ -5,11 +5,18 @@ from dependency_injector import containers, providers
 from adapters.encoders.selection import EncoderSelection
 from adapters.hardware import usable_cores
 from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.tokenizer import ClipTokenCounter
 from application.admission import Admission
+from application.build_baseline import BuildBaseline
 from application.classify_image import ClassifyImage
+from application.compare_sightings import CompareSightings
 from application.compare_texts import CompareTexts
 from application.embed_image import EmbedImage
+from application.embed_images import EmbedImages
+from application.embed_inputs import EmbedInputs
+from application.embed_texts import EmbedTexts
 from application.encoding_queue import EncodingQueue
+from application.image_embeddings import ImageEmbeddings
 from application.image_preparation import ImagePreparation
 from application.inference import Inference
 from application.model_lifecycle import ModelLifecycle
@@ -37,6 +44,7 @@ class Container(containers.DeclarativeContainer):
         use_tensorrt=settings.provided.use_tensorrt,
     )
     image_preparation_port = providers.Singleton(PillowImagePreparation)
+    token_counter = providers.Singleton(ClipTokenCounter)
 
     # Application services
     admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
@@ -45,11 +53,20 @@ class Container(containers.DeclarativeContainer):
         ImagePreparation, port=image_preparation_port, threads=usable_cores()
     )
     queue = providers.Singleton(EncodingQueue, model=model, max_batch=settings.provided.max_batch)
+    many_images = providers.Singleton(
+        ImageEmbeddings, images=images, queue=queue, group=settings.provided.max_batch
+    )
     texts = providers.Singleton(
         TextEmbeddings, queue=queue, model=model, capacity=settings.provided.text_cache_size
     )
     inference = providers.Singleton(
-        Inference, admission=admission, model=model, images=images, queue=queue, texts=texts
+        Inference,
+        admission=admission,
+        model=model,
+        images=images,
+        queue=queue,
+        many_images=many_images,
+        texts=texts,
     )
 
     # Use cases
@@ -62,6 +79,21 @@ class Container(containers.DeclarativeContainer):
     classify_image = providers.Singleton(ClassifyImage, inference=inference)
     compare_texts = providers.Singleton(
         CompareTexts, inference=inference, max_texts=settings.provided.max_texts
+    )
+    embed_images = providers.Singleton(EmbedImages, inference=inference)
+    embed_texts = providers.Singleton(
+        EmbedTexts, inference=inference, max_texts=settings.provided.max_texts
+    )
+    embed_inputs = providers.Singleton(EmbedInputs, inference=inference, tokens=token_counter)
+    compare_sightings = providers.Singleton(
+        CompareSightings,
+        inference=inference,
+        embedding_dimension=settings.provided.embedding_dimension,
+    )
+    build_baseline = providers.Singleton(
+        BuildBaseline,
+        inference=inference,
+        embedding_dimension=settings.provided.embedding_dimension,
     )
     report_health = providers.Singleton(
         ReportHealth,

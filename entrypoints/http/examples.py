@@ -4,8 +4,9 @@ from typing import Final
 
 from litestar.openapi.spec import Example
 
-from domain.limits import EMBEDDING_DIMENSION
+from domain.limits import EMBEDDING_DIMENSION, IMAGE_FORMATS
 from domain.prompts import TEMPLATES, CameraType
+from domain.reidentification import SAME_ENTITY_THRESHOLD
 
 _IMAGE: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAADAAAAAwCAIAAADYYG7QAAAAdklEQVR42u3YwQ2AMAxDUU/CmZkYjOk6DBvQqKRR"
@@ -14,13 +15,19 @@ _IMAGE: Final = (
 )
 """A PNG of 48 x 48 pixels: a red disc on a blue ground."""
 
+_OTHER_IMAGE: Final = (
+    "iVBORw0KGgoAAAANSUhEUgAAADAAAAAwAQMAAABtzGvEAAAABlBMVEXw8PAUPMiDxN79AAAAGElEQVR42mNgoA6w//"
+    "//HwMThD2kKQoBAHRaA3TCD/bdAAAAAElFTkSuQmCC"
+)
+"""A PNG of 48 x 48 pixels: a blue square on a light ground."""
+
 _BASELINE: Final = [1.0] + [0.0] * (EMBEDDING_DIMENSION - 1)
 _LABELS: Final = ["a red circle", "a dog", "a delivery truck"]
 
 EMBED: Final = Example(summary="A red disc", value={"image": _IMAGE})
 ANOMALY_SCORE: Final = Example(
-    summary="A red disc against an arbitrary baseline",
-    value={"image": _IMAGE, "baseline_embedding": _BASELINE},
+    summary="A red disc against an arbitrary baseline, with a threshold",
+    value={"image": _IMAGE, "baseline_embedding": _BASELINE, "threshold": 0.3},
 )
 CLASSIFY: Final = Example(
     summary="With an ensemble of prompts",
@@ -37,6 +44,25 @@ SIMILARITY: Final = Example(
 BATCH_SIMILARITY: Final = Example(
     summary="Several texts", value={"image": _IMAGE, "texts": _LABELS}
 )
+EMBED_BATCH: Final = Example(
+    summary="A good image and a bad one", value={"images": [_IMAGE, "bm90IGFuIGltYWdl"]}
+)
+EMBED_TEXT: Final = Example(summary="Several texts", value={"texts": _LABELS})
+COMPARE: Final = Example(
+    summary="A red disc and a blue square", value={"image_a": _IMAGE, "image_b": _OTHER_IMAGE}
+)
+BASELINE: Final = Example(
+    summary="Two images and a frame that was embedded before",
+    value={"images": [_IMAGE, _OTHER_IMAGE], "embeddings": [_BASELINE]},
+)
+OPENAI_EMBEDDINGS: Final = Example(
+    summary="A text and an image",
+    value={
+        "model": "clip",
+        "input": ["a red circle", f"data:image/png;base64,{_IMAGE}"],
+        "encoding_format": "float",
+    },
+)
 
 _SCORES: Final = dict(zip(_LABELS, (0.94, 0.05, 0.01), strict=True))
 
@@ -46,7 +72,12 @@ ANSWERS: Final = {
     ),
     "/anomaly-score": Example(
         summary="Much as usual",
-        value={"anomaly_score": 0.08, "similarity_to_baseline": 0.92, "inference_time_ms": 11.9},
+        value={
+            "anomaly_score": 0.08,
+            "similarity_to_baseline": 0.92,
+            "inference_time_ms": 11.9,
+            "is_anomaly": False,
+        },
     ),
     "/classify": Example(
         summary="With an ensemble of prompts",
@@ -70,6 +101,64 @@ ANSWERS: Final = {
         value={
             "similarities": dict(zip(_LABELS, (0.27, 0.2, 0.17), strict=True)),
             "inference_time_ms": 15.2,
+        },
+    ),
+    "/embed/batch": Example(
+        summary="A good image and a bad one",
+        value={
+            "results": [
+                {"embedding": _BASELINE, "error": None},
+                {
+                    "embedding": None,
+                    "error": {
+                        "status": 422,
+                        "code": "not_an_image",
+                        "detail": "image is not an image file that can be read; "
+                        f"{', '.join(IMAGE_FORMATS)} are allowed.",
+                    },
+                },
+            ],
+            "inference_time_ms": 12.3,
+        },
+    ),
+    "/embed/text": Example(
+        summary="Several texts",
+        value={"embeddings": [_BASELINE] * len(_LABELS), "inference_time_ms": 8.4},
+    ),
+    "/compare": Example(
+        summary="Not the same",
+        value={
+            "similarity": 0.62,
+            "same_entity": False,
+            "threshold": SAME_ENTITY_THRESHOLD,
+            "inference_time_ms": 17.5,
+        },
+    ),
+    "/baseline": Example(
+        summary="Of three frames, too few for a threshold",
+        value={
+            "baseline_embedding": _BASELINE,
+            "count": 3,
+            "spread": {
+                "mean_similarity": 0.83,
+                "std_similarity": 0.05,
+                "min_similarity": 0.78,
+                "max_similarity": 0.87,
+            },
+            "suggested_threshold": None,
+            "inference_time_ms": 18.2,
+        },
+    ),
+    "/v1/embeddings": Example(
+        summary="A text and an image",
+        value={
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": _BASELINE}
+                for index in range(2)
+            ],
+            "model": "clip-vit-large-patch14",
+            "usage": {"prompt_tokens": 5, "total_tokens": 5, "num_images": 1},
         },
     ),
 }

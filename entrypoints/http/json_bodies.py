@@ -1,5 +1,6 @@
 """From the bytes of a JSON body to a request struct, images straight from base64 to bytes."""
 
+import re
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -7,22 +8,30 @@ from litestar import Request
 from litestar.exceptions import InternalServerException
 
 from domain.errors import InvalidInput
+from entrypoints.http.base64_images import NotBase64, plainly
 from entrypoints.http.disconnects import ClientGone
 
 _Body = TypeVar("_Body")
 
 _INVALID_BASE64: Final = "Invalid base64"
-_DROP_WHITE_SPACE: Final = str.maketrans("", "", " \t\r\n\v\f")
+_PLACE: Final = re.compile(r"`\$\.(.+?)`")
+"""Where msgspec found something wrong, at the end of its messages."""
 
 
-class NotJson(InvalidInput):
+class MalformedBody(InvalidInput):
+    """The body is not what it is declared to be."""
+
+    code = "malformed_body"
+
+
+class NotJson(MalformedBody):
     """The body is not well-formed JSON."""
 
     code = "invalid_json"
 
 
 class WrongContentType(InvalidInput):
-    """The body is declared to be something other than JSON."""
+    """The body is declared to be something that is not taken here."""
 
     code = "unsupported_media_type"
 
@@ -32,9 +41,26 @@ class WrongShape(InvalidInput):
 
     code = "invalid_field"
 
+    @property
+    def field(self) -> str | None:
+        """The outermost field that is wrong, where the message names one."""
+        named = _PLACE.search(self.detail) or re.search(r"field `(\w+)`", self.detail)
+        return re.split(r"[.\[]", named[1])[0] if named else None
+
 
 class JsonRequest(Request[Any, Any, Any]):
     """A request whose body is decoded in one pass into the struct that its handler takes."""
+
+    @property
+    def media_type(self) -> str:
+        """What the body is declared to be, in lower case; JSON where nothing is declared."""
+        declared = self.headers.get("content-type", "application/json")
+        return declared.partition(";")[0].strip().lower()
+
+    @property
+    def declares_json(self) -> bool:
+        """Whether the body is declared as JSON."""
+        return self.media_type == "application/json" or self.media_type.endswith("+json")
 
     async def body(self) -> bytes:
         """The raw body, never empty.
@@ -44,26 +70,31 @@ class JsonRequest(Request[Any, Any, Any]):
             NotJson: there is none.
             ClientGone: the client hung up before it had sent all.
         """
-        declared = self.headers.get("content-type", "application/json")
-        media_type = declared.partition(";")[0].strip().lower()
-        if media_type != "application/json" and not media_type.endswith("+json"):
+        if not self.declares_json:
             raise WrongContentType(
-                f"the body is declared as {media_type[:100]!r}; send 'application/json'."
+                f"the body is declared as {self.media_type[:100]!r}; send 'application/json'."
             )
+        if not (body := await self.received()):
+            raise NotJson("the body is empty; send a JSON object.")
+        return body
+
+    async def received(self) -> bytes:
+        """The raw body, whatever it is declared to be and even if there is none.
+
+        Raises:
+            ClientGone: the client hung up before it had sent all.
+        """
         try:
-            body = await super().body()
+            return await super().body()
         except InternalServerException as interrupted:
             # Litestar takes a client that leaves for a fault of the server.
             raise ClientGone("the client hung up while it was sending") from interrupted
-        if not body:
-            raise NotJson("the body is empty; send a JSON object.")
-        return body
 
     async def json(self) -> Any:
         """The body as the handler's ``data`` type.
 
         Raises:
-            NotJson, WrongShape: as `decode_body` says.
+            NotJson, NotBase64, WrongShape: as `decode_body` says.
         """
         field = self.route_handler.parsed_data_field
         assert field is not None, "only handlers that take a body read one"
@@ -79,7 +110,8 @@ def decode_body(body: bytes, kind: type[_Body]) -> _Body:
 
     Raises:
         NotJson: it is not well-formed JSON.
-        WrongShape: a field is missing, of another type, or not base64.
+        NotBase64: a field that must be base64 is not.
+        WrongShape: a field is missing or of another type.
     """
     try:
         return msgspec.json.decode(body, type=kind)
@@ -88,9 +120,10 @@ def decode_body(body: bytes, kind: type[_Body]) -> _Body:
     except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
         raise _not_json(malformed) from None
     if reason.startswith(_INVALID_BASE64):
-        # As the `base64` command writes it, with line breaks. Those who send none don't pay.
+        # With line breaks, as the `base64` command writes it, or as a data URI. Those who send it
+        # bare and unbroken don't pay.
         try:
-            return msgspec.json.decode(_without_white_space(body, kind), type=kind)
+            return msgspec.json.decode(_with_plain_base64(body, kind), type=kind)
         except msgspec.ValidationError as invalid:
             reason = str(invalid)
         except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
@@ -113,32 +146,33 @@ def _not_json(malformed: Exception) -> NotJson:
     return NotJson(f"the body is not JSON: {malformed}.")
 
 
-def _without_white_space(body: bytes, kind: type[Any]) -> bytes:
-    """The same body with all white space taken out of its base64 fields."""
+def _with_plain_base64(body: bytes, kind: type[Any]) -> bytes:
+    """The same body with white space and data URIs' heads taken out of its base64 fields."""
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     for field in msgspec.structs.fields(kind):
-        if _is_base64(field.type) and field.encode_name in fields:
-            text = msgspec.json.decode(fields[field.encode_name], type=str)
-            compact = msgspec.json.encode(text.translate(_DROP_WHITE_SPACE))
-            fields[field.encode_name] = msgspec.Raw(compact)
+        if field.encode_name in fields and _holds_base64(msgspec.inspect.type_info(field.type)):
+            value = plainly(msgspec.json.decode(fields[field.encode_name]))
+            fields[field.encode_name] = msgspec.Raw(msgspec.json.encode(value))
     return msgspec.json.encode(fields)
 
 
-def _is_base64(annotation: Any) -> bool:
-    kind = msgspec.inspect.type_info(annotation)
-    if isinstance(kind, msgspec.inspect.Metadata):
-        kind = kind.type
-    return isinstance(kind, msgspec.inspect.BytesType)
+def _holds_base64(kind: msgspec.inspect.Type) -> bool:
+    match kind:
+        case msgspec.inspect.BytesType():
+            return True
+        case msgspec.inspect.Metadata(type=inner) | msgspec.inspect.ListType(item_type=inner):
+            return _holds_base64(inner)
+        case msgspec.inspect.UnionType(types=alternatives):
+            return any(map(_holds_base64, alternatives))
+        case _:
+            return False
 
 
-def _wrong_shape(message: str) -> WrongShape:
+def _wrong_shape(message: str) -> InvalidInput:
     """Msgspec's message says what was expected and where, and never repeats a value."""
     if message.startswith("Object missing required field"):
         return WrongShape(f"{message}.", code="missing_field")
     if message.startswith(_INVALID_BASE64):
-        return WrongShape(
-            "image is not base64; send the file's bytes in standard base64 with padding "
-            "(white space is ignored).",
-            code="invalid_base64",
-        )
+        place = _PLACE.search(message)
+        return NotBase64.called(place[1] if place else "image")
     return WrongShape(f"{message.replace('`bytes`', 'base64 text')}.")

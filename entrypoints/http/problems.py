@@ -1,8 +1,11 @@
-"""Every error as RFC 9457 problem details: one table from the domain's errors to HTTP."""
+"""One table from the domain's errors to HTTP, told as RFC 9457 problem details.
+
+Under `openai_errors.PREFIX` the same errors are told as OpenAI tells them.
+"""
 
 import http
 import logging
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -13,10 +16,13 @@ from domain.errors import (
     ImageTooLarge,
     InvalidInput,
     ServiceUnavailable,
+    UnknownModel,
 )
 from domain.limits import MAX_BODY_BYTES
 from entrypoints.http.answer_headers import request_id
-from entrypoints.http.json_bodies import NotJson, WrongContentType
+from entrypoints.http.json_bodies import MalformedBody, WrongContentType
+from entrypoints.http.openai_errors import as_openai, field_of, speaks_openai
+from entrypoints.http.schemas.openai import ErrorAnswer
 from entrypoints.http.schemas.problem import Problem
 
 logger = logging.getLogger(__name__)
@@ -24,7 +30,8 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
 
 _STATUSES: Final[tuple[tuple[type[ClipError], int], ...]] = (
-    (NotJson, 400),
+    (MalformedBody, 400),
+    (UnknownModel, 404),
     (ImageTooLarge, 413),
     (WrongContentType, 415),
     (InvalidInput, 422),
@@ -38,22 +45,31 @@ _HTTP_CODES: Final = {
     413: "body_too_large",
 }
 
-_INTERNAL: Final = (
+INTERNAL: Final = (
     "something went wrong in the server; its log has the reason under this request's id."
 )
 
 
-def _clip_error(request: Request[Any, Any, Any], error: ClipError) -> Response[Problem]:
-    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+_Answer: TypeAlias = Response[Problem] | Response[ErrorAnswer]
+
+
+def status_of(error: ClipError) -> int | None:
+    """The HTTP status of an error that is a client's to know; None for the unforeseen."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+
+
+def _clip_error(request: Request[Any, Any, Any], error: ClipError) -> _Answer:
+    status = status_of(error)
     if status is None:
         return _unforeseen(request, error)
     headers = (
         {"Retry-After": str(error.retry_after_s)} if isinstance(error, ServiceUnavailable) else {}
     )
-    return _problem(request, status, error.detail, error.code, headers)
+    field = field_of(error) if isinstance(error, InvalidInput) else None
+    return _answer(request, status, error.detail, error.code, headers, field=field)
 
 
-def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> _Answer:
     """What Litestar itself refuses: unknown paths, methods, bodies over the limit."""
     status = error.status_code
     if status >= 500:
@@ -69,10 +85,10 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
     elif status == 405:
         detail = f"{request.method} is not possible at {request.url.path[:200]!r}."
     code = _HTTP_CODES.get(status, "bad_request")
-    return _problem(request, status, detail, code, dict(error.headers or {}))
+    return _answer(request, status, detail, code, dict(error.headers or {}))
 
 
-def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> _Answer:
     logger.error(
         "request %s: %s %s failed",
         request_id(request.scope),
@@ -80,16 +96,20 @@ def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[P
         request.url.path,
         exc_info=error,
     )
-    return _problem(request, 500, _INTERNAL, "internal_error", {})
+    return _answer(request, 500, INTERNAL, "internal_error", {})
 
 
-def _problem(
+def _answer(
     request: Request[Any, Any, Any],
     status: int,
     detail: str,
     code: str,
     headers: dict[str, str],
-) -> Response[Problem]:
+    *,
+    field: str | None = None,
+) -> _Answer:
+    if speaks_openai(request.url.path):
+        return as_openai(status, detail, code, headers, field=field)
     return Response(
         Problem(
             type="about:blank",

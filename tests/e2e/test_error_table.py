@@ -71,8 +71,10 @@ def test_decoded_image_over_the_limit(server: Server) -> None:
 
 
 def test_wrong_content_type(server: Server) -> None:
-    answer = post(server, "/embed", as_file(photo()), "image/jpeg")
+    answer = post(server, "/classify", as_file(photo()), "image/jpeg")
     check(answer, 415, "unsupported_media_type", "image/jpeg", "application/json")
+    answer = post(server, "/embed", as_file(photo()), "text/plain")
+    check(answer, 415, "unsupported_media_type", "text/plain", "application/json", "image/jpeg")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
+from entrypoints.http.routes.cameras import baseline, compare
 from entrypoints.http.routes.contract import (
     anomaly_score,
     batch_similarity,
@@ -12,7 +13,9 @@ from entrypoints.http.routes.contract import (
     embed,
     similarity,
 )
+from entrypoints.http.routes.embeddings import embed_batch, embed_text
 from entrypoints.http.routes.health import health, live, ready
+from entrypoints.http.routes.openai import create_embeddings, list_models, retrieve_model
 
 ROUTES: Final[Sequence[HTTPRouteHandler]] = (
     embed,
@@ -20,6 +23,13 @@ ROUTES: Final[Sequence[HTTPRouteHandler]] = (
     classify,
     similarity,
     batch_similarity,
+    embed_batch,
+    embed_text,
+    compare,
+    baseline,
+    create_embeddings,
+    list_models,
+    retrieve_model,
     health,
     live,
     ready,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from litestar.di import NamedDependency
 from litestar.params import Body
+from msgspec import UNSET
 
 from application.classify_image import ClassifyImage, Ensemble
 from application.compare_texts import CompareTexts
@@ -12,6 +13,7 @@ from application.score_anomaly import ScoreAnomaly
 from domain.prompts import CameraType
 from entrypoints.http import examples
 from entrypoints.http.disconnects import unless_gone
+from entrypoints.http.image_bodies import ImageOperation, ImageRequest
 from entrypoints.http.json_bodies import JsonRequest
 from entrypoints.http.routes.question import Stopwatch, question
 from entrypoints.http.schemas.contract import (
@@ -29,13 +31,17 @@ from entrypoints.http.schemas.contract import (
 )
 
 
-@question("/embed", EmbedAnswer)
+@question("/embed", EmbedAnswer, request_class=ImageRequest, operation_class=ImageOperation)
 async def embed(
-    request: JsonRequest,
+    request: ImageRequest,
     data: Annotated[EmbedRequest, Body(examples=[examples.EMBED])],
     embed_image: NamedDependency[EmbedImage],
 ) -> EmbedAnswer:
-    """The image as a unit vector, to be stored and compared."""
+    """The image as a unit vector, to be stored and compared.
+
+    It may also be sent as it is (`Content-Type: image/jpeg` and so on, or
+    `application/octet-stream`), or as the file `image` or `file` of a form.
+    """
     watch = Stopwatch()
     embedding = await unless_gone(request, embed_image(data.image))
     return EmbedAnswer(embedding.vector.tolist(), watch.milliseconds)
@@ -49,8 +55,15 @@ async def anomaly_score(
 ) -> AnomalyScoreAnswer:
     """How far the image has moved from a baseline embedding."""
     watch = Stopwatch()
-    anomaly = await unless_gone(request, score_anomaly(data.image, data.baseline_embedding))
-    return AnomalyScoreAnswer(anomaly.score, anomaly.similarity, watch.milliseconds)
+    anomaly = await unless_gone(
+        request, score_anomaly(data.image, data.baseline_embedding, threshold=data.threshold)
+    )
+    return AnomalyScoreAnswer(
+        anomaly_score=anomaly.score,
+        similarity_to_baseline=anomaly.similarity,
+        inference_time_ms=watch.milliseconds,
+        is_anomaly=UNSET if anomaly.over_threshold is None else anomaly.over_threshold,
+    )
 
 
 @question("/classify", ClassifyAnswer)
