@@ -52,7 +52,7 @@ class PillowImagePreparation(ImagePreparationPort):
         """See `ImagePreparationPort.prepare`."""
         if len(data) > MAX_IMAGE_BYTES:
             raise ImageTooLarge(
-                f"image is {len(data)} bytes once decoded from base64; "
+                f"image is {len(data)} bytes as a file (base64 not counted); "
                 f"at most {MAX_IMAGE_BYTES} bytes (10 MiB) are allowed."
             )
         if not data:

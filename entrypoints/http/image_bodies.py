@@ -6,6 +6,7 @@ import multipart
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 
+from domain.errors import InvalidImage
 from entrypoints.http.json_bodies import JsonRequest, MalformedBody, WrongContentType, WrongShape
 from entrypoints.http.schemas.contract import EmbedRequest
 
@@ -43,6 +44,7 @@ class ImageRequest(JsonRequest):
         Raises:
             WrongContentType: it is declared as something else; nothing of it is read then.
             NotJson: it is declared as JSON and empty.
+            InvalidImage: it is not, and is empty.
         """
         if self.declares_json:
             return await super().body()
@@ -51,7 +53,9 @@ class ImageRequest(JsonRequest):
                 f"the body is declared as {self.media_type[:100]!r}; send 'application/json', "
                 f"'{_FORM}', or the image itself as one of {', '.join(IMAGE_TYPES)}."
             )
-        return await super(JsonRequest, self).body()
+        if not (body := await super(JsonRequest, self).body()):
+            raise InvalidImage("image is empty; it must hold an image file.", code="not_an_image")
+        return body
 
     async def json(self) -> Any:
         """The image, in the struct that the handler takes.

@@ -112,8 +112,16 @@ def _inputs(sent: str | list[str | int | list[int]], modality: str | None) -> li
                 "send texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)).",
                 code="token_input",
             )
-        image = modality == "image" or (modality is None and is_data_uri(item))
-        inputs.append(decode_image(item, name=f"input[{place}]") if image else item)
+        if modality == "text" or (modality is None and not is_data_uri(item)):
+            inputs.append(item)
+        elif item.startswith(("http://", "https://")):
+            raise InvalidInputs(
+                f"input[{place}] is an address, and this server fetches nothing; send the image "
+                "itself as a data URI (data:image/jpeg;base64,...).",
+                code="address_input",
+            )
+        else:
+            inputs.append(decode_image(item, name=f"input[{place}]"))
     return inputs
 
 
