@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TypeAlias, TypeVar
 
@@ -12,7 +12,8 @@ from application.ports import Pixels
 from domain.embedding import Embedding
 from domain.errors import InvalidInput
 
-_T = TypeVar("_T")
+_Input = TypeVar("_Input")
+_Result = TypeVar("_Result")
 
 Outcome: TypeAlias = Embedding | Exception
 """What became of one image."""
@@ -77,11 +78,9 @@ class ImageEmbeddings:
         under_way: deque[asyncio.Task[list[Outcome]]] = deque()
         try:
             for start in range(0, len(files), self._group):
+                group = files[start : start + self._group]
                 prepared = await asyncio.gather(
-                    *(
-                        _outcome(self._images.prepare(file))
-                        for file in files[start : start + self._group]
-                    )
+                    *(_outcome(self._images.prepare, file) for file in group)
                 )
                 under_way.append(asyncio.create_task(self._encode(prepared)))
                 if len(under_way) == 2:
@@ -97,13 +96,15 @@ class ImageEmbeddings:
         pixels = [item for item in prepared if not isinstance(item, Exception)]
         # All are in the queue before its worker looks, so that they share a batch.
         encoded = iter(
-            await asyncio.gather(*(_outcome(self._queue.encode_image(item)) for item in pixels))
+            await asyncio.gather(*(_outcome(self._queue.encode_image, item) for item in pixels))
         )
         return [item if isinstance(item, Exception) else next(encoded) for item in prepared]
 
 
-async def _outcome(work: Awaitable[_T]) -> _T | Exception:
+async def _outcome(
+    work: Callable[[_Input], Awaitable[_Result]], given: _Input
+) -> _Result | Exception:
     try:
-        return await work
+        return await work(given)
     except Exception as failure:
         return failure

@@ -1,5 +1,6 @@
 """An image as the whole body or as a file in a form, where otherwise it comes inside JSON."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import multipart
@@ -45,6 +46,7 @@ class ImageRequest(JsonRequest):
             WrongContentType: it is declared as something else; nothing of it is read then.
             NotJson: it is declared as JSON and empty.
             InvalidImage: it is not, and is empty.
+            ClientGone: the client hung up before it had sent all.
         """
         if self.declares_json:
             return await super().body()
@@ -53,7 +55,7 @@ class ImageRequest(JsonRequest):
                 f"the body is declared as {self.media_type[:100]!r}; send 'application/json', "
                 f"'{_FORM}', or the image itself as one of {', '.join(IMAGE_TYPES)}."
             )
-        if not (body := await super(JsonRequest, self).body()):
+        if not (body := await self.received()):
             raise InvalidImage("image is empty; it must hold an image file.", code="not_an_image")
         return body
 
@@ -112,6 +114,7 @@ def _named_parts(body: bytes, boundary: str) -> list[bytes]:
     return files
 
 
+@dataclass
 class ImageOperation(Operation):
     """Documents the ways besides JSON."""
 

@@ -147,7 +147,7 @@ def test_langchain(server: Server) -> None:
     embeddings = OpenAIEmbeddings(
         model="clip",
         base_url=f"{server.url}/v1",
-        api_key="unused",
+        api_key=lambda: "unused",
         check_embedding_ctx_length=False,
     )
     pictures, texts = own_answers(server)
@@ -163,8 +163,6 @@ def test_llama_index(server: Server) -> None:
     embedding = OpenAIEmbedding(model_name="clip", api_base=f"{server.url}/v1", api_key="unused")
     pictures, texts = own_answers(server)
     assert same(embedding.get_text_embedding_batch(TEXTS), texts)
-    assert same(
-        embedding.get_text_embedding_batch([data_uri(path) for path in PICTURES]), pictures
-    )
+    assert same(embedding.get_text_embedding_batch([data_uri(path) for path in PICTURES]), pictures)
     query = np.array(embedding.get_query_embedding(TEXTS[1]))
     assert int((pictures @ query).argmax()) == 1

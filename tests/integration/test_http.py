@@ -15,11 +15,11 @@ from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.limits import MAX_BODY_BYTES, MAX_IMAGE_BYTES
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
+from tests.integration.answers import Client, problem
 from tests.photos import as_base64, as_file, photo
 from tests.unit.encoders import Loader
 
 IMAGE = as_base64(photo("cat"))
-Client = AsyncTestClient[Any]
 
 QUESTIONS: dict[str, dict[str, Any]] = {
     "/embed": {},
@@ -128,17 +128,6 @@ async def test_base64_with_white_space_is_the_same_image(client: Client, newline
 async def refused(client: Client, path: str, status: int, **fields: Any) -> dict[str, Any]:
     answer = await client.post(path, json={"image": IMAGE, **QUESTIONS[path], **fields})
     return problem(answer, status)
-
-
-def problem(answer: Any, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = answer.json()
-    assert body["status"] == status
-    assert body["detail"]
-    assert body["title"]
-    assert body["request_id"] == answer.headers["X-Request-ID"]
-    return body
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from domain.errors import InvalidLabels, InvalidTexts, UnknownCameraType
 from domain.prompts import TEMPLATES, CameraType, prompts_for
-from domain.wording import check_labels, check_text, check_texts
+from domain.wording import check_each_text, check_labels, check_text, check_texts
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,12 @@ def test_texts_have_their_own_limit() -> None:
     with pytest.raises(InvalidTexts, match="3 entries; at most 2") as caught:
         check_texts(["a", "b", "c"], limit=2)
     assert caught.value.code == "too_many_texts"
+
+
+def test_texts_that_are_answered_in_their_order_may_come_twice() -> None:
+    check_each_text(["a", "a"], limit=2)
+    with pytest.raises(InvalidTexts, match=r"texts\[1\] is blank"):
+        check_each_text(["a", " "], limit=2)
 
 
 def test_a_blank_text_is_refused() -> None:

@@ -1,0 +1,238 @@
+"""Images as bodies, files of forms, data URIs and batches; texts."""
+
+import base64
+import textwrap
+from typing import Any
+
+import numpy as np
+import pytest
+from litestar.testing import AsyncTestClient
+
+from adapters.encoders.fake_encoder import FakeEncoder
+from application.ports import PixelBatch, RawEmbeddings
+from domain.limits import MAX_BODY_BYTES, MAX_IMAGE_BYTES
+from entrypoints.container import Container
+from entrypoints.http.app import create_app
+from entrypoints.http.base64_images import is_data_uri
+from tests.integration.answers import Client, answered, problem
+from tests.photos import as_base64, as_file, photo, plain
+from tests.unit.encoders import Loader
+
+CAT = as_file(photo("cat"))
+IMAGE = base64.b64encode(CAT).decode()
+NO_IMAGE = base64.b64encode(b"no image").decode()
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.fixture
+async def embedding(client: Client) -> Any:
+    """The cat's embedding, as the contract's own way in gives it."""
+    return answered(await client.post("/embed", json={"image": IMAGE}))["embedding"]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "image/jpeg",
+        "IMAGE/JPEG; charset=binary",
+        "image/jpg",
+        "image/png",  # it says PNG and is JPEG; what counts are its first bytes
+        "image/webp",
+        "application/octet-stream",
+    ],
+)
+async def test_the_body_is_the_image(client: Client, embedding: Any, declared: str) -> None:
+    answer = await client.post("/embed", content=CAT, headers={"content-type": declared})
+    assert answered(answer)["embedding"] == embedding
+
+
+@pytest.mark.parametrize("field", ["image", "file"])
+async def test_the_image_is_a_file_of_a_form(client: Client, embedding: Any, field: str) -> None:
+    answer = await client.post(
+        "/embed", files={field: ("photo.jpg", CAT, "image/jpeg")}, data={"camera": "porch"}
+    )
+    assert answered(answer)["embedding"] == embedding
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "data:image/jpeg;base64,",
+        "DATA:image/png;BASE64,",
+        " data:image/jpeg;charset=utf-8;base64, ",
+        "data:;base64,",
+    ],
+)
+async def test_a_data_uri_is_the_same_image(client: Client, embedding: Any, head: str) -> None:
+    body = await client.post("/embed", json={"image": head + IMAGE})
+    assert answered(body)["embedding"] == embedding
+    broken = head + "\r\n".join(textwrap.wrap(IMAGE, 76))
+    assert answered(await client.post("/embed", json={"image": broken}))["embedding"] == embedding
+
+
+async def test_a_data_uri_may_be_percent_encoded(client: Client, embedding: Any) -> None:
+    encoded = IMAGE.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
+    answer = await client.post("/embed", json={"image": f"data:image/jpeg;base64,{encoded}"})
+    assert answered(answer)["embedding"] == embedding
+
+
+@pytest.mark.parametrize(
+    ("text", "is_image"),
+    [
+        ("data:image/jpeg;base64,aGk=", True),
+        ("data:image/svg+xml,<svg/>", True),
+        ("data:;base64,aGk=", True),
+        ("data: the new oil, they say", False),
+        ("a cat", False),
+        ("data:" + "x" * 300 + ",", False),
+    ],
+)
+def test_what_is_meant_to_be_an_image(text: str, is_image: bool) -> None:
+    assert is_data_uri(text) is is_image
+
+
+@pytest.mark.parametrize(
+    ("content", "declared", "status", "told"),
+    [
+        (b"", "image/jpeg", 422, ("not_an_image", "empty")),
+        (b"hello", "image/jpeg", 422, ("not_an_image", "JPEG, PNG")),
+        (CAT[:5000], "image/jpeg", 422, ("damaged_image", "truncated")),
+        (CAT, "image/tiff", 415, ("unsupported_media_type", "'image/tiff'")),
+        (CAT, "text/plain", 415, ("unsupported_media_type", "image/jpeg")),
+        (as_file(plain(1, 2, 3), "TIFF"), "image/png", 422, ("unsupported_format", "TIFF")),
+        (CAT.ljust(MAX_IMAGE_BYTES + 1, b"\0"), "image/jpeg", 413, ("image_too_large", "10485761")),
+        (b"\0" * (MAX_BODY_BYTES + 1), "image/jpeg", 413, ("body_too_large", str(MAX_BODY_BYTES))),
+        (CAT, "multipart/form-data", 400, ("invalid_form", "boundary")),
+        (b"nothing", FORM, 400, ("invalid_form", "not a multipart/form-data")),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nha',
+            FORM,
+            400,
+            ("invalid_form", "end"),
+        ),
+        (b"--x--\r\n", FORM, 422, ("missing_field", "0 fields named 'image' or 'file'")),
+    ],
+)
+async def test_bodies_that_hold_no_image(
+    client: Client, content: bytes, declared: str, status: int, told: tuple[str, str]
+) -> None:
+    answer = await client.post("/embed", content=content, headers={"content-type": declared})
+    body = problem(answer, status)
+    assert body["code"] == told[0]
+    assert told[1] in body["detail"]
+
+
+async def test_a_form_with_two_images_is_refused(client: Client) -> None:
+    answer = await client.post("/embed", files=[("image", CAT), ("file", CAT)])
+    assert "2 fields" in problem(answer, 422)["detail"]
+
+
+async def test_a_form_of_very_many_parts_is_refused(client: Client) -> None:
+    answer = await client.post("/embed", files=[(f"part{n}", b"x") for n in range(100)])
+    assert problem(answer, 400)["code"] == "invalid_form"
+
+
+@pytest.mark.parametrize("path", ["/classify", "/compare", "/v1/embeddings"])
+async def test_only_embed_takes_an_image_as_its_body(client: Client, path: str) -> None:
+    answer = await client.post(path, content=CAT, headers={"content-type": "image/jpeg"})
+    assert answer.status_code == 415
+
+
+async def test_a_batch_has_an_embedding_or_an_error_for_each(
+    client: Client, embedding: Any
+) -> None:
+    too_large = base64.b64encode(CAT.ljust(MAX_IMAGE_BYTES + 1, b"\0")).decode()
+    images = ["@@", f"data:image/jpeg;base64,{IMAGE}", NO_IMAGE, IMAGE + "\n", "", IMAGE[:-1]]
+    results = answered(await client.post("/embed/batch", json={"images": images}))["results"]
+    codes = [result["error"] and result["error"]["code"] for result in results]
+    assert codes == ["invalid_base64", None, "not_an_image", None, "not_an_image", "invalid_base64"]
+    assert "images[0]" in results[0]["error"]["detail"]
+    for result, code in zip(results, codes, strict=True):
+        assert result["embedding"] == (None if code else embedding)
+        assert code is None or result["error"]["status"] == 422
+    (result,) = answered(await client.post("/embed/batch", json={"images": [too_large]}))["results"]
+    assert (result["error"]["status"], result["error"]["code"]) == (413, "image_too_large")
+
+
+async def test_a_batch_is_what_each_image_is_alone(client: Client) -> None:
+    images = [as_base64(plain(n, 2 * n, 90), "PNG") for n in range(64)]
+    results = answered(await client.post("/embed/batch", json={"images": images}))["results"]
+    for place in (0, 7, 8, 63):
+        alone = answered(await client.post("/embed", json={"image": images[place]}))
+        assert results[place]["embedding"] == alone["embedding"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "detail"),
+    [
+        ({"images": []}, "no_images", "1 to 64"),
+        ({"images": [IMAGE] * 65}, "too_many_images", "65 images"),
+        ({"images": [5]}, "invalid_field", "images[0]"),
+        ({"images": IMAGE}, "invalid_field", "`array`"),
+        ({}, "missing_field", "`images`"),
+    ],
+)
+async def test_batches_that_are_refused_as_a_whole(
+    client: Client, fields: dict[str, Any], code: str, detail: str
+) -> None:
+    body = problem(await client.post("/embed/batch", json=fields), 422)
+    assert body["code"] == code
+    assert detail in body["detail"]
+
+
+class FaultyEncoder(FakeEncoder):
+    """Returns no numbers for red images."""
+
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        rows = super().encode_images(batch)
+        red = (batch[:, 0].mean(axis=(1, 2)) > 1) & (batch[:, 2].mean(axis=(1, 2)) < 0)
+        rows[red] = np.nan
+        return rows
+
+
+async def test_a_fault_of_the_encoder_costs_one_image_and_says_nothing_of_it(
+    container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    container.encoder_loader.override(Loader(FaultyEncoder(embedding_dimension=768)))
+    images = [as_base64(plain(255, 0, 0), "PNG"), as_base64(plain(0, 255, 0), "PNG")]
+    async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
+        while not (await client.get("/health/ready")).json()["ready"]:
+            pass
+        answer = await client.post("/embed/batch", json={"images": images})
+    red, green = answered(answer)["results"]
+    assert (red["error"]["status"], red["error"]["code"]) == (500, "internal_error")
+    assert "encoder" not in red["error"]["detail"]
+    assert len(green["embedding"]) == 768
+    assert answer.headers["X-Request-ID"] in caplog.text
+
+
+async def test_texts(client: Client) -> None:
+    texts = ["a dog", "a cat", "a dog"]
+    embeddings = answered(await client.post("/embed/text", json={"texts": texts}))["embeddings"]
+    expected = FakeEncoder(embedding_dimension=768).encode_texts(texts)
+    np.testing.assert_allclose(embeddings, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("texts", "code"),
+    [
+        ([], "no_texts"),
+        (["a"] * 101, "too_many_texts"),
+        (["a", " "], "blank_text"),
+        ([1], "invalid_field"),
+    ],
+)
+async def test_texts_that_are_refused(client: Client, texts: list[Any], code: str) -> None:
+    assert problem(await client.post("/embed/text", json={"texts": texts}), 422)["code"] == code
+
+
+async def test_openapi_documents_every_way_into_embed(client: Client) -> None:
+    schema = (await client.get("/docs/openapi.json")).json()
+    content = schema["paths"]["/embed"]["post"]["requestBody"]["content"]
+    assert set(content) == {
+        "application/json",
+        "multipart/form-data",
+        "image/jpeg",
+        "image/png",
+        "application/octet-stream",
+    }
