@@ -1,5 +1,6 @@
 """What a scene usually looks like: the mean of its frames, and how they lie around it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,11 +13,11 @@ from domain.embedding import Embedding
 from domain.errors import InvalidFrames
 
 FEWEST_FRAMES_FOR_A_THRESHOLD: Final = 5
-"""Frames below which nothing is suggested.
+"""Frames below which nothing is suggested: the threshold would be so high as to notice nothing.
 
-In simulations of normal scenes, 5 frames gave a threshold that 2 to 4 in 100 new normal frames
-exceeded, 10 gave 1 to 2 in 100, 20 fewer than 1; 3 gave up to 10, and 2 frames say nothing about
-how far frames scatter.
+Simulated normal scenes exceeded the threshold in 1 to 4 of 1,000 new frames, whether it came from
+5 frames or from 200; but from 5 it was up to three times as high as from 50, from 10 up to one and
+a half times.
 """
 
 SMALLEST_THRESHOLD: Final = 0.01
@@ -27,8 +28,8 @@ cosine is only promised to be above 0.99), so that a smaller one would call that
 """
 
 _DEVIATIONS: Final = 3.0
-"""How far out in the scores' distribution: three standard normal deviations, as in Shewhart's
-control charts; one false alarm in 741 frames if the distribution were known exactly."""
+"""How far out the threshold lies, in standard normal deviations: as Shewhart's control charts have
+it, one false alarm in 741 frames."""
 
 _LEAST_RESULTANT: Final = 1e-6
 """Length of the mean below which its direction is nothing but float32's rounding errors."""
@@ -108,18 +109,21 @@ def baseline_of(frames: Sequence[Embedding]) -> SceneBaseline:
 
 
 def _suggested_threshold(vectors: NDArray[np.float64]) -> float | None:
-    """Three deviations out in the distribution of a new normal frame's anomaly score.
+    """The score that one more normal frame exceeds about as rarely as a three-sigma limit.
 
-    The score 1 - cosine is half the squared distance of two unit vectors. Squared distances from
-    a model are distributed about as g x chi-squared with h degrees of freedom, matched to their
-    mean m and variance v by g = v / 2m, h = 2m^2 / v (Box 1954; for control limits: Nomikos &
-    MacGregor 1995, Technometrics 37(1), pages 41-59). The quantile at z standard normal
-    deviations of that is, by Wilson & Hilferty 1931,
+    The score 1 - cosine is half the squared distance of two unit vectors. Such distances from a
+    model are distributed about as a multiple of chi-squared (Box 1954; so for control limits:
+    Nomikos & MacGregor 1995, Technometrics 37(1), pages 41-59), whose cube root is about normal
+    (Wilson & Hilferty 1931). Of n cube roots with mean m and standard deviation s, the upper
+    prediction bound for one more is
 
-        m (1 - c^2 + z c)^3   with   c = sqrt(v) / 3m.
+        m + t s sqrt(1 + 1/n)
 
-    m and v are those of each frame's score against the mean of the others: against a mean that
-    holds the frame itself, scores would be too low.
+    with t Student's quantile for n - 1 degrees of freedom (Hahn & Meeker 1991, Statistical
+    Intervals, section 4.7): the fewer frames, the more room. The bound cubed is the threshold.
+
+    The scores are each frame's against the mean of the others: against a mean that holds the
+    frame itself, they would be too low.
 
     Args:
         vectors: float64 ``[n, dimension]``, unit rows.
@@ -128,16 +132,27 @@ def _suggested_threshold(vectors: NDArray[np.float64]) -> float | None:
         A score in [`SMALLEST_THRESHOLD`, 1], or None for fewer than
         `FEWEST_FRAMES_FOR_A_THRESHOLD` frames.
     """
-    if len(vectors) < FEWEST_FRAMES_FOR_A_THRESHOLD:
+    count = len(vectors)
+    if count < FEWEST_FRAMES_FOR_A_THRESHOLD:
         return None
-    scores = _scores_against_the_others(vectors)
-    mean = float(scores.mean())
-    if mean == 0.0:
-        return SMALLEST_THRESHOLD
-    # Beyond z / 2 (one frame far off among many alike) the approximation would fall again.
-    relative = min(float(scores.std(ddof=1)) / (3.0 * mean), _DEVIATIONS / 2.0)
-    quantile = mean * (1.0 - relative**2 + _DEVIATIONS * relative) ** 3
-    return min(max(quantile, SMALLEST_THRESHOLD), 1.0)
+    roots = np.cbrt(_scores_against_the_others(vectors))
+    room = _student_quantile(_DEVIATIONS, count - 1) * math.sqrt(1.0 + 1.0 / count)
+    bound = float(roots.mean() + room * roots.std(ddof=1))
+    return min(max(bound**3, SMALLEST_THRESHOLD), 1.0)
+
+
+def _student_quantile(z: float, freedom: int) -> float:
+    """Student's quantile at the probability of the standard normal quantile ``z``.
+
+    Source: Abramowitz & Stegun 1964, 26.7.5, four terms; for z = 3 within 3 % at 4 degrees of
+    freedom and within 0.1 % from 9 on.
+    """
+    return (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
 
 
 def _scores_against_the_others(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
+from domain.baseline import FEWEST_FRAMES_FOR_A_THRESHOLD
 from domain.limits import MAX_FRAMES, MAX_IMAGES
 from domain.reidentification import SAME_ENTITY_THRESHOLD
 from entrypoints.http.schemas.fields import Image, InferenceTime, SentVector, Vector, documented
@@ -70,7 +71,7 @@ class BaselineAnswer(Struct):
         float | None,
         documented(
             "Anomaly score above which a frame is unlike these; null for fewer than "
-            "5 frames, which say too little."
+            f"{FEWEST_FRAMES_FOR_A_THRESHOLD} frames, which say too little."
         ),
     ]
     inference_time_ms: InferenceTime
