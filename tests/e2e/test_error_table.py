@@ -146,6 +146,10 @@ def test_missing_checkpoint(tmp_path: Path) -> None:
             ("/classify", {"labels": ["dog"]}),
             ("/similarity", {"text": "dog"}),
             ("/batch-similarity", {"texts": ["dog"]}),
+            ("/embed/batch", {"images": [IMAGE]}),
+            ("/embed/text", {"texts": ["dog"]}),
+            ("/compare", {"image_a": IMAGE, "image_b": IMAGE}),
+            ("/baseline", {"images": [IMAGE]}),
         ):
             answer = ask(server, path, **fields)
             check(answer, 503, "model_not_loaded", missing, "does not exist")
