@@ -18,8 +18,13 @@ MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Per-channel standard deviation that CLIP was trained with."""
 
-_SCALE: Final = (1.0 / (255.0 * np.array(STD))).astype(np.float32)
-_SHIFT: Final = (np.array(MEAN) / np.array(STD)).astype(np.float32)
+_NORMALISED: Final = np.ascontiguousarray(
+    (
+        np.arange(256, dtype=np.float32)[:, np.newaxis] * np.float32(1 / (255 * np.array(STD)))
+        - np.float32(np.array(MEAN) / np.array(STD))
+    ).T
+)
+"""float32 ``[3, 256]``: what each of the 256 levels of each channel becomes."""
 
 
 def preprocess(image: Image.Image) -> Pixels:
@@ -31,8 +36,12 @@ def preprocess(image: Image.Image) -> Pixels:
     Returns:
         float32 ``[3, 224, 224]``, C-contiguous, normalised.
     """
-    normalised = np.asarray(_central_square(image), dtype=np.float32) * _SCALE - _SHIFT
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+    levels = np.asarray(_central_square(image))
+    pixels = np.empty((3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
+    for channel, table in enumerate(_NORMALISED):
+        # Looked up instead of computed: half the time, and the same to the last bit.
+        np.take(table, levels[..., channel], out=pixels[channel], mode="clip")
+    return pixels
 
 
 def _central_square(image: Image.Image) -> Image.Image:
