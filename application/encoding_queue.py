@@ -54,6 +54,11 @@ class EncodingQueue:
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is being encoded."""
+        return self._worker is not None and not self._worker.done()
+
     async def encode_image(self, pixels: Pixels) -> Embedding:
         """Embedding of one preprocessed image, float32 ``[3, 224, 224]``.
 
@@ -82,7 +87,7 @@ class EncodingQueue:
 
     def _append(self, entry: _ImageEntry | _TextsEntry) -> None:
         self._waiting.append(entry)
-        if self._worker is None or self._worker.done():
+        if not self.busy:
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:

@@ -1,11 +1,13 @@
 """From image files and texts to embeddings: admission, preparation, encoding, in that order."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from application.admission import Admission
 from application.encoding_queue import EncodingQueue
+from application.idle_unloading import IdleUnloading
 from application.image_embeddings import ImageEmbeddings, Outcome
 from application.image_preparation import ImagePreparation
 from application.model_lifecycle import ModelLifecycle
@@ -32,6 +34,7 @@ class Inference:
         *,
         admission: Admission,
         model: ModelLifecycle,
+        idle: IdleUnloading,
         images: ImagePreparation,
         queue: EncodingQueue,
         many_images: ImageEmbeddings,
@@ -39,6 +42,7 @@ class Inference:
     ) -> None:
         self._admission = admission
         self._model = model
+        self._idle = idle
         self._images = images
         self._queue = queue
         self._many_images = many_images
@@ -46,8 +50,8 @@ class Inference:
 
     @property
     def encoder(self) -> EncoderDescription:
-        """What is loaded."""
-        return self._model.encoder().description
+        """What is loaded, or was and is loaded again by whoever embeds something."""
+        return self._model.description or self._model.encoder().description
 
     @property
     def logit_scale(self) -> float:
@@ -56,16 +60,14 @@ class Inference:
 
     async def embed_image(self, image: bytes) -> Embedding:
         """Embedding of one image file."""
-        with self._admission.admit():
-            self._model.encoder()  # without a model, refuse before any work is done
+        async with self._admitted():
             return await self._queue.encode_image(await self._images.prepare(image))
 
     async def embed_image_and_texts(
         self, image: bytes, texts: Sequence[str]
     ) -> tuple[Embedding, list[Embedding]]:
         """Embedding of one image file, and of each text in its order."""
-        with self._admission.admit():
-            self._model.encoder()
+        async with self._admitted():
             pixels = await self._images.prepare(image)
             return await asyncio.gather(self._queue.encode_image(pixels), self._texts.encode(texts))
 
@@ -74,8 +76,7 @@ class Inference:
 
         A failure is an exception that says what is wrong with that image or its encoding.
         """
-        with self._admission.admit(self._many_images.groups_of(len(images))):
-            self._model.encoder()
+        async with self._admitted(self._many_images.groups_of(len(images))):
             return await self._many_images.encode_each(images)
 
     async def embed_all(
@@ -88,10 +89,16 @@ class Inference:
             texts: any number.
         """
         places = self._many_images.groups_of(len(images)) + -(-len(texts) // _TEXTS_AT_ONCE)
-        with self._admission.admit(places):
-            self._model.encoder()
+        async with self._admitted(places):
             image_embeddings = await self._many_images.encode_all(images)
             text_embeddings: list[Embedding] = []
             for start in range(0, len(texts), _TEXTS_AT_ONCE):
                 text_embeddings += await self._texts.encode(texts[start : start + _TEXTS_AT_ONCE])
             return image_embeddings, text_embeddings
+
+    @asynccontextmanager
+    async def _admitted(self, places: int = 1) -> AsyncIterator[None]:
+        """Inside, with a model; without one, refused before any work is done."""
+        with self._admission.admit(places):
+            async with self._idle.encoder_in_use():
+                yield

@@ -6,7 +6,13 @@ from enum import StrEnum
 
 import numpy as np
 
-from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
+from application.ports import (
+    Device,
+    EncoderDescription,
+    EncoderLoaderPort,
+    EncoderPort,
+    EncoderUnavailable,
+)
 from domain.errors import ModelNotReady
 from domain.limits import IMAGE_SIZE
 
@@ -18,6 +24,7 @@ class ModelState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    UNLOADED = "unloaded"
     FAILED = "failed"
 
 
@@ -31,19 +38,22 @@ class ModelLifecycle:
     def __init__(self, loader: EncoderLoaderPort) -> None:
         self._loader = loader
         self._encoder: EncoderPort | None = None
+        self._given_up: EncoderDescription | None = None
         self._device: Device | None = None
         self._failure: str | None = None
 
     @property
     def state(self) -> ModelState:
-        """Starting, ready or failed."""
+        """Starting, ready, given up for now (and loaded again when it is needed), or failed."""
         if self._encoder is not None:
             return ModelState.READY
+        if self._given_up is not None:
+            return ModelState.UNLOADED
         return ModelState.STARTING if self._failure is None else ModelState.FAILED
 
     @property
     def failure(self) -> str | None:
-        """Why loading failed, else None."""
+        """Why loading failed when it was last tried, else None."""
         return self._failure
 
     @property
@@ -55,6 +65,11 @@ class ModelLifecycle:
     def loaded(self) -> EncoderPort | None:
         """The encoder, or None while there is none."""
         return self._encoder
+
+    @property
+    def description(self) -> EncoderDescription | None:
+        """What is loaded, or was and will be again; None while there is neither."""
+        return self._given_up if self._encoder is None else self._encoder.description
 
     def encoder(self) -> EncoderPort:
         """The loaded encoder.
@@ -74,6 +89,7 @@ class ModelLifecycle:
 
     async def bring_up(self) -> None:
         """Load and warm up the encoder in a thread; afterwards it is ready or failed."""
+        self._failure = None
         try:
             self._encoder = await asyncio.to_thread(self._load)
         except EncoderUnavailable as unavailable:
@@ -92,6 +108,13 @@ class ModelLifecycle:
                 description.precision,
                 description.device.name,
             )
+
+    def give_up(self) -> EncoderPort:
+        """Let go of the loaded encoder, for `bring_up` to load it again; who asked drops it."""
+        encoder = self.encoder()
+        self._given_up = encoder.description
+        self._encoder = None
+        return encoder
 
     def _load(self) -> EncoderPort:
         self._device = self._loader.probe_device()

@@ -126,3 +126,23 @@ class TokenCounterPort(ABC):
     @abstractmethod
     def count(self, texts: Sequence[str]) -> int:
         """Tokens of all texts together, start and end included; at most 77 for each."""
+
+
+class ClockPort(ABC):
+    """The time, so that tests need not wait for it."""
+
+    @abstractmethod
+    def now_s(self) -> float:
+        """Seconds since some fixed point; never goes back."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+
+
+class MemoryPort(ABC):
+    """The process's memory."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give what is no longer used back to the system and the device. Blocks a moment."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from application.admission import Admission
-from application.model_lifecycle import ModelLifecycle
+from application.model_lifecycle import ModelLifecycle, ModelState
 from application.ports import Device, EncoderDescription
 
 
@@ -13,15 +13,19 @@ class Health:
 
     Attributes:
         ready: whether a request sent now would be taken.
-        reason: why not, else None.
-        encoder: what is loaded, or None.
+        healthy: whether there is a model to answer with, loaded or to be loaded again.
+        reason: why it is not ready or not healthy, else None.
+        state: where the model is on its way to answering.
+        encoder: what is loaded, or was and will be again; else None.
         device: the hardware; None until it was looked at.
         device_memory_used: bytes; None where there is no CUDA or no model.
         embedding_dimension: floats per embedding that the service promises.
     """
 
     ready: bool
+    healthy: bool
     reason: str | None
+    state: ModelState
     encoder: EncoderDescription | None
     device: Device | None
     device_memory_used: int | None
@@ -40,16 +44,20 @@ class ReportHealth:
 
     def __call__(self) -> Health:
         """The service at this moment."""
-        encoder = self._model.loaded
-        reason = None
-        if self._admission.draining:
+        encoder, state = self._model.loaded, self._model.state
+        draining, failure = self._admission.draining, self._model.failure
+        reason = failure
+        if draining:
             reason = "the server is shutting down."
-        elif encoder is None:
-            reason = self._model.failure or "the model is still being loaded."
+        elif state is ModelState.STARTING:
+            reason = "the model is still being loaded."
         return Health(
-            ready=reason is None,
+            # What was unloaded while idle is loaded again for whoever asks.
+            ready=not draining and state in (ModelState.READY, ModelState.UNLOADED),
+            healthy=state is ModelState.READY or (state is ModelState.UNLOADED and not failure),
             reason=reason,
-            encoder=None if encoder is None else encoder.description,
+            state=state,
+            encoder=self._model.description,
             device=self._model.device,
             device_memory_used=None if encoder is None else encoder.device_memory_used(),
             embedding_dimension=self._embedding_dimension,

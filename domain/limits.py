@@ -25,6 +25,9 @@ DEFAULT_MAX_TEXTS = 100
 EMBEDDING_DIMENSION = 768
 """Floats of one embedding, unless configured otherwise (CLIP ViT-L/14)."""
 
+MAX_RELOAD_SECONDS = 120
+"""How long a request waits for a model that was unloaded while idle to be loaded again."""
+
 IMAGE_SIZE = 224
 """Pixels of each side of the square that the image tower sees."""
 

@@ -2,10 +2,12 @@
 
 from dependency_injector import containers, providers
 
+from adapters.clock import SystemClock
 from adapters.encoders.selection import EncoderSelection
 from adapters.hardware import usable_cores
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.tokenizer import ClipTokenCounter
+from adapters.memory import SystemMemory
 from application.admission import Admission
 from application.build_baseline import BuildBaseline
 from application.classify_image import ClassifyImage
@@ -17,6 +19,7 @@ from application.embed_inputs import EmbedInputs
 from application.embed_texts import EmbedTexts
 from application.encoding_queue import EncodingQueue
 from application.image_embeddings import ImageEmbeddings
+from application.idle_unloading import IdleUnloading
 from application.image_preparation import ImagePreparation
 from application.inference import Inference
 from application.model_lifecycle import ModelLifecycle
@@ -45,6 +48,8 @@ class Container(containers.DeclarativeContainer):
     )
     image_preparation_port = providers.Singleton(PillowImagePreparation)
     token_counter = providers.Singleton(ClipTokenCounter)
+    clock = providers.Singleton(SystemClock)
+    memory = providers.Singleton(SystemMemory)
 
     # Application services
     admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
@@ -59,10 +64,19 @@ class Container(containers.DeclarativeContainer):
     texts = providers.Singleton(
         TextEmbeddings, queue=queue, model=model, capacity=settings.provided.text_cache_size
     )
+    idle_unloading = providers.Singleton(
+        IdleUnloading,
+        model=model,
+        queue=queue,
+        memory=memory,
+        clock=clock,
+        idle_s=settings.provided.idle_unload_s,
+    )
     inference = providers.Singleton(
         Inference,
         admission=admission,
         model=model,
+        idle=idle_unloading,
         images=images,
         queue=queue,
         many_images=many_images,

@@ -45,6 +45,8 @@ class Settings:
         text_cache_size: ``CLIP_TEXT_CACHE_SIZE``, text embeddings that are kept.
         max_requests: ``CLIP_MAX_REQUESTS``, requests waiting or running before 503.
         shutdown_grace_s: ``CLIP_SHUTDOWN_GRACE_SECONDS``, for requests to finish in on SIGTERM.
+        idle_unload_s: ``CLIP_IDLE_UNLOAD_SECONDS`` without requests until the model is unloaded;
+            None keeps it.
         warnings: what is allowed but looks wrong, to be logged at the start.
     """
 
@@ -63,6 +65,7 @@ class Settings:
     text_cache_size: int
     max_requests: int
     shutdown_grace_s: float
+    idle_unload_s: float | None
     warnings: tuple[str, ...]
 
 
@@ -96,6 +99,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         text_cache_size=read("CLIP_TEXT_CACHE_SIZE", 4096, _integer(0)),
         max_requests=read("CLIP_MAX_REQUESTS", 64, _integer(1)),
         shutdown_grace_s=read("CLIP_SHUTDOWN_GRACE_SECONDS", 30.0, _seconds),
+        idle_unload_s=read("CLIP_IDLE_UNLOAD_SECONDS", 0.0, _seconds) or None,
         warnings=(*_size_warning(max_texts), *variables.misspelt()),
     )
 

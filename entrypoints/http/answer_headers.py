@@ -40,5 +40,5 @@ class AnswerHeaders:
             return
         headers = MutableScopeHeaders.from_message(message)
         headers[REQUEST_ID] = request_id(scope)
-        if (encoder := self._model.loaded) is not None:
-            headers[FINGERPRINT] = encoder.description.fingerprint
+        if (description := self._model.description) is not None:
+            headers[FINGERPRINT] = description.fingerprint

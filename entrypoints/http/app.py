@@ -24,11 +24,11 @@ def create_app(container: Container) -> Litestar:
 
     @asynccontextmanager
     async def model_in_background(_: Litestar) -> AsyncIterator[None]:
-        loading = asyncio.create_task(container.model().bring_up())
+        model = asyncio.create_task(_keep_model(container))
         try:
             yield
         finally:
-            loading.cancel()
+            model.cancel()
             container.queue().close()
             container.images().close()
 
@@ -54,6 +54,11 @@ def create_app(container: Container) -> Litestar:
         logging_config=None,  # the process's own logging stands
         openapi_config=openapi_config(version("clip-embedding-server")),
     )
+
+
+async def _keep_model(container: Container) -> None:
+    await container.model().bring_up()
+    await container.idle_unloading().run()
 
 
 def _injected(provider: Provider[Any]) -> Provide:

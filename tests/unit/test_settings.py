@@ -14,6 +14,7 @@ def test_defaults_are_the_contract() -> None:
     assert settings.use_tensorrt is True
     assert settings.embedding_dimension == 768
     assert settings.max_texts == 100
+    assert settings.idle_unload_s is None
     assert settings.warnings == ()
 
 
@@ -43,6 +44,7 @@ def test_values_are_taken() -> None:
         ("CLIP_ENCODER", "tensorrt", "no such encoder yet"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "nan", "number of seconds"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "-1", "number of seconds"),
+        ("CLIP_IDLE_UNLOAD_SECONDS", "never", "number of seconds"),
     ],
 )
 def test_a_bad_value_is_one_line_with_name_value_and_what_is_allowed(

@@ -6,6 +6,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 
+from application.model_lifecycle import ModelState
 from application.report_health import Health, ReportHealth
 from entrypoints.http.schemas.health import HealthAnswer, LivenessAnswer, ReadinessAnswer
 
@@ -44,9 +45,10 @@ def _health_answer(now: Health) -> HealthAnswer:
     encoder = now.encoder
     used = now.device_memory_used
     return HealthAnswer(
-        status="degraded" if encoder is None else "healthy",
+        status="healthy" if now.healthy else "degraded",
         model=None if encoder is None else encoder.model,
-        model_loaded=encoder is not None,
+        model_loaded=now.state is ModelState.READY,
+        unloaded_while_idle=now.state is ModelState.UNLOADED,
         device=None if now.device is None else now.device.name,
         cuda_available=now.device is not None and now.device.cuda_available,
         vram_used_gb=None if used is None else round(used / _BYTES_PER_GIB, 3),

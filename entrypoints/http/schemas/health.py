@@ -10,9 +10,12 @@ from entrypoints.http.schemas.fields import documented
 class HealthAnswer(Struct):
     """The service at this moment."""
 
-    status: Annotated[str, documented("`healthy`, or `degraded` while no model is loaded.")]
+    status: Annotated[str, documented("`healthy`, or `degraded` while there is no model.")]
     model: Annotated[str | None, documented("The model really loaded.")]
     model_loaded: bool
+    unloaded_while_idle: Annotated[
+        bool, documented("Its memory was given back; the next request loads it again and waits.")
+    ]
     device: Annotated[str | None, documented("`cuda:0` or `cpu`; null until it was looked at.")]
     cuda_available: bool
     vram_used_gb: Annotated[float | None, documented("GiB; null without CUDA.")]

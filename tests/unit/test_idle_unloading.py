@@ -1,0 +1,237 @@
+"""The model given up after a while without requests, and loaded again for the next one."""
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import AsyncIterator
+
+import pytest
+
+from application.admission import Admission
+from application.encoding_queue import EncodingQueue
+from application.idle_unloading import IdleUnloading
+from application.model_lifecycle import ModelLifecycle, ModelState
+from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable, MemoryPort
+from application.report_health import Health, ReportHealth
+from domain.errors import ModelNotReady
+from domain.limits import MAX_RELOAD_SECONDS
+from tests.unit.clock import FakeClock
+from tests.unit.encoders import RecordingEncoder, pixels_of, settle
+
+IDLE_S = 60.0
+
+
+class WarmingEncoder(RecordingEncoder):
+    """A recording encoder that can be warmed up by any text."""
+
+    def encode_texts(self, texts: object) -> object:  # type: ignore[override]
+        return texts
+
+
+class FreshLoader(EncoderLoaderPort):
+    """Makes a new encoder each time and keeps none; can be held back or told to fail."""
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[EncoderPort]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.missing: str | None = None
+
+    def probe_device(self) -> Device:
+        return Device("cpu", cuda_available=False)
+
+    def load(self) -> EncoderPort:
+        assert self.gate.wait(10), "the test never opened the gate"
+        if self.missing is not None:
+            raise EncoderUnavailable(self.missing)
+        encoder = WarmingEncoder()
+        self.made.append(weakref.ref(encoder))
+        return encoder
+
+
+class RecordingMemory(MemoryPort):
+    """Notes whether the encoder was gone by the time that memory was released."""
+
+    def __init__(self, loader: FreshLoader) -> None:
+        self._loader = loader
+        self.encoders_alive: list[int] = []
+        self.released = threading.Event()
+
+    def release(self) -> None:
+        gc.collect()
+        self.encoders_alive.append(sum(made() is not None for made in self._loader.made))
+        self.released.set()
+
+
+class Service:
+    """The lifecycle around a loaded model, with time in the test's hands."""
+
+    def __init__(self, idle_s: float | None = IDLE_S) -> None:
+        self.keeps_time = idle_s is not None
+        self.clock = FakeClock()
+        self.loader = FreshLoader()
+        self.memory = RecordingMemory(self.loader)
+        self.model = ModelLifecycle(self.loader)
+        self.queue = EncodingQueue(self.model, max_batch=4)
+        self.idle = IdleUnloading(
+            self.model, self.queue, memory=self.memory, clock=self.clock, idle_s=idle_s
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.model.bring_up()
+        self._running = asyncio.create_task(self.idle.run())
+        if self.keeps_time:
+            await self.released()
+            self.memory.released.clear()
+
+    async def stop(self) -> None:
+        assert self._running is not None
+        self._running.cancel()
+        self.queue.close()
+        await asyncio.gather(self._running, return_exceptions=True)
+
+    async def ask(self) -> EncoderPort:
+        async with self.idle.encoder_in_use():
+            return self.model.encoder()
+
+    async def released(self) -> None:
+        assert await asyncio.to_thread(self.memory.released.wait, 10), "no memory was released"
+        await settle()
+
+    async def unload(self, seconds: float = IDLE_S) -> None:
+        """Let so much time pass; then it must be unloaded."""
+        self.memory.released.clear()
+        await self.clock.advance(seconds)
+        await self.released()
+        assert self.model.state is ModelState.UNLOADED
+
+    def health(self) -> Health:
+        return ReportHealth(
+            model=self.model, admission=Admission(capacity=1), embedding_dimension=4
+        )()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    service = Service()
+    await service.start()
+    yield service
+    await service.stop()
+
+
+async def test_after_the_idle_time_the_encoder_is_gone_before_memory_is_released(
+    service: Service,
+) -> None:
+    await service.clock.advance(IDLE_S - 1)
+    assert service.model.state is ModelState.READY
+    await service.unload()
+    assert service.memory.encoders_alive == [1, 0]  # after loading, after unloading
+
+
+async def test_a_request_starts_the_idle_time_anew(service: Service) -> None:
+    await service.clock.advance(IDLE_S - 1)
+    await service.ask()
+    await service.clock.advance(IDLE_S - 1)
+    assert service.model.state is ModelState.READY
+    await service.unload(1)
+
+
+async def test_what_is_in_use_is_never_unloaded(service: Service) -> None:
+    async with service.idle.encoder_in_use():
+        for _ in range(5):
+            await service.clock.advance(IDLE_S)
+        assert service.model.state is ModelState.READY
+    await service.unload()
+
+
+async def test_nor_while_it_encodes_for_those_who_left(service: Service) -> None:
+    encoder = service.model.encoder()
+    assert isinstance(encoder, RecordingEncoder)
+    encoder.busy.clear()
+    encoder.gate.clear()
+    leaving = asyncio.create_task(service.queue.encode_image(pixels_of(1)))
+    await asyncio.to_thread(encoder.busy.wait, 5)
+    leaving.cancel()
+    for _ in range(3):
+        await service.clock.advance(IDLE_S)
+    assert service.model.state is ModelState.READY
+    encoder.gate.set()
+    del encoder
+
+
+async def test_requests_wait_for_one_load_and_are_all_answered(service: Service) -> None:
+    await service.unload()
+    service.loader.gate.clear()
+    asked = [asyncio.create_task(service.ask()) for _ in range(5)]
+    await settle()
+    leaving = asked.pop()
+    leaving.cancel()
+    await settle()
+    assert not any(request.done() for request in asked)
+    service.loader.gate.set()
+    encoders = await asyncio.gather(*asked)
+    assert all(encoder is service.model.encoder() for encoder in encoders)
+    assert len(service.loader.made) == 2
+    assert service.model.state is ModelState.READY
+
+
+async def test_it_happens_again_and_again(service: Service) -> None:
+    for cycle in range(1, 4):
+        await service.unload()
+        await service.ask()
+        assert len(service.loader.made) == cycle + 1
+
+
+async def test_waiting_has_an_end(service: Service) -> None:
+    await service.unload()
+    service.loader.gate.clear()
+    asked = asyncio.create_task(service.ask())
+    await settle()
+    await service.clock.advance(MAX_RELOAD_SECONDS)
+    with pytest.raises(ModelNotReady, match="still being loaded") as caught:
+        await asked
+    assert caught.value.code == "model_starting"
+    service.loader.gate.set()
+    await service.ask()
+
+
+async def test_a_load_that_fails_is_told_and_tried_again_by_the_next_request(
+    service: Service,
+) -> None:
+    await service.unload()
+    service.loader.missing = "the card has no memory left"
+    with pytest.raises(ModelNotReady, match="no memory left") as caught:
+        await service.ask()
+    assert caught.value.code == "model_not_loaded"
+    health = service.health()
+    assert (health.ready, health.healthy, health.reason) == (True, False, service.loader.missing)
+    service.loader.missing = None
+    await service.ask()
+    assert service.health().healthy
+
+
+async def test_health_tells_without_loading(service: Service) -> None:
+    loaded = service.health()
+    await service.unload()
+    health = service.health()
+    assert (health.ready, health.healthy, health.reason) == (True, True, None)
+    assert health.state is ModelState.UNLOADED
+    assert health.encoder == loaded.encoder
+    assert len(service.loader.made) == 1
+
+
+async def test_without_an_idle_time_nothing_is_ever_unloaded() -> None:
+    service = Service(idle_s=None)
+    await service.start()
+    await service.clock.advance(1_000_000)
+    assert service.model.state is ModelState.READY
+    await service.stop()
+
+
+async def test_before_the_first_load_requests_are_refused_and_not_kept_waiting() -> None:
+    service = Service()
+    with pytest.raises(ModelNotReady, match="still being loaded"):
+        await service.ask()
+    service.queue.close()
