@@ -27,6 +27,11 @@ class Admission:
         return self._draining
 
     @property
+    def capacity(self) -> int:
+        """How many requests may be inside at once."""
+        return self._capacity
+
+    @property
     def inside(self) -> int:
         """Places taken now by requests that are being answered."""
         return self._inside

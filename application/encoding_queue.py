@@ -1,17 +1,26 @@
 """Turns concurrent requests into batches for the encoder, one batch at a time."""
 
 import asyncio
+import contextvars
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
 from application.model_lifecycle import ModelLifecycle
-from application.ports import EncoderPort, Pixels, RawEmbeddings
+from application.ports import (
+    UNOBSERVED,
+    EncoderPort,
+    ObserverPort,
+    Pixels,
+    RawEmbeddings,
+    Stage,
+)
 from domain.embedding import Embedding
 from domain.errors import EncoderFault
 
@@ -20,8 +29,17 @@ _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Entry:
+    """What waits, and when it did what, by `time.perf_counter`."""
+
+    appended_s: float = field(default_factory=time.perf_counter)
+    started_s: float = 0.0
+    ended_s: float = 0.0
+
+
 @dataclass(eq=False, slots=True)
-class _ImageEntry:
+class _ImageEntry(_Entry):
     """One image waiting for its embedding."""
 
     pixels: Pixels
@@ -29,7 +47,7 @@ class _ImageEntry:
 
 
 @dataclass(eq=False, slots=True)
-class _TextsEntry:
+class _TextsEntry(_Entry):
     """The texts of one request waiting for their embeddings."""
 
     texts: Sequence[str]
@@ -47,12 +65,20 @@ class EncodingQueue:
     How much may wait is bounded by `application.admission.Admission`, in front of the use cases.
     """
 
-    def __init__(self, model: ModelLifecycle, *, max_batch: int) -> None:
+    def __init__(
+        self, model: ModelLifecycle, *, max_batch: int, observer: ObserverPort = UNOBSERVED
+    ) -> None:
         self._model = model
+        self._observer = observer
         self._max_batch = max_batch
         self._waiting: deque[_ImageEntry | _TextsEntry] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+
+    @property
+    def depth(self) -> int:
+        """Images, and requests' texts, that wait for the encoder and are still wanted."""
+        return sum(not entry.answer.done() for entry in self._waiting)
 
     @property
     def busy(self) -> bool:
@@ -67,8 +93,12 @@ class EncodingQueue:
             EncoderFault: the encoder broke its contract on this image.
         """
         answer: asyncio.Future[Embedding] = asyncio.get_running_loop().create_future()
-        self._append(_ImageEntry(pixels, answer))
-        return await answer
+        entry = _ImageEntry(pixels, answer)
+        self._append(entry)
+        embedding = await answer
+        self._observer.stage_passed(Stage.IMAGE_QUEUE, entry.appended_s, entry.started_s)
+        self._observer.stage_passed(Stage.IMAGE_ENCODE, entry.started_s, entry.ended_s)
+        return embedding
 
     async def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """Embeddings of the texts, in their order.
@@ -78,8 +108,12 @@ class EncodingQueue:
             EncoderFault: the encoder broke its contract on one of the texts.
         """
         answer: asyncio.Future[list[Embedding]] = asyncio.get_running_loop().create_future()
-        self._append(_TextsEntry(texts, answer))
-        return await answer
+        entry = _TextsEntry(texts, answer)
+        self._append(entry)
+        embeddings = await answer
+        self._observer.stage_passed(Stage.TEXT_QUEUE, entry.appended_s, entry.started_s)
+        self._observer.stage_passed(Stage.TEXT_ENCODE, entry.started_s, entry.ended_s)
+        return embeddings
 
     def close(self) -> None:
         """Let the encoder's thread end once it has finished what it is doing."""
@@ -88,7 +122,10 @@ class EncodingQueue:
     def _append(self, entry: _ImageEntry | _TextsEntry) -> None:
         self._waiting.append(entry)
         if not self.busy:
-            self._worker = asyncio.get_running_loop().create_task(self._work())
+            # In a context of its own: it works for all requests, not for the one that woke it.
+            self._worker = asyncio.get_running_loop().create_task(
+                self._work(), context=contextvars.Context()
+            )
 
     async def _work(self) -> None:
         """Encode until nothing waits. There is never more than one of these tasks."""
@@ -119,7 +156,9 @@ class EncodingQueue:
     async def _answer_images(self, entries: list[_ImageEntry]) -> None:
         batch = np.stack([entry.pixels for entry in entries])
         try:
-            rows = await self._call(lambda encoder: encoder.encode_images(batch), len(entries))
+            rows = await self._call(
+                lambda encoder: encoder.encode_images(batch), entries, len(entries)
+            )
         except Exception as failure:
             if len(entries) == 1:
                 _fail(entries[0].answer, failure)
@@ -130,6 +169,7 @@ class EncodingQueue:
                 if not entry.answer.done():
                     await self._answer_images([entry])
             return
+        self._observer.batch_encoded(len(entries))
         for entry, row in zip(entries, rows, strict=True):
             try:
                 _resolve(entry.answer, Embedding.from_encoder(row))
@@ -139,18 +179,30 @@ class EncodingQueue:
     async def _answer_texts(self, entry: _TextsEntry) -> None:
         try:
             rows = await self._call(
-                lambda encoder: encoder.encode_texts(entry.texts), len(entry.texts)
+                lambda encoder: encoder.encode_texts(entry.texts), [entry], len(entry.texts)
             )
             _resolve(entry.answer, [Embedding.from_encoder(row) for row in rows])
         except Exception as failure:
             _fail(entry.answer, failure)
 
     async def _call(
-        self, encode: Callable[[EncoderPort], RawEmbeddings], count: int
+        self,
+        encode: Callable[[EncoderPort], RawEmbeddings],
+        entries: Sequence[_Entry],
+        count: int,
     ) -> RawEmbeddings:
         """Run ``encode`` in the encoder's thread and check that it gave ``count`` embeddings."""
         encoder = self._model.encoder()
-        rows = await asyncio.get_running_loop().run_in_executor(self._thread, encode, encoder)
+
+        def timed() -> RawEmbeddings:
+            started_s = time.perf_counter()
+            rows = encode(encoder)
+            ended_s = time.perf_counter()
+            for entry in entries:
+                entry.started_s, entry.ended_s = started_s, ended_s
+            return rows
+
+        rows = await asyncio.get_running_loop().run_in_executor(self._thread, timed)
         expected = (count, encoder.description.embedding_dimension)
         if rows.shape != expected:
             raise EncoderFault(f"the encoder returned shape {rows.shape} instead of {expected}")

@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from enum import StrEnum
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +127,41 @@ class TokenCounterPort(ABC):
     @abstractmethod
     def count(self, texts: Sequence[str]) -> int:
         """Tokens of all texts together, start and end included; at most 77 for each."""
+
+
+class Stage(StrEnum):
+    """What a request spends its time on. Image and texts queue and are encoded on their own."""
+
+    DECODE_QUEUE = "decode_queue"
+    DECODE = "decode"
+    IMAGE_QUEUE = "image_queue"
+    IMAGE_ENCODE = "image_encode"
+    TEXT_QUEUE = "text_queue"
+    TEXT_ENCODE = "text_encode"
+
+
+class ObserverPort:
+    """Is told what happens inside, for metrics, traces and logs.
+
+    Called on the event loop, in the context (`contextvars`) of the request that it is about.
+    Returns at once and never raises. A verb that an adapter does not care for does nothing.
+    """
+
+    def stage_passed(self, stage: Stage, started_s: float, ended_s: float) -> None:
+        """A request has left a stage; both times are of `time.perf_counter`.
+
+        The encoding stages are those of the whole batch that the request was part of.
+        """
+
+    def batch_encoded(self, images: int) -> None:
+        """The image tower has encoded a batch of so many images."""
+
+    def texts_looked_up(self, *, hits: int, misses: int) -> None:
+        """Of a request's texts so many were in the cache or coming, the others were not."""
+
+
+UNOBSERVED: Final = ObserverPort()
+"""Where nobody wants to know."""
 
 
 class ClockPort(ABC):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from application.encoding_queue import EncodingQueue
 from application.model_lifecycle import ModelLifecycle
+from application.ports import UNOBSERVED, ObserverPort
 from domain.embedding import Embedding
 
 
@@ -17,20 +18,34 @@ class TextEmbeddings:
     event loop only.
     """
 
-    def __init__(self, queue: EncodingQueue, model: ModelLifecycle, *, capacity: int) -> None:
+    def __init__(
+        self,
+        queue: EncodingQueue,
+        model: ModelLifecycle,
+        *,
+        capacity: int,
+        observer: ObserverPort = UNOBSERVED,
+    ) -> None:
         """Make one.
 
         Args:
             queue: encodes what is not known yet.
             model: tells which checkpoint the embeddings belong to.
             capacity: embeddings that are kept (3 KiB each); 0 keeps none.
+            observer: is told how often a text was known.
         """
         self._queue = queue
         self._model = model
         self._capacity = capacity
+        self._observer = observer
         self._known: OrderedDict[bytes, Embedding] = OrderedDict()
         self._coming: dict[bytes, asyncio.Future[Embedding]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def kept(self) -> int:
+        """Embeddings in the cache."""
+        return len(self._known)
 
     async def encode(self, texts: Sequence[str]) -> list[Embedding]:
         """Embeddings of the texts, in their order.
@@ -52,6 +67,7 @@ class TextEmbeddings:
                 awaited[key] = self._coming[key]
             else:
                 missing[key] = text
+        self._observer.texts_looked_up(hits=len(keys) - len(missing), misses=len(missing))
         if missing:
             awaited.update(self._start(missing))
         # Shielded: a caller that leaves must not take the encoding from those who stay.

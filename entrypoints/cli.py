@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from entrypoints.logs import configure_logging
 from entrypoints.settings import InvalidSetting, read_settings
 
 logger = logging.getLogger(__name__)
@@ -25,15 +26,17 @@ def serve() -> None:
     except InvalidSetting as invalid:
         click.echo(str(invalid), err=True)
         sys.exit(2)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    configure_logging(settings.log_format, settings.log_level)
     # Imported here so that a bad value is reported before the framework is loaded.
+    from adapters.observability.profiling import start_profiling
     from entrypoints.container import Container
     from entrypoints.http.server import serve as serve_http
 
     for warning in settings.warnings:
         logger.warning(warning)
+    start_profiling(
+        wanted=settings.profile, url=settings.pyroscope_url, environment=settings.environment
+    )
     serve_http(Container(settings=settings))
 
 

@@ -6,8 +6,12 @@ from adapters.clock import SystemClock
 from adapters.encoders.selection import EncoderSelection
 from adapters.hardware import usable_cores
 from adapters.images.pillow_preparation import PillowImagePreparation
-from adapters.tokenizer import ClipTokenCounter
 from adapters.memory import SystemMemory
+from adapters.observability.observers import Observers
+from adapters.observability.prometheus_metrics import PrometheusMetrics
+from adapters.observability.stage_times import StageTimes
+from adapters.observability.tracing import start_tracing
+from adapters.tokenizer import ClipTokenCounter
 from application.admission import Admission
 from application.build_baseline import BuildBaseline
 from application.classify_image import ClassifyImage
@@ -18,12 +22,13 @@ from application.embed_images import EmbedImages
 from application.embed_inputs import EmbedInputs
 from application.embed_texts import EmbedTexts
 from application.encoding_queue import EncodingQueue
-from application.image_embeddings import ImageEmbeddings
 from application.idle_unloading import IdleUnloading
+from application.image_embeddings import ImageEmbeddings
 from application.image_preparation import ImagePreparation
 from application.inference import Inference
 from application.model_lifecycle import ModelLifecycle
 from application.report_health import ReportHealth
+from application.report_load import ReportLoad
 from application.score_anomaly import ScoreAnomaly
 from application.text_embeddings import TextEmbeddings
 from entrypoints.settings import Settings
@@ -48,6 +53,12 @@ class Container(containers.DeclarativeContainer):
     )
     image_preparation_port = providers.Singleton(PillowImagePreparation)
     token_counter = providers.Singleton(ClipTokenCounter)
+    metrics = providers.Singleton(PrometheusMetrics)
+    stage_times = providers.Singleton(StageTimes)
+    tracing = providers.Singleton(
+        start_tracing, wanted=settings.provided.traces, protocol=settings.provided.otlp_protocol
+    )
+    observer = providers.Singleton(Observers, metrics, stage_times, tracing)
     clock = providers.Singleton(SystemClock)
     memory = providers.Singleton(SystemMemory)
 
@@ -55,14 +66,20 @@ class Container(containers.DeclarativeContainer):
     admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
     model = providers.Singleton(ModelLifecycle, loader=encoder_loader)
     images = providers.Singleton(
-        ImagePreparation, port=image_preparation_port, threads=usable_cores()
+        ImagePreparation, port=image_preparation_port, threads=usable_cores(), observer=observer
     )
-    queue = providers.Singleton(EncodingQueue, model=model, max_batch=settings.provided.max_batch)
+    queue = providers.Singleton(
+        EncodingQueue, model=model, max_batch=settings.provided.max_batch, observer=observer
+    )
     many_images = providers.Singleton(
         ImageEmbeddings, images=images, queue=queue, group=settings.provided.max_batch
     )
     texts = providers.Singleton(
-        TextEmbeddings, queue=queue, model=model, capacity=settings.provided.text_cache_size
+        TextEmbeddings,
+        queue=queue,
+        model=model,
+        capacity=settings.provided.text_cache_size,
+        observer=observer,
     )
     idle_unloading = providers.Singleton(
         IdleUnloading,
@@ -115,3 +132,4 @@ class Container(containers.DeclarativeContainer):
         admission=admission,
         embedding_dimension=settings.provided.embedding_dimension,
     )
+    report_load = providers.Singleton(ReportLoad, admission=admission, queue=queue, texts=texts)

@@ -1,22 +1,26 @@
 """The environment, read and checked here and nowhere else."""
 
 import difflib
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice
 from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION
+from entrypoints.logs import LogFormat
 
 _T = TypeVar("_T")
 
 _WARN_ABOVE_TEXTS: Final = 1000
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off")
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _WITHOUT_EFFECT_YET: Final = ("CLIP_ENGINE_PATH",)
 _NOT_BUILT_YET: Final = ("tensorrt",)
 
@@ -47,6 +51,13 @@ class Settings:
         shutdown_grace_s: ``CLIP_SHUTDOWN_GRACE_SECONDS``, for requests to finish in on SIGTERM.
         idle_unload_s: ``CLIP_IDLE_UNLOAD_SECONDS`` without requests until the model is unloaded;
             None keeps it.
+        log_format: ``CLIP_LOG_FORMAT``; None takes text on a terminal, else JSON.
+        log_level: ``CLIP_LOG_LEVEL``, of `logging`.
+        traces: whether the standard ``OTEL_*`` variables ask for traces.
+        otlp_protocol: ``OTEL_EXPORTER_OTLP_PROTOCOL``, or the one for traces only.
+        profile: ``PYROSCOPE_ENABLED``, whether to profile where it can be done.
+        pyroscope_url: ``PYROSCOPE_URL``, where profiles go.
+        environment: ``ENVIRONMENT``, the profiles' tag.
         warnings: what is allowed but looks wrong, to be logged at the start.
     """
 
@@ -66,6 +77,13 @@ class Settings:
     max_requests: int
     shutdown_grace_s: float
     idle_unload_s: float | None
+    log_format: LogFormat | None
+    log_level: int
+    traces: bool
+    otlp_protocol: str
+    profile: bool
+    pyroscope_url: str
+    environment: str
     warnings: tuple[str, ...]
 
 
@@ -100,6 +118,15 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         max_requests=read("CLIP_MAX_REQUESTS", 64, _integer(1)),
         shutdown_grace_s=read("CLIP_SHUTDOWN_GRACE_SECONDS", 30.0, _seconds),
         idle_unload_s=read("CLIP_IDLE_UNLOAD_SECONDS", 0.0, _seconds) or None,
+        log_format=read("CLIP_LOG_FORMAT", None, _log_format),
+        log_level=read("CLIP_LOG_LEVEL", logging.INFO, _log_level),
+        traces=_traces_wanted(variables),
+        otlp_protocol=variables.foreign("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+        or variables.foreign("OTEL_EXPORTER_OTLP_PROTOCOL")
+        or "http/protobuf",
+        profile=read("PYROSCOPE_ENABLED", True, _boolean),
+        pyroscope_url=read("PYROSCOPE_URL", "http://pyroscope:4040", _url),
+        environment=read("ENVIRONMENT", "production", _text),
         warnings=(*_size_warning(max_texts), *variables.misspelt()),
     )
 
@@ -151,6 +178,18 @@ def _default_cache(variables: "_Variables") -> Path | None:
     return Path(home) / "clip-embedding-server"
 
 
+def _traces_wanted(variables: "_Variables") -> bool:
+    """As the OpenTelemetry specification has it, but off unless a collector is named."""
+    exporter = variables.foreign("OTEL_TRACES_EXPORTER")
+    if exporter == "none" or (variables.foreign("OTEL_SDK_DISABLED") or "").lower() == "true":
+        return False
+    return bool(
+        exporter
+        or variables.foreign("OTEL_EXPORTER_OTLP_ENDPOINT")
+        or variables.foreign("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    )
+
+
 def _text(value: str) -> str:
     return value
 
@@ -199,6 +238,29 @@ def _boolean(value: str) -> bool:
     if value.lower() in _FALSE:
         return False
     raise ValueError(f"it must be one of {', '.join((*_TRUE, *_FALSE))}")
+
+
+def _log_format(value: str) -> LogFormat | None:
+    if value == "auto":
+        return None
+    try:
+        return LogFormat(value)
+    except ValueError:
+        raise ValueError(f"it must be one of auto, {', '.join(LogFormat)}") from None
+
+
+def _log_level(value: str) -> int:
+    if value.lower() not in _LOG_LEVELS:
+        raise ValueError(f"it must be one of {', '.join(_LOG_LEVELS)}")
+    return logging.getLevelNamesMapping()[value.upper()]
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    # Reading `port` raises a ValueError of its own where it is not a number.
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("it must be a URL such as http://host:4040")
+    return value
 
 
 def _encoder(value: str) -> EncoderChoice:

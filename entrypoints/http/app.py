@@ -15,6 +15,8 @@ from entrypoints.container import Container
 from entrypoints.http.answer_headers import AnswerHeaders
 from entrypoints.http.documentation import documentation_assets, openapi_config
 from entrypoints.http.json_bodies import JsonRequest
+from entrypoints.http.metrics import metrics
+from entrypoints.http.observation import RequestObservation
 from entrypoints.http.problems import EXCEPTION_HANDLERS
 from entrypoints.http.routes import ROUTES
 
@@ -31,9 +33,10 @@ def create_app(container: Container) -> Litestar:
             model.cancel()
             container.queue().close()
             container.images().close()
+            await asyncio.to_thread(container.tracing().close)
 
-    return Litestar(
-        route_handlers=[*ROUTES, documentation_assets()],
+    app = Litestar(
+        route_handlers=[*ROUTES, metrics, documentation_assets()],
         dependencies={
             "embed_image": _injected(container.embed_image),
             "score_anomaly": _injected(container.score_anomaly),
@@ -45,6 +48,8 @@ def create_app(container: Container) -> Litestar:
             "compare_sightings": _injected(container.compare_sightings),
             "build_baseline": _injected(container.build_baseline),
             "report_health": _injected(container.report_health),
+            "report_load": _injected(container.report_load),
+            "prometheus": _injected(container.metrics),
         },
         lifespan=[model_in_background],
         before_send=[AnswerHeaders(container.model())],
@@ -54,6 +59,14 @@ def create_app(container: Container) -> Litestar:
         logging_config=None,  # the process's own logging stands
         openapi_config=openapi_config(version("clip-embedding-server")),
     )
+    # Around all of it: Litestar's own middleware does not see what its router refuses.
+    app.asgi_handler = RequestObservation(
+        app.asgi_handler,
+        metrics=container.metrics(),
+        stages=container.stage_times(),
+        tracing=container.tracing(),
+    )
+    return app
 
 
 async def _keep_model(container: Container) -> None:

@@ -21,6 +21,7 @@ from domain.errors import (
 from domain.limits import MAX_BODY_BYTES
 from entrypoints.http.answer_headers import request_id
 from entrypoints.http.json_bodies import MalformedBody, WrongContentType
+from entrypoints.http.observation import note_outcome
 from entrypoints.http.openai_errors import as_openai, field_of, speaks_openai
 from entrypoints.http.schemas.openai import ErrorAnswer
 from entrypoints.http.schemas.problem import Problem
@@ -43,6 +44,7 @@ _HTTP_CODES: Final = {
     404: "not_found",
     405: "method_not_allowed",
     413: "body_too_large",
+    499: "client_gone",
 }
 
 INTERNAL: Final = (
@@ -108,6 +110,7 @@ def _answer(
     *,
     field: str | None = None,
 ) -> _Answer:
+    note_outcome(request.scope, code)
     if speaks_openai(request.url.path):
         return as_openai(status, detail, code, headers, field=field)
     return Response(

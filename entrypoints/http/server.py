@@ -72,6 +72,7 @@ def serve(container: Container) -> None:
         # Longer than clients keep an idle connection, so that they close it and not the server:
         # otherwise a request may meet a connection that is just being closed, and be lost.
         timeout_keep_alive=75,
+        access_log=False,  # `observation` says more
         # What is still open after draining is idle or slower than the grace allows.
         timeout_graceful_shutdown=2,
     )

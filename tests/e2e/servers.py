@@ -1,5 +1,6 @@
 """Real servers: processes of their own, reached over sockets."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -30,6 +32,13 @@ class Server:
         """What it has printed so far."""
         return self.log_file.read_text()
 
+    def answered(self, endpoint: str) -> list[dict[str, Any]]:
+        """The log's lines about requests to an endpoint."""
+        lines = (json.loads(line) for line in self.log.splitlines())
+        return [
+            line for line in lines if line["event"] == "answered" and line["endpoint"] == endpoint
+        ]
+
     def stop(self) -> int:
         """Ask it to end; returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
@@ -46,14 +55,14 @@ def running(command: list[str], log_file: Path, **environment: str) -> Iterator[
 
 @contextmanager
 def launched(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
-    """Start a server on a free port of the loopback interface.
+    """Start a server on the loopback interface.
 
     Args:
         command: what to run.
         log_file: where its output goes.
-        environment: variables beside the caller's own.
+        environment: variables beside the caller's own; without ``PORT`` it takes a free one.
     """
-    port = free_port()
+    port = int(environment.get("PORT") or free_port())
     variables = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), **environment}
     with log_file.open("w") as log:
         process = subprocess.Popen(

@@ -17,6 +17,7 @@ from application.ports import (
 )
 from entrypoints.container import Container
 from entrypoints.http.server import serve
+from entrypoints.logs import configure_logging
 from entrypoints.settings import read_settings
 
 
@@ -48,7 +49,8 @@ class SlowLoader(EncoderLoaderPort):
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    container = Container(settings=read_settings())
+    settings = read_settings()
+    configure_logging(settings.log_format, settings.log_level)
+    container = Container(settings=settings)
     container.encoder_loader.override(SlowLoader(float(os.environ["SLOW_SECONDS"])))
     serve(container)

@@ -35,7 +35,7 @@ def test_leaving_half_way_through_the_body_is_no_error(tmp_path: Path) -> None:
             )
             time.sleep(0.3)  # for the server to be waiting for the rest
         assert server.stop() == 0
-        assert "ERROR" not in server.log
+        assert '"level":"error"' not in server.log
         assert "Traceback" not in server.log
 
 

@@ -1,8 +1,11 @@
 """The environment: defaults, every check, and one clear line for what is wrong."""
 
+import logging
+
 import pytest
 
 from adapters.encoders.selection import EncoderChoice
+from entrypoints.logs import LogFormat
 from entrypoints.settings import InvalidSetting, read_settings
 
 
@@ -15,13 +18,28 @@ def test_defaults_are_the_contract() -> None:
     assert settings.embedding_dimension == 768
     assert settings.max_texts == 100
     assert settings.idle_unload_s is None
+    assert (settings.log_format, settings.log_level) == (None, logging.INFO)
+    assert (settings.profile, settings.environment) == (True, "production")
+    assert settings.pyroscope_url == "http://pyroscope:4040"
+    assert settings.traces is False
     assert settings.warnings == ()
 
 
 def test_values_are_taken() -> None:
     settings = read_settings(
-        {"PORT": " 9000 ", "CLIP_USE_TENSORRT": "False", "CLIP_ENCODER": "fake", "HOST": ""}
+        {
+            "PORT": " 9000 ",
+            "CLIP_USE_TENSORRT": "False",
+            "CLIP_ENCODER": "fake",
+            "HOST": "",
+            "CLIP_IDLE_UNLOAD_SECONDS": "300",
+            "CLIP_LOG_FORMAT": "json",
+            "CLIP_LOG_LEVEL": "WARNING",
+        }
     )
+    assert settings.idle_unload_s == 300
+    assert settings.log_format is LogFormat.JSON
+    assert settings.log_level == logging.WARNING
     assert settings.port == 9000
     assert settings.use_tensorrt is False
     assert settings.encoder is EncoderChoice.FAKE
@@ -45,6 +63,10 @@ def test_values_are_taken() -> None:
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "nan", "number of seconds"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "-1", "number of seconds"),
         ("CLIP_IDLE_UNLOAD_SECONDS", "never", "number of seconds"),
+        ("CLIP_LOG_FORMAT", "xml", "auto, json, text"),
+        ("CLIP_LOG_LEVEL", "loud", "debug, info, warning, error"),
+        ("PYROSCOPE_ENABLED", "perhaps", "true, yes, on"),
+        ("PYROSCOPE_URL", "pyroscope:4040", "URL such as"),
     ],
 )
 def test_a_bad_value_is_one_line_with_name_value_and_what_is_allowed(
@@ -69,3 +91,20 @@ def test_many_texts_are_a_warning() -> None:
 def test_a_misspelt_variable_is_a_warning() -> None:
     (warning,) = read_settings({"CLIP_MODLE_PATH": "x"}).warnings
     assert warning == "CLIP_MODLE_PATH is set but means nothing; did you mean CLIP_MODEL_PATH?"
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_SERVICE_NAME": "clip"}, False),
+    ],
+)
+def test_traces_are_wanted_where_the_standard_variables_name_a_collector(
+    variables: dict[str, str], wanted: bool
+) -> None:
+    assert read_settings(variables).traces is wanted

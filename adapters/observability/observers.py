@@ -1,0 +1,27 @@
+"""Several observers in the place of one."""
+
+from collections.abc import Sequence
+
+from application.ports import ObserverPort, Stage
+
+
+class Observers(ObserverPort):
+    """Tells each of them, in their order."""
+
+    def __init__(self, *observers: ObserverPort) -> None:
+        self._observers: Sequence[ObserverPort] = observers
+
+    def stage_passed(self, stage: Stage, started_s: float, ended_s: float) -> None:
+        """See `ObserverPort.stage_passed`."""
+        for observer in self._observers:
+            observer.stage_passed(stage, started_s, ended_s)
+
+    def batch_encoded(self, images: int) -> None:
+        """See `ObserverPort.batch_encoded`."""
+        for observer in self._observers:
+            observer.batch_encoded(images)
+
+    def texts_looked_up(self, *, hits: int, misses: int) -> None:
+        """See `ObserverPort.texts_looked_up`."""
+        for observer in self._observers:
+            observer.texts_looked_up(hits=hits, misses=misses)

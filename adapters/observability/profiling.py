@@ -1,0 +1,111 @@
+"""Continuous profiling by Pyroscope, where its package and its server are there."""
+
+import importlib.util
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+logger = logging.getLogger(__name__)
+
+_APPLICATION: Final = "clip-embedding-server"
+_CONNECT_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 60.0
+
+
+class Profiling:
+    """Starts the profiler once its server can be reached, and not before.
+
+    Until then nothing is sampled: a thread of its own tries to connect, once a minute. Whatever
+    goes wrong with profiling ends profiling, never the service.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        environment: str,
+        start: Callable[[str, str], bool] | None = None,
+        retry_s: float = _RETRY_SECONDS,
+    ) -> None:
+        """Make one; nothing runs yet.
+
+        Args:
+            url: the Pyroscope server's.
+            environment: the value of the tag ``environment``.
+            start: called with both once the server can be reached; says whether it worked.
+            retry_s: seconds between attempts to reach the server.
+        """
+        self._url = url
+        self._environment = environment
+        self._start = start or _start_pyroscope
+        self._retry_s = retry_s
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="profiling", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look for the server, in the background."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking for it."""
+        self._closed.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait, so long at most, until it was found and the profiler started, or was given up."""
+        self._thread.join(seconds)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it looks no longer."""
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not _reachable(self._url):
+                if self._closed.wait(self._retry_s):
+                    return
+            if self._start(self._url, self._environment):
+                logger.info("profiling, to %s", self._url)
+            else:
+                logger.warning("no profiling: Pyroscope's agent did not start")
+        except Exception as failure:
+            logger.warning("no profiling: Pyroscope's agent failed: %r", failure)
+
+
+def start_profiling(*, wanted: bool, url: str, environment: str) -> Profiling | None:
+    """Profile in the background if it is wanted and Pyroscope's package is installed."""
+    if not wanted:
+        return None
+    if importlib.util.find_spec("pyroscope") is None:
+        logger.info("no profiling: Pyroscope's package is not installed (the extra 'pyroscope')")
+        return None
+    profiling = Profiling(url=url, environment=environment)
+    profiling.start()
+    return profiling
+
+
+def _reachable(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), _CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _start_pyroscope(url: str, environment: str) -> bool:
+    import pyroscope
+
+    return bool(
+        pyroscope.configure(
+            application_name=_APPLICATION,
+            server_address=url,
+            tags={"environment": environment},
+            # Most of the time goes to the encoder's native code, which holds no GIL.
+            gil_only=False,
+        )
+    )

@@ -1,0 +1,142 @@
+"""Metrics for Prometheus, by its conventions for names and units."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from application.model_lifecycle import ModelState
+from application.ports import ObserverPort, Stage
+from application.report_health import Health
+from application.report_load import Load
+
+_SECONDS: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+"""Upper bounds: from a warm GPU's milliseconds to a busy CPU's queue."""
+
+_IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class PrometheusMetrics(ObserverPort):
+    """Counts and times what it is told; reads the rest when it is scraped.
+
+    Label values come from closed sets (route templates, error codes, stages), never from clients.
+    """
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "clip_requests",
+            "Requests answered; outcome is ok or the error's code.",
+            ("endpoint", "outcome", "status"),
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "clip_request_duration_seconds",
+            "From a request's headers to the end of its answer.",
+            ("endpoint",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        stage_seconds = Histogram(
+            "clip_stage_duration_seconds",
+            "What requests spend their time on: waiting for a decoder (decode_queue), decode, and "
+            "for images and texts waiting for the encoder (…_queue) and being encoded (…_encode).",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._stage_seconds = {stage: stage_seconds.labels(stage) for stage in Stage}
+        self._batch_images = Histogram(
+            "clip_batch_size_images",
+            "Images that shared a call of the image tower.",
+            buckets=_IMAGES,
+            registry=registry,
+        )
+        self._cache_hits = Counter(
+            "clip_text_cache_hits",
+            "Texts whose embedding was in the cache or coming.",
+            registry=registry,
+        )
+        self._cache_misses = Counter(
+            "clip_text_cache_misses", "Texts that had to be encoded.", registry=registry
+        )
+
+        def gauge(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, documentation, labels, registry=registry)
+
+        self._queue_depth = gauge(
+            "clip_queue_depth", "Images, and requests' texts, that wait for the encoder."
+        )
+        self._in_progress = gauge(
+            "clip_requests_in_progress",
+            "Requests waiting or running; one with many images or texts counts as several.",
+        )
+        self._limit = gauge("clip_requests_limit", "Requests that may be waiting or running.")
+        self._cached_texts = gauge("clip_text_cache_entries", "Text embeddings that are kept.")
+        self._ready = gauge("clip_ready", "1 if a request sent now would be taken, else 0.")
+        self._loaded = gauge("clip_model_loaded", "1 while a model is in memory, else 0.")
+        self._device_bytes = gauge(
+            "clip_device_memory_bytes",
+            "Memory of the graphics card in use by this process; 0 without one.",
+        )
+        self._backend = gauge(
+            "clip_backend_info",
+            "1, labelled with the encoder that is loaded or was until it was unloaded while idle.",
+            ("backend", "precision", "device", "model", "fingerprint"),
+        )
+
+    def stage_passed(self, stage: Stage, started_s: float, ended_s: float) -> None:
+        """See `ObserverPort.stage_passed`."""
+        self._stage_seconds[stage].observe(ended_s - started_s)
+
+    def batch_encoded(self, images: int) -> None:
+        """See `ObserverPort.batch_encoded`."""
+        self._batch_images.observe(images)
+
+    def texts_looked_up(self, *, hits: int, misses: int) -> None:
+        """See `ObserverPort.texts_looked_up`."""
+        self._cache_hits.inc(hits)
+        self._cache_misses.inc(misses)
+
+    def request_answered(self, *, endpoint: str, outcome: str, status: int, seconds: float) -> None:
+        """Count a request.
+
+        Args:
+            endpoint: the route's template.
+            outcome: ``ok``, or the code of the error that it was answered with.
+            status: of HTTP.
+            seconds: how long it took.
+        """
+        self._requests.labels(endpoint, outcome, str(status)).inc()
+        self._request_seconds.labels(endpoint).observe(seconds)
+
+    def page(self, accept: str, *, health: Health, load: Load) -> tuple[bytes, str]:
+        """The metrics as text, and its content type.
+
+        Args:
+            accept: the ``Accept`` header: OpenMetrics, or Prometheus's own format.
+            health: the service at this moment.
+            load: its work at this moment.
+        """
+        self._queue_depth.set(load.queue_depth)
+        self._in_progress.set(load.requests)
+        self._limit.set(load.max_requests)
+        self._cached_texts.set(load.cached_texts)
+        self._ready.set(health.ready)
+        self._loaded.set(health.state is ModelState.READY)
+        self._device_bytes.set(health.device_memory_used or 0)
+        self._backend.clear()
+        if (encoder := health.encoder) is not None:
+            self._backend.labels(
+                encoder.backend,
+                encoder.precision,
+                encoder.device.name,
+                encoder.model,
+                encoder.fingerprint,
+            ).set(1)
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type

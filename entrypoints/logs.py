@@ -1,0 +1,68 @@
+"""The process's log: a JSON object a line, or lines for people."""
+
+import logging
+import sys
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+
+def _without_colours(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    line.pop("color_message", None)  # uvicorn's message once more, for terminals
+    return line
+
+
+_ABOUT_EACH_LINE: Final[tuple[Processor, ...]] = (
+    structlog.contextvars.merge_contextvars,  # the request's id, bound by the HTTP entrypoint
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.ExtraAdder(),
+    _without_colours,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+
+
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+def configure_logging(log_format: LogFormat | None, level: int) -> None:
+    """Send the log of all modules, ours and others', to standard error.
+
+    Args:
+        log_format: None takes text on a terminal, else JSON.
+        level: of `logging`; less severe lines are dropped.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    terminal = sys.stderr.isatty()
+    if log_format is LogFormat.TEXT or (log_format is None and terminal):
+        render: list[Processor] = [
+            structlog.dev.ConsoleRenderer(
+                colors=terminal,
+                # The default one shows local variables, and with them what clients have sent.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
+    else:
+        render = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
+    handler.setFormatter(
+        # Modules log by the standard library, since the inner rings know no other.
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_ABOUT_EACH_LINE,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def _json(line: Any, **_: Any) -> str:
+    return msgspec.json.encode(line, enc_hook=repr).decode()

@@ -1,0 +1,54 @@
+"""A server that others send to, and that keeps what it is sent."""
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One request; its body is decompressed."""
+
+    path: str
+    body: bytes
+
+
+class Receiver:
+    """Answers every POST with 200 and nothing."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.delivered = threading.Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
+                receiver.deliveries.append(Delivery(self.path, body))
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+                receiver.delivered.set()
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @contextmanager
+    def listening(self) -> Iterator["Receiver"]:
+        """Receive for the duration of the block."""
+        thread = threading.Thread(target=self._server.serve_forever)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()

@@ -1,0 +1,54 @@
+"""The real server with a real model that it gives up and loads again."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.e2e.servers import SERVE, running, wait_for
+from tests.photos import as_base64, photo
+
+
+def test_the_next_request_waits_and_is_answered_the_same(tmp_path: Path) -> None:
+    settings = {"CLIP_MODEL_PATH": "builtin:demo", "CLIP_IDLE_UNLOAD_SECONDS": "0.5"}
+    question = {"image": as_base64(photo("cat")), "labels": ["a cat", "a dog"]}
+    with (
+        running(SERVE, tmp_path / "log", CLIP_ENCODER="openvino", **settings) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        wait_for(server, "/health/ready")
+
+        def ask() -> dict[str, Any]:
+            answer = client.post("/classify", json=question)
+            assert answer.status_code == 200, answer.text
+            scores: dict[str, Any] = answer.json()["scores"]
+            return scores
+
+        def unloaded() -> httpx.Response:
+            deadline = time.monotonic() + 60
+            while True:
+                answer = client.get("/health")
+                if answer.json()["unloaded_while_idle"]:
+                    return answer
+                assert time.monotonic() < deadline, server.log
+                time.sleep(0.05)
+
+        scores = ask()
+        loaded = client.get("/health").json()
+        assert (loaded["model_loaded"], loaded["unloaded_while_idle"]) == (True, False)
+        for cycle in range(1, 3):
+            answer = unloaded()
+            assert answer.headers["x-model-fingerprint"] == loaded["model_fingerprint"]
+            health = answer.json()
+            assert health == {**loaded, "model_loaded": False, "unloaded_while_idle": True}
+            assert client.get("/health/ready").status_code == 200
+            assert "clip_model_loaded 0.0" in client.get("/metrics").text
+            assert ask() == scores
+            assert server.log.count("loading the model again") == cycle
+        # This call looks at the model's name before it needs the model.
+        name = loaded["model"]
+        assert unloaded().json()["model"] == name
+        answer = client.post("/v1/embeddings", json={"input": "a cat", "model": name})
+        assert answer.status_code == 200, answer.text
+        assert server.stop() == 0
