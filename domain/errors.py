@@ -155,7 +155,7 @@ class QueueFull(ServiceUnavailable):
 
 
 class Draining(ServiceUnavailable):
-    """The service is shutting down and takes no new requests."""
+    """The service is shutting down: it takes no new requests, or could not finish this one."""
 
     code = "draining"
 

@@ -7,6 +7,7 @@ from typing import Final
 from litestar.datastructures import MutableScopeHeaders
 from litestar.types import Message, Scope
 
+from application.admission import Admission
 from application.model_lifecycle import ModelLifecycle
 
 REQUEST_ID: Final = "X-Request-ID"
@@ -29,10 +30,15 @@ def request_id(scope: Scope) -> str:
 
 
 class AnswerHeaders:
-    """A Litestar ``before_send`` hook: adds the request id and the checkpoint's fingerprint."""
+    """A Litestar ``before_send`` hook: adds the request id and the checkpoint's fingerprint.
 
-    def __init__(self, model: ModelLifecycle) -> None:
+    While the service shuts down it also asks clients to close the connection, so that they turn
+    to a server that stays.
+    """
+
+    def __init__(self, model: ModelLifecycle, admission: Admission) -> None:
         self._model = model
+        self._admission = admission
 
     async def __call__(self, message: Message, scope: Scope) -> None:
         """Add the headers to the message that starts an answer."""
@@ -42,3 +48,5 @@ class AnswerHeaders:
         headers[REQUEST_ID] = request_id(scope)
         if (description := self._model.description) is not None:
             headers[FINGERPRINT] = description.fingerprint
+        if self._admission.draining:
+            headers["Connection"] = "close"

@@ -52,7 +52,7 @@ def create_app(container: Container) -> Litestar:
             "prometheus": _injected(container.metrics),
         },
         lifespan=[model_in_background],
-        before_send=[AnswerHeaders(container.model())],
+        before_send=[AnswerHeaders(container.model(), container.admission())],
         exception_handlers=EXCEPTION_HANDLERS,
         request_class=JsonRequest,
         request_max_body_size=MAX_BODY_BYTES,

@@ -1,4 +1,4 @@
-"""Stops working for clients that have hung up."""
+"""Stops working for clients that have hung up, and answers those whom a shutdown cut off."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from litestar import Request
 from litestar.exceptions import ClientException
+
+from domain.errors import Draining
 
 _Result = TypeVar("_Result")
 
@@ -27,6 +29,7 @@ async def unless_gone(
 
     Raises:
         ClientGone: the client hung up first.
+        Draining: the server ends, and the grace for accepted requests is over.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
@@ -35,6 +38,10 @@ async def unless_gone(
         if task.done():
             return task.result()
         raise ClientGone("the client hung up")
+    except asyncio.CancelledError:  # by the server, which waits no longer
+        raise Draining(
+            "the server shut down before it could finish this request.", code="not_finished"
+        ) from None
     finally:
         gone.cancel()
         task.cancel()

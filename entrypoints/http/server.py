@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import os
 import signal
+import threading
 from types import FrameType
+from typing import Final
 
 import uvicorn
 
@@ -13,13 +16,16 @@ from entrypoints.http.app import create_app
 
 logger = logging.getLogger(__name__)
 
+_CLOSE_SECONDS: Final = 2
+"""For what is left after draining: idle connections, busy threads."""
+
 
 class DrainingServer(uvicorn.Server):
     """Uvicorn with another reaction to SIGTERM and SIGINT.
 
     Uvicorn would close the socket at once. Here readiness fails and new requests get 503 while
     those that were accepted are finished, for at most ``grace_s`` seconds; then it closes. A
-    second signal closes at once.
+    second signal closes at once. The process ends even if a thread is still loading a model.
     """
 
     def __init__(self, config: uvicorn.Config, *, admission: Admission, grace_s: float) -> None:
@@ -33,6 +39,15 @@ class DrainingServer(uvicorn.Server):
         """Remember the loop: signals arrive outside of it."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)  # type: ignore[arg-type]
+
+    async def shutdown(self, sockets: "list[object] | None" = None) -> None:  # type: ignore[override]
+        """Close everything, and see to it that the process ends."""
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+        # Python waits for its threads, but loading or encoding can take minutes in libraries
+        # that cannot be interrupted.
+        end = threading.Timer(_CLOSE_SECONDS, os._exit, [0])
+        end.daemon = True
+        end.start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """React to a signal."""
@@ -74,6 +89,6 @@ def serve(container: Container) -> None:
         timeout_keep_alive=75,
         access_log=False,  # `observation` says more
         # What is still open after draining is idle or slower than the grace allows.
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     DrainingServer(config, admission=container.admission(), grace_s=settings.shutdown_grace_s).run()
