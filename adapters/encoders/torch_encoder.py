@@ -6,11 +6,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import open_clip.model
 import torch
-from numpy.typing import NDArray
 
 from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
 from adapters.encoders.precision import Precision
-from adapters.tokenizer import END_OF_TEXT, ClipTokenizer, batches_by_length
+from adapters.encoders.text_tower import TextTower
+from adapters.encoders.torch_text_tower import TorchTextTower
 from application.ports import (
     Device,
     EncoderDescription,
@@ -58,9 +58,11 @@ class TorchEncoder(EncoderPort):
             )
         self._device = torch.device(device.name)
         self._dtype = _DTYPES[precision]
-        self._model = _build(checkpoint, self._dtype).to(self._device)
-        self._text_tower = _TextTower(self._model)
-        self._tokenizer = ClipTokenizer()
+        model = _build(checkpoint, self._dtype).to(self._device)
+        self._image_tower = _take_image_tower(model)
+        self._text_tower = TorchTextTower(
+            model, self._device, embedding_dimension=checkpoint.embedding_dimension
+        )
         self._description = EncoderDescription(
             model=checkpoint.model,
             fingerprint=checkpoint.fingerprint,
@@ -76,27 +78,23 @@ class TorchEncoder(EncoderPort):
         """See `EncoderPort.description`."""
         return self._description
 
+    @property
+    def text_tower(self) -> TextTower:
+        """The text tower alone; whoever keeps it does not keep the image tower in memory."""
+        return self._text_tower
+
     @torch.inference_mode()
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
         """See `EncoderPort.encode_images`."""
         if len(batch) == 0:
             return self._none()
         pixels = torch.from_numpy(batch).to(self._device, self._dtype)
-        return _to_numpy(self._model.encode_image(pixels))
+        features: torch.Tensor = self._image_tower(pixels)
+        return features.float().cpu().numpy()
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
-        if not texts:
-            return self._none()
-        tokens = self._tokenizer(texts)
-        embeddings = np.empty(
-            (len(tokens), self._description.embedding_dimension), dtype=np.float32
-        )
-        for places, padded in batches_by_length(tokens, full_length=not self._text_tower.causal):
-            inputs = torch.from_numpy(padded).to(self._device)
-            embeddings[places] = _to_numpy(self._text_tower(inputs))
-        return embeddings
+        return self._text_tower.encode_texts(texts) if texts else self._none()
 
     def device_memory_used(self) -> int | None:
         """See `EncoderPort.device_memory_used`."""
@@ -106,36 +104,6 @@ class TorchEncoder(EncoderPort):
 
     def _none(self) -> RawEmbeddings:
         return np.empty((0, self._description.embedding_dimension), dtype=np.float32)
-
-
-class _TextTower:
-    """Runs the text tower on batches cut to their longest text (see `batches_by_length`).
-
-    OpenCLIP's own ``encode_text`` always needs all 77 places.
-    """
-
-    def __init__(self, model: _OpenClipModel) -> None:
-        self._model = model
-        # A tower of another kind (bidirectional, or read out elsewhere) needs all 77 places.
-        self.causal = (
-            isinstance(model, open_clip.model.CLIP)
-            and model.text_pool_type == "argmax"
-            and model.attn_mask is not None
-        )
-
-    def __call__(self, tokens: torch.Tensor) -> Any:
-        """int64 ``[n, length]`` → ``[n, dimension]``, not normalised."""
-        model = self._model
-        if not self.causal:
-            return model.encode_text(tokens)
-        length = tokens.shape[1]
-        dtype = model.transformer.get_cast_dtype()
-        places = model.token_embedding(tokens).to(dtype)
-        places = places + model.positional_embedding[:length].to(dtype)
-        mask = torch.full((length, length), float("-inf"), device=tokens.device).triu(1)
-        places = model.ln_final(model.transformer(places, attn_mask=mask))
-        ends = (tokens == END_OF_TEXT).int().argmax(dim=1)
-        return places[torch.arange(len(tokens), device=tokens.device), ends] @ model.text_projection
 
 
 def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
@@ -160,5 +128,52 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
     return model
 
 
-def _to_numpy(features: torch.Tensor) -> NDArray[np.float32]:
-    return features.float().cpu().numpy()
+def build_text_tower(
+    checkpoint: Checkpoint, device: Device, *, precision: Precision
+) -> TorchTextTower:
+    """The text tower alone; the image tower's weights never reach the device.
+
+    Raises:
+        InvalidCheckpoint: weights and architecture do not belong together.
+    """
+    model = _build(checkpoint, _DTYPES[precision])
+    _take_image_tower(model)
+    place = torch.device(device.name)
+    return TorchTextTower(
+        model.to(place), place, embedding_dimension=checkpoint.embedding_dimension
+    )
+
+
+def build_image_tower(checkpoint: Checkpoint, *, precision: Precision) -> torch.nn.Module:
+    """The image tower alone, on the CPU, as a module: float32 in, float32 out.
+
+    Raises:
+        InvalidCheckpoint: weights and architecture do not belong together.
+    """
+    dtype = _DTYPES[precision]
+    tower = _take_image_tower(_build(checkpoint, dtype))
+    for module in tower.modules():
+        # PyTorch multiplies halves by float32 here; ONNX knows no such operation.
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.to(dtype)
+    return _FloatInAndOut(tower, dtype).eval()
+
+
+class _FloatInAndOut(torch.nn.Module):
+    """A tower of another floating-point type behind float32."""
+
+    def __init__(self, tower: torch.nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._tower = tower
+        self._dtype = dtype
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        embeds: torch.Tensor = self._tower(pixels.to(self._dtype))
+        return embeds.float()
+
+
+def _take_image_tower(model: _OpenClipModel) -> torch.nn.Module:
+    """The model's image tower, of which the model forgets."""
+    tower: torch.nn.Module = model.visual
+    del model.visual
+    return tower

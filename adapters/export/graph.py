@@ -1,13 +1,16 @@
-"""Writes an ONNX graph node by node, its weights left in the checkpoint's own files."""
+"""Writes an ONNX graph node by node, its weights in the checkpoint's files or its own."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from adapters.checkpoints.checkpoint import InvalidCheckpoint
 from adapters.checkpoints.tensors import (
     LoadedTensor,
     SparseRows,
@@ -28,10 +31,59 @@ _ONNX_TYPES: Final = {
 }
 
 
-class Graph:
-    """A graph under construction. Values are named by strings, as ONNX has it."""
+_ALIGNMENT: Final = 4096
+"""Bytes; a runtime can map weights that start on a page."""
 
-    def __init__(self) -> None:
+
+class WeightsFile:
+    """A graph's external data under construction: weights one after the other, as a context."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def append(self, name: str, array: NDArray[Any]) -> onnx.TensorProto:
+        """Write one weight; returns the initializer that refers to it."""
+        self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
+        start = self._file.tell()
+        self._file.write(np.ascontiguousarray(array).data)
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        place: dict[str, str | int] = {
+            "location": self._path.name,
+            "offset": start,
+            "length": array.nbytes,
+        }
+        return _external(name, kind, array.shape, place)
+
+
+class Graph:
+    """A graph under construction. Values are named by strings, as ONNX has it.
+
+    Without a file of its own it refers to the checkpoint's files and computes in float32.
+    """
+
+    def __init__(self, own: WeightsFile | None = None, *, half: bool = False) -> None:
+        """Start an empty graph.
+
+        Args:
+            own: where the weights are written; None leaves them in the checkpoint's files.
+            half: compute in float16 what is not asked for in float32; needs a file of its own.
+        """
+        if half and own is None:
+            raise ValueError("weights in float16 need a file of their own")
+        self._own = own
+        self.half = half
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._names = 0
@@ -43,17 +95,41 @@ class Graph:
         return output
 
     def constant(self, values: NDArray[Any] | list[int] | float) -> str:
-        """A constant held in the graph itself; lists become int64, floats float32."""
+        """A constant held in the graph itself; lists become int64, floats what it computes in."""
         if isinstance(values, list):
             array: NDArray[Any] = np.array(values, dtype=np.int64)
         else:
-            array = np.asarray(values, dtype=np.float32 if isinstance(values, float) else None)
+            single = np.float16 if self.half else np.float32
+            array = np.asarray(values, dtype=single if isinstance(values, float) else None)
         name = self._name("constant")
         self._initializers.append(numpy_helper.from_array(array, name))
         return name
 
-    def weight(self, tensor: Tensor) -> str:
-        """A weight as float32, read from its file by the runtime."""
+    def in_float32(self, value: str) -> str:
+        """The value in float32, whatever the graph computes in."""
+        return self.op("Cast", value, to=TensorProto.FLOAT) if self.half else value
+
+    def from_float32(self, value: str) -> str:
+        """A float32 value in what the graph computes in."""
+        return self.op("Cast", value, to=TensorProto.FLOAT16) if self.half else value
+
+    def weight(self, tensor: Tensor, *, exact: bool = False) -> str:
+        """A weight in what the graph computes in, read from its file by the runtime.
+
+        Args:
+            tensor: the weight.
+            exact: in float32 even where the graph computes in float16.
+
+        Raises:
+            InvalidCheckpoint: it has values that float16 cannot hold.
+        """
+        if self._own is not None:
+            name = self._name("weight")
+            array: NDArray[Any] = tensor.array()
+            if self.half and not exact:
+                array = _halved(array)
+            self._initializers.append(self._own.append(name, array))
+            return name
         match tensor:
             case StoredTensor():
                 stored = self._external(tensor)
@@ -118,21 +194,36 @@ class Graph:
 
     def _external(self, tensor: StoredTensor) -> str:
         name = self._name("weight")
-        proto = TensorProto(
-            name=name,
-            data_type=_ONNX_TYPES[tensor.kind],
-            dims=tensor.dimensions,
-            data_location=TensorProto.EXTERNAL,
+        place: dict[str, str | int] = {
+            "location": tensor.file.name,
+            "offset": tensor.offset,
+            "length": tensor.length,
+        }
+        self._initializers.append(
+            _external(name, _ONNX_TYPES[tensor.kind], tensor.dimensions, place)
         )
-        for key, value in (
-            ("location", tensor.file.name),
-            ("offset", tensor.offset),
-            ("length", tensor.length),
-        ):
-            proto.external_data.add(key=key, value=str(value))
-        self._initializers.append(proto)
         return name
 
     def _name(self, kind: str) -> str:
         self._names += 1
         return f"{kind.lower()}_{self._names}"
+
+
+def _external(
+    name: str, kind: int, shape: tuple[int, ...], place: Mapping[str, str | int]
+) -> onnx.TensorProto:
+    proto = TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
+    for key, value in place.items():
+        proto.external_data.add(key=key, value=str(value))
+    return proto
+
+
+def _halved(array: NDArray[np.float32]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        halved = array.astype(np.float16)
+    if not np.isfinite(halved).all():
+        raise InvalidCheckpoint(
+            f"the checkpoint has a weight of {np.abs(array).max():g}; float16 ends at "
+            f"{np.finfo(np.float16).max:g}. Use fp32."
+        )
+    return halved

@@ -30,21 +30,31 @@ _TEXT_KEYS: Final = {"context_length", "vocab_size", "width", "heads", "layers",
 _SHARED_KEYS: Final = {"norm_kwargs"}
 
 
-def image_tower(checkpoint: Checkpoint) -> onnx.ModelProto:
+class UnusualTower(InvalidCheckpoint):
+    """The architecture is not one of those that are written out here."""
+
+
+def image_tower(checkpoint: Checkpoint, graph: Graph | None = None) -> onnx.ModelProto:
     """``pixel_values`` float32 ``[batch, 3, 224, 224]`` → ``image_embeds`` ``[batch, dimension]``.
 
-    The output is not normalised.
+    The output is float32 and not normalised.
+
+    Args:
+        checkpoint: weights and architecture.
+        graph: an empty one that says what to compute in and where the weights go; by default
+            float32, and in the checkpoint's own files.
 
     Raises:
-        InvalidCheckpoint: not a plain vision transformer.
+        UnusualTower: not a plain vision transformer.
+        InvalidCheckpoint: its weights exceed float16.
     """
+    graph = graph or Graph()
     vision = _plain(checkpoint, "vision_cfg", _VISION_KEYS)
     width, patch = vision["width"], vision["patch_size"]
     weights = checkpoint.weights
-    graph = Graph()
     patches = graph.op(
         "Conv",
-        IMAGE_INPUT,
+        graph.from_float32(IMAGE_INPUT),
         graph.weight(weights["visual.conv1.weight"]),
         strides=[patch, patch],
         kernel_shape=[patch, patch],
@@ -75,8 +85,8 @@ def image_tower(checkpoint: Checkpoint) -> onnx.ModelProto:
         "image_tower",
         inputs={IMAGE_INPUT: (TensorProto.FLOAT, ["batch", 3, IMAGE_SIZE, IMAGE_SIZE])},
         output=(IMAGE_OUTPUT, ["batch", checkpoint.embedding_dimension]),
-        value=graph.op("Squeeze", embeds, graph.constant([1])),
-        metadata=_metadata(checkpoint),
+        value=graph.in_float32(graph.op("Squeeze", embeds, graph.constant([1]))),
+        metadata=tower_metadata(checkpoint),
     )
 
 
@@ -87,7 +97,7 @@ def text_tower(checkpoint: Checkpoint) -> onnx.ModelProto:
     row, cannot reach it through the causal mask. The output is not normalised.
 
     Raises:
-        InvalidCheckpoint: not CLIP's own text tower.
+        UnusualTower: not CLIP's own text tower.
     """
     text = _plain(checkpoint, "text_cfg", _TEXT_KEYS)
     weights = checkpoint.weights
@@ -127,7 +137,7 @@ def text_tower(checkpoint: Checkpoint) -> onnx.ModelProto:
         inputs={TEXT_INPUT: (TensorProto.INT64, ["batch", "length"])},
         output=(TEXT_OUTPUT, ["batch", checkpoint.embedding_dimension]),
         value=graph.op("Squeeze", embeds, graph.constant([1])),
-        metadata=_metadata(checkpoint),
+        metadata=tower_metadata(checkpoint),
     )
 
 
@@ -162,15 +172,16 @@ class _Transformer:
         return self._block(self.layers - 1, tokens, read_out, masks[1] if masks else None)
 
     def norm(self, value: str, name: str) -> str:
-        """Layer normalisation over the last axis."""
-        return self.graph.op(
+        """Layer normalisation over the last axis, in float32 as OpenCLIP does it."""
+        normed = self.graph.op(
             "LayerNormalization",
-            value,
-            self.graph.weight(self.weights[f"{name}.weight"]),
-            self.graph.weight(self.weights[f"{name}.bias"]),
+            self.graph.in_float32(value),
+            self.graph.weight(self.weights[f"{name}.weight"], exact=True),
+            self.graph.weight(self.weights[f"{name}.bias"], exact=True),
             axis=-1,
             epsilon=self.epsilon,
         )
+        return self.graph.from_float32(normed)
 
     def _block(
         self, layer: int, tokens: str, read_out: Callable[[str], str] | None, mask: str | None
@@ -257,7 +268,7 @@ def _plain(checkpoint: Checkpoint, section: str, known: set[str]) -> Mapping[str
     if checkpoint.architecture.get("custom_text") or isinstance(settings.get("layers"), list):
         unusual.add("custom tower")
     if unusual:
-        raise InvalidCheckpoint(
+        raise UnusualTower(
             f"{checkpoint.model}: its {section} is not plain CLIP ({', '.join(sorted(unusual))}); "
             "only the torch encoder can serve it."
         )
@@ -268,7 +279,8 @@ def _epsilon(settings: Mapping[str, Any]) -> float:
     return float((settings.get("norm_kwargs") or {}).get("eps", 1e-5))
 
 
-def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+def tower_metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    """What is stored with a graph: whose weights it has, and what its input must be."""
     return {
         "model": checkpoint.model,
         "fingerprint": checkpoint.fingerprint,
