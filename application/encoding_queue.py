@@ -15,6 +15,7 @@ import numpy as np
 from application.model_lifecycle import ModelLifecycle
 from application.ports import (
     UNOBSERVED,
+    EncoderLost,
     EncoderPort,
     ObserverPort,
     Pixels,
@@ -22,7 +23,7 @@ from application.ports import (
     Stage,
 )
 from domain.embedding import Embedding
-from domain.errors import EncoderFault
+from domain.errors import EncoderFault, ModelNotReady
 
 _T = TypeVar("_T")
 
@@ -202,7 +203,11 @@ class EncodingQueue:
                 entry.started_s, entry.ended_s = started_s, ended_s
             return rows
 
-        rows = await asyncio.get_running_loop().run_in_executor(self._thread, timed)
+        try:
+            rows = await asyncio.get_running_loop().run_in_executor(self._thread, timed)
+        except EncoderLost as lost:
+            self._model.lose(encoder, str(lost))
+            raise ModelNotReady(f"no model is loaded: {lost}", retry_after_s=30) from lost
         expected = (count, encoder.description.embedding_dimension)
         if rows.shape != expected:
             raise EncoderFault(f"the encoder returned shape {rows.shape} instead of {expected}")

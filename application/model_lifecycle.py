@@ -87,6 +87,24 @@ class ModelLifecycle:
             f"no model is loaded: {self._failure}", code="model_not_loaded", retry_after_s=30
         )
 
+    def switch_over(self, serving: EncoderPort, better: EncoderPort) -> bool:
+        """Let ``better`` answer from now on; False if ``serving`` no longer was the one that does.
+
+        What is being encoded now is finished by the encoder that began it, and the next batch is
+        the other's: no request is lost, and no batch is answered by two. Called on the event loop.
+        """
+        if self._encoder is not serving:
+            return False
+        self._encoder = better
+        return True
+
+    def lose(self, encoder: EncoderPort, reason: str) -> None:
+        """The encoder will never answer again: no model is loaded from now on."""
+        if self._encoder is encoder:
+            self._encoder = self._given_up = None
+            self._failure = reason
+            logger.error("the model is lost: %s", reason)
+
     async def bring_up(self) -> None:
         """Load and warm up the encoder in a thread; afterwards it is ready or failed."""
         self._failure = None

@@ -9,6 +9,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from domain.embedding import Embedding
+
 Pixels: TypeAlias = NDArray[np.float32]
 """One preprocessed image: float32 ``[3, 224, 224]``, RGB, normalised with CLIP's mean and std."""
 
@@ -103,6 +105,41 @@ class EncoderLoaderPort(ABC):
 
 class EncoderUnavailable(Exception):
     """The encoder cannot be loaded. The message is fit for clients: it says what to do."""
+
+
+class EncoderLost(Exception):
+    """The encoder's device failed for good; whoever calls the encoder again fails too."""
+
+
+class EncoderUpgradePort(ABC):
+    """Makes a faster encoder of the checkpoint that another one already serves. Calls block."""
+
+    @abstractmethod
+    def wanted(self, serving: EncoderDescription) -> bool:
+        """Whether there is a faster encoder to be had than the one that serves.
+
+        Raises:
+            EncoderUnavailable: one was asked for and cannot be had here; says why.
+        """
+
+    @abstractmethod
+    def samples(self) -> PixelBatch:
+        """Images on which both encoders must agree."""
+
+    @abstractmethod
+    def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
+        """Make the faster encoder, for seconds or minutes.
+
+        Its text tower gives the very embeddings that the serving encoder's does: those that are
+        kept stay valid. Nothing is asked of ``serving`` here, since it is busy answering.
+
+        Args:
+            serving: the encoder that answers meanwhile, and whose parts may be shared.
+            expected: what it made of each of the `samples`.
+
+        Raises:
+            EncoderUnavailable: it cannot be made; says why.
+        """
 
 
 class ImagePreparationPort(ABC):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from application.admission import Admission
+from application.encoder_upgrade import EncoderUpgrade
 from application.model_lifecycle import ModelLifecycle, ModelState
 from application.ports import Device, EncoderDescription
 
@@ -15,6 +16,7 @@ class Health:
         ready: whether a request sent now would be taken.
         healthy: whether there is a model to answer with, loaded or to be loaded again.
         reason: why it is not ready or not healthy, else None.
+        backend_reason: why a slower backend answers than the one that was asked for, else None.
         state: where the model is on its way to answering.
         encoder: what is loaded, or was and will be again; else None.
         device: the hardware; None until it was looked at.
@@ -25,6 +27,7 @@ class Health:
     ready: bool
     healthy: bool
     reason: str | None
+    backend_reason: str | None
     state: ModelState
     encoder: EncoderDescription | None
     device: Device | None
@@ -36,9 +39,15 @@ class ReportHealth:
     """Answers ``GET /health`` and its two probes. Never blocks on the encoder."""
 
     def __init__(
-        self, *, model: ModelLifecycle, admission: Admission, embedding_dimension: int
+        self,
+        *,
+        model: ModelLifecycle,
+        upgrade: EncoderUpgrade,
+        admission: Admission,
+        embedding_dimension: int,
     ) -> None:
         self._model = model
+        self._upgrade = upgrade
         self._admission = admission
         self._embedding_dimension = embedding_dimension
 
@@ -56,6 +65,7 @@ class ReportHealth:
             ready=not draining and state in (ModelState.READY, ModelState.UNLOADED),
             healthy=state is ModelState.READY or (state is ModelState.UNLOADED and not failure),
             reason=reason,
+            backend_reason=None if encoder is None else self._upgrade.reason,
             state=state,
             encoder=self._model.description,
             device=self._model.device,

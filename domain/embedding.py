@@ -146,6 +146,11 @@ def _checked(
     return components
 
 
+def smallest_cosine(these: Sequence[Embedding], those: Sequence[Embedding]) -> float:
+    """How far two encoders agree: the smallest cosine of what they made of the same inputs."""
+    return min(one.cosine(other) for one, other in zip(these, those, strict=True))
+
+
 def _unit(raw: NDArray[np.floating]) -> Vector | None:
     """``raw`` scaled to length one in float32; None when zero or not finite."""
     wide = np.asarray(raw, dtype=np.float64)

@@ -39,3 +39,6 @@ MAX_FRAMES = 1000
 
 MAX_INPUTS = 2048
 """Inputs of one request for embeddings that follows OpenAI's API, whose own limit it is."""
+
+SMALLEST_COSINE = 0.99
+"""What an encoder's embeddings must exceed against the reference's, or it is not used."""

@@ -4,6 +4,7 @@ from dependency_injector import containers, providers
 
 from adapters.clock import SystemClock
 from adapters.encoders.selection import EncoderSelection
+from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.hardware import usable_cores
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.memory import SystemMemory
@@ -21,6 +22,7 @@ from application.embed_image import EmbedImage
 from application.embed_images import EmbedImages
 from application.embed_inputs import EmbedInputs
 from application.embed_texts import EmbedTexts
+from application.encoder_upgrade import EncoderUpgrade
 from application.encoding_queue import EncodingQueue
 from application.idle_unloading import IdleUnloading
 from application.image_embeddings import ImageEmbeddings
@@ -40,6 +42,16 @@ class Container(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=Settings)
 
     # Ports
+    tensorrt = providers.Singleton(
+        TensorRtBackend,
+        checkpoint=settings.provided.model_path,
+        embedding_dimension=settings.provided.embedding_dimension,
+        upgrades=settings.provided.upgrades_to_tensorrt,
+        engine_path=settings.provided.engine_path,
+        precision=settings.provided.precision,
+        largest_batch=settings.provided.max_batch,
+        cache=settings.provided.cache,
+    )
     encoder_loader = providers.Singleton(
         EncoderSelection,
         choice=settings.provided.encoder,
@@ -49,7 +61,7 @@ class Container(containers.DeclarativeContainer):
         openvino_device=settings.provided.openvino_device,
         openvino_streams=settings.provided.openvino_streams,
         cache=settings.provided.cache,
-        use_tensorrt=settings.provided.use_tensorrt,
+        tensorrt=tensorrt,
     )
     image_preparation_port = providers.Singleton(PillowImagePreparation)
     token_counter = providers.Singleton(ClipTokenCounter)
@@ -74,6 +86,7 @@ class Container(containers.DeclarativeContainer):
     many_images = providers.Singleton(
         ImageEmbeddings, images=images, queue=queue, group=settings.provided.max_batch
     )
+    encoder_upgrade = providers.Singleton(EncoderUpgrade, port=tensorrt, model=model, queue=queue)
     texts = providers.Singleton(
         TextEmbeddings,
         queue=queue,
@@ -129,6 +142,7 @@ class Container(containers.DeclarativeContainer):
     report_health = providers.Singleton(
         ReportHealth,
         model=model,
+        upgrade=encoder_upgrade,
         admission=admission,
         embedding_dimension=settings.provided.embedding_dimension,
     )

@@ -21,8 +21,6 @@ _WARN_ABOVE_TEXTS: Final = 1000
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-_WITHOUT_EFFECT_YET: Final = ("CLIP_ENGINE_PATH",)
-_NOT_BUILT_YET: Final = ("tensorrt",)
 
 
 class InvalidSetting(Exception):
@@ -43,6 +41,8 @@ class Settings:
         openvino_streams: ``CLIP_OPENVINO_STREAMS``, parts of a batch computed side by side.
         cache: ``CLIP_CACHE_DIR``, for bundles and compiled models; None keeps nothing.
         use_tensorrt: ``CLIP_USE_TENSORRT``, whether TensorRT is wanted where it can run.
+        engine_path: ``CLIP_ENGINE_PATH``; None takes the contract's, or the cache where its
+            directory does not exist.
         embedding_dimension: ``CLIP_EMBEDDING_DIMENSION``, floats per embedding that are promised.
         max_texts: ``CLIP_MAX_BATCH_TEXTS_SIZE``, texts per batch similarity.
         max_batch: ``CLIP_MAX_BATCH_SIZE``, images per call of the image tower.
@@ -70,6 +70,7 @@ class Settings:
     openvino_streams: int
     cache: Path | None
     use_tensorrt: bool
+    engine_path: Path | None
     embedding_dimension: int
     max_texts: int
     max_batch: int
@@ -85,6 +86,11 @@ class Settings:
     pyroscope_url: str
     environment: str
     warnings: tuple[str, ...]
+
+    @property
+    def upgrades_to_tensorrt(self) -> bool:
+        """Whether TensorRT is to take over where it can run; a pinned encoder stays."""
+        return self.use_tensorrt and self.encoder is EncoderChoice.AUTO
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -109,6 +115,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         openvino_streams=read("CLIP_OPENVINO_STREAMS", 1, _integer(1, 64)),
         cache=read("CLIP_CACHE_DIR", _default_cache(variables), _cache),
         use_tensorrt=read("CLIP_USE_TENSORRT", True, _boolean),
+        engine_path=read("CLIP_ENGINE_PATH", None, _path),
         embedding_dimension=read(
             "CLIP_EMBEDDING_DIMENSION", EMBEDDING_DIMENSION, _integer(1, 65536)
         ),
@@ -136,7 +143,7 @@ class _Variables:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self._known = set(_WITHOUT_EFFECT_YET)
+        self._known: set[str] = set()
 
     def read(self, name: str, default: _T, parse: Callable[[str], _T]) -> _T:
         """The parsed value; the default where the variable is unset or empty."""
@@ -192,6 +199,10 @@ def _traces_wanted(variables: "_Variables") -> bool:
 
 def _text(value: str) -> str:
     return value
+
+
+def _path(value: str) -> Path:
+    return Path(value).expanduser()
 
 
 def _cache(value: str) -> Path | None:
@@ -265,8 +276,6 @@ def _url(value: str) -> str:
 
 def _encoder(value: str) -> EncoderChoice:
     allowed = ", ".join(EncoderChoice)
-    if value in _NOT_BUILT_YET:
-        raise ValueError(f"this version has no such encoder yet; it must be one of {allowed}")
     try:
         return EncoderChoice(value)
     except ValueError:

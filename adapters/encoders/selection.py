@@ -8,11 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from adapters.checkpoints.checkpoint import InvalidCheckpoint
-from adapters.checkpoints.reading import DEMO, DEMO_DIRECTORY, read_checkpoint
+from adapters.checkpoints.reading import read_checkpoint
 from adapters.encoders.fake_encoder import FakeEncoder
 from adapters.encoders.precision import Precision
-from adapters.export.bundle import Bundle, is_bundle, read_bundle, write_bundle
+from adapters.encoders.tensorrt_backend import TensorRtBackend
+from adapters.export.bundle_cache import bundle_of
 from adapters.hardware import multiplies_bfloat16, nvidia_driver_present
+from adapters.tensorrt.cuda import find_gpu
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ class EncoderChoice(StrEnum):
     """Encoders that can be asked for by name."""
 
     AUTO = "auto"
+    TENSORRT = "tensorrt"
     TORCH = "torch"
     OPENVINO = "openvino"
     FAKE = "fake"
@@ -31,9 +34,9 @@ class EncoderChoice(StrEnum):
 class EncoderSelection(EncoderLoaderPort):
     """Loads the chosen encoder.
 
-    `auto` takes PyTorch where there is CUDA, else OpenVINO, else PyTorch on the CPU. Runtimes are
-    imported when they are first needed and not with this module, since that takes seconds and the
-    server answers ``/health`` before.
+    `auto` takes TensorRT where there is an engine that may be used, else PyTorch where there is
+    CUDA, else OpenVINO, else PyTorch on the CPU. Runtimes are imported when they are first needed
+    and not with this module, since that takes seconds and the server answers ``/health`` before.
 
     Attributes:
         choice: which encoder.
@@ -43,7 +46,7 @@ class EncoderSelection(EncoderLoaderPort):
         openvino_device: OpenVINO's name of the device.
         openvino_streams: parts that OpenVINO computes a batch in side by side.
         cache: directory for bundles and compiled models; None where none can be written.
-        use_tensorrt: whether TensorRT is wanted where it can run.
+        tensorrt: loads or makes TensorRT's encoder; None where there is none.
     """
 
     choice: EncoderChoice
@@ -53,17 +56,18 @@ class EncoderSelection(EncoderLoaderPort):
     openvino_device: str = "CPU"
     openvino_streams: int = 1
     cache: Path | None = None
-    use_tensorrt: bool = False
+    tensorrt: TensorRtBackend | None = None
 
     def probe_device(self) -> Device:
         """See `EncoderLoaderPort.probe_device`."""
-        if self.choice is EncoderChoice.FAKE or not (
-            nvidia_driver_present() and _installed("torch")
-        ):
+        if self.choice is EncoderChoice.FAKE or not nvidia_driver_present():
             return Device(name="cpu", cuda_available=False)
-        from adapters.encoders import torch_encoder
+        if _installed("torch"):
+            from adapters.encoders import torch_encoder
 
-        return torch_encoder.probe_device()
+            return torch_encoder.probe_device()
+        cuda = find_gpu() is not None
+        return Device(name="cuda:0" if cuda else "cpu", cuda_available=cuda)
 
     def load(self) -> EncoderPort:
         """See `EncoderLoaderPort.load`."""
@@ -71,6 +75,8 @@ class EncoderSelection(EncoderLoaderPort):
             match self.choice:
                 case EncoderChoice.FAKE:
                     return FakeEncoder(embedding_dimension=self.embedding_dimension)
+                case EncoderChoice.TENSORRT:
+                    return self._load_tensorrt()
                 case EncoderChoice.TORCH:
                     return self._load_torch()
                 case EncoderChoice.OPENVINO:
@@ -81,7 +87,15 @@ class EncoderSelection(EncoderLoaderPort):
             raise EncoderUnavailable(str(invalid)) from invalid
 
     def _load_best(self) -> EncoderPort:
-        if self.probe_device().cuda_available or not _installed("openvino"):
+        if self.probe_device().cuda_available:
+            if self.tensorrt is not None and self.tensorrt.upgrades:
+                try:
+                    return self.tensorrt.load()
+                except EncoderUnavailable as unavailable:
+                    logger.info("not on TensorRT yet: %s", unavailable)
+            if _installed("torch"):
+                return self._load_torch()
+        if not _installed("openvino"):
             return self._load_torch()
         try:
             return self._load_openvino()
@@ -90,6 +104,11 @@ class EncoderSelection(EncoderLoaderPort):
                 raise
             logger.warning("not on OpenVINO: %s Trying PyTorch.", unsuited)
             return self._load_torch()
+
+    def _load_tensorrt(self) -> EncoderPort:
+        if self.tensorrt is None:
+            raise EncoderUnavailable("this process was composed without TensorRT.")
+        return self.tensorrt.load_or_make()
 
     def _load_torch(self) -> EncoderPort:
         if not _installed("torch"):
@@ -100,8 +119,6 @@ class EncoderSelection(EncoderLoaderPort):
         from adapters.encoders.torch_encoder import TorchEncoder
 
         device = self.probe_device()
-        if device.cuda_available and self.use_tensorrt:
-            logger.warning("CLIP_USE_TENSORRT: there is no TensorRT encoder yet; using PyTorch")
         checkpoint = read_checkpoint(self.checkpoint)
         self._check_dimension(checkpoint.embedding_dimension)
         return TorchEncoder(checkpoint, device, precision=self.precision or _best_for_torch(device))
@@ -115,7 +132,7 @@ class EncoderSelection(EncoderLoaderPort):
         from adapters.encoders.openvino_encoder import OpenVinoEncoder
 
         cache = _writable(self.cache)
-        bundle = self._bundle(cache)
+        bundle = bundle_of(self.checkpoint, cache)
         self._check_dimension(bundle.embedding_dimension)
         return OpenVinoEncoder(
             bundle,
@@ -124,19 +141,6 @@ class EncoderSelection(EncoderLoaderPort):
             streams=self.openvino_streams,
             cache=cache,
         )
-
-    def _bundle(self, cache: Path | None) -> Bundle:
-        """The checkpoint as a bundle: its own, one made before, or one made now."""
-        directory = DEMO_DIRECTORY if self.checkpoint == DEMO else Path(self.checkpoint)
-        if is_bundle(directory):
-            return read_bundle(directory)
-        checkpoint = read_checkpoint(self.checkpoint)
-        root = cache or Path(tempfile.mkdtemp(prefix="clip-bundles-"))
-        made = root / "bundles" / checkpoint.fingerprint
-        if is_bundle(made):
-            return read_bundle(made)
-        logger.info("making a bundle of %s in %s", self.checkpoint, made)
-        return write_bundle(checkpoint, made, link=True)
 
     def _check_dimension(self, dimension: int) -> None:
         if dimension != self.embedding_dimension:

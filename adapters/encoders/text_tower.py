@@ -1,14 +1,13 @@
 """Half an encoder: the text tower, for encoders whose image tower runs on something else."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 from application.ports import RawEmbeddings
 
 
-class TextTower(ABC):
-    """The text tower of one checkpoint, tokenizer included."""
+class TextTower(Protocol):
+    """The text tower of one checkpoint, tokenizer included. Every whole encoder is one too."""
 
-    @abstractmethod
-    def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
+    def encode_texts(self, texts: Sequence[str], /) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""

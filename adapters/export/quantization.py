@@ -3,26 +3,20 @@
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image
 
 from adapters.export.bundle import Bundle
-from adapters.images.preprocessing import preprocess
-from application.ports import EncoderUnavailable, PixelBatch, Pixels
+from adapters.export.photos import crops_of
+from application.ports import EncoderUnavailable, PixelBatch
+from domain.limits import SMALLEST_COSINE
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_COSINE: Final = 0.99
-"""What int8 must keep of float32 on photos that it was not calibrated with."""
-
-_PHOTOS: Final = Path(__file__).parent / "calibration"
 _CALIBRATION: Final = ("cat", "coffee", "rocket", "grass", "gravel")
 _INDEPENDENT: Final = ("astronaut", "photographer")
-_CROPS: Final = 3
 _GRAPH: Final = "image_tower_int8.xml"
 _FORMAT: Final = 1
 
@@ -71,22 +65,20 @@ def _quantise(bundle: Bundle, target: Path) -> None:
     import openvino
 
     model = openvino.Core().read_model(str(bundle.image_tower))
-    crops = [pixels[np.newaxis] for name in _CALIBRATION for pixels in _random_crops(_photo(name))]
+    crops = [pixels[np.newaxis] for name in _CALIBRATION for pixels in crops_of(name)]
     quantised = nncf.quantize(
         model,
         nncf.Dataset(crops),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(crops),
     )
-    independent = np.stack(
-        [pixels for name in _INDEPENDENT for pixels in _random_crops(_photo(name))]
-    )
+    independent = np.stack([pixels for name in _INDEPENDENT for pixels in crops_of(name)])
     smallest = _smallest_cosine(bundle.image_tower, quantised, independent)
     logger.info("int8 against fp32 on photos not used in calibration: cosine >= %.4f", smallest)
-    if not smallest >= SMALLEST_COSINE:
+    if not smallest > SMALLEST_COSINE:
         raise EncoderUnavailable(
             f"CLIP_PRECISION=int8 would change this checkpoint's embeddings too much: cosine "
-            f"{smallest:.4f} against fp32, at least {SMALLEST_COSINE} is allowed. "
+            f"{smallest:.4f} against fp32, more than {SMALLEST_COSINE} is needed. "
             "Use bf16 or fp32."
         )
     openvino.save_model(quantised, str(target))
@@ -104,20 +96,3 @@ def _smallest_cosine(reference: Path, candidate: object, batch: PixelBatch) -> f
         for a, b in [(exact([pixels[np.newaxis]])[0][0], tried([pixels[np.newaxis]])[0][0])]
     ]
     return min(dots)
-
-
-def _photo(name: str) -> Image.Image:
-    with Image.open(_PHOTOS / f"{name}.jpg") as photo:
-        return photo.convert("RGB")
-
-
-def _random_crops(photo: Image.Image) -> Sequence[Pixels]:
-    """The whole photo and some parts of it, always the same."""
-    rng = np.random.default_rng(0)
-    crops = [preprocess(photo)]
-    for _ in range(_CROPS - 1):
-        side = int(rng.integers(120, min(photo.size)))
-        left = int(rng.integers(0, photo.width - side + 1))
-        upper = int(rng.integers(0, photo.height - side + 1))
-        crops.append(preprocess(photo.crop((left, upper, left + side, upper + side))))
-    return crops

@@ -70,7 +70,9 @@ def create_app(container: Container) -> Litestar:
 
 
 async def _keep_model(container: Container) -> None:
+    """Serve as soon as possible, then as fast as possible; and let go of the model when idle."""
     await container.model().bring_up()
+    await container.encoder_upgrade().run()
     await container.idle_unloading().run()
 
 

@@ -1,6 +1,7 @@
 """The environment: defaults, every check, and one clear line for what is wrong."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ def test_defaults_are_the_contract() -> None:
     assert (settings.host, settings.port) == ("0.0.0.0", 8093)
     assert settings.encoder is EncoderChoice.AUTO
     assert settings.use_tensorrt is True
+    assert settings.engine_path is None
     assert settings.embedding_dimension == 768
     assert settings.max_texts == 100
     assert settings.idle_unload_s is None
@@ -46,6 +48,28 @@ def test_values_are_taken() -> None:
     assert settings.host == "0.0.0.0"
 
 
+def test_the_engine_is_where_it_is_said_to_be() -> None:
+    path = read_settings({"CLIP_ENGINE_PATH": "/data/clip.engine"}).engine_path
+    assert path == Path("/data/clip.engine")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "wanted", "upgrades"),
+    [
+        ("auto", "true", True),
+        ("auto", "false", False),
+        ("torch", "true", False),
+        ("fake", "true", False),
+        ("tensorrt", "true", False),
+    ],
+)
+def test_only_an_encoder_that_is_not_pinned_is_upgraded(
+    encoder: str, wanted: str, upgrades: bool
+) -> None:
+    settings = read_settings({"CLIP_ENCODER": encoder, "CLIP_USE_TENSORRT": wanted})
+    assert settings.upgrades_to_tensorrt is upgrades
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
@@ -58,8 +82,7 @@ def test_values_are_taken() -> None:
         ("CLIP_EMBEDDING_DIMENSION", "0", "from 1 to 65536"),
         ("CLIP_OPENVINO_STREAMS", "0", "from 1 to 64"),
         ("CLIP_USE_TENSORRT", "maybe", "true, yes, on"),
-        ("CLIP_ENCODER", "tpu", "auto, torch, openvino, fake"),
-        ("CLIP_ENCODER", "tensorrt", "no such encoder yet"),
+        ("CLIP_ENCODER", "tpu", "auto, tensorrt, torch, openvino, fake"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "nan", "number of seconds"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "-1", "number of seconds"),
         ("CLIP_IDLE_UNLOAD_SECONDS", "never", "number of seconds"),

@@ -58,4 +58,5 @@ def _health_answer(now: Health) -> HealthAnswer:
         precision=None if encoder is None else encoder.precision,
         model_fingerprint=None if encoder is None else encoder.fingerprint,
         reason=now.reason,
+        backend_reason=now.backend_reason,
     )

@@ -28,6 +28,10 @@ class HealthAnswer(Struct):
         documented("Embeddings with different fingerprints must never be compared."),
     ]
     reason: Annotated[str | None, documented("Why the service is degraded.")]
+    backend_reason: Annotated[
+        str | None,
+        documented("Why TensorRT, though asked for, is not what answers; null where it is."),
+    ]
 
 
 class LivenessAnswer(Struct):

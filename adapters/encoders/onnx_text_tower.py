@@ -1,0 +1,35 @@
+"""The text tower on ONNX Runtime and the CPU, where PyTorch is not installed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+
+from adapters.encoders.text_tower import TextTower
+from adapters.export.bundle import Bundle
+from adapters.export.towers import TEXT_INPUT, TEXT_OUTPUT
+from adapters.hardware import usable_cores
+from adapters.tokenizer import ClipTokenizer, batches_by_length
+from application.ports import RawEmbeddings
+
+
+class OnnxTextTower(TextTower):
+    """A bundle's text tower in float32."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Load the graph and the tokenizer of a bundle."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = usable_cores()
+        self._session = onnxruntime.InferenceSession(
+            str(bundle.text_tower), options, providers=["CPUExecutionProvider"]
+        )
+        self._tokenizer = ClipTokenizer(bundle.vocabulary)
+        self._embedding_dimension = bundle.embedding_dimension
+
+    def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
+        """See `EncoderPort.encode_texts`."""
+        tokens = self._tokenizer(texts)
+        embeddings = np.empty((len(tokens), self._embedding_dimension), dtype=np.float32)
+        for places, padded in batches_by_length(tokens):
+            (embeddings[places],) = self._session.run([TEXT_OUTPUT], {TEXT_INPUT: padded})
+        return embeddings

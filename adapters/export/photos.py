@@ -1,0 +1,38 @@
+"""Photos that come with this package, prepared for the image tower, to calibrate and judge by."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from adapters.images.preprocessing import preprocess
+from application.ports import PixelBatch, Pixels
+from domain.limits import IMAGE_SIZE
+
+_PHOTOS: Final = Path(__file__).parent / "calibration"
+_NAMES: Final = ("astronaut", "cat", "coffee", "grass", "gravel", "photographer", "rocket")
+_CROPS: Final = 3
+_NOISE: Final = 2
+
+
+def crops_of(name: str) -> Sequence[Pixels]:
+    """The whole photo and some parts of it, always the same."""
+    with Image.open(_PHOTOS / f"{name}.jpg") as opened:
+        photo = opened.convert("RGB")
+    rng = np.random.default_rng(0)
+    crops = [preprocess(photo)]
+    for _ in range(_CROPS - 1):
+        side = int(rng.integers(120, min(photo.size)))
+        left = int(rng.integers(0, photo.width - side + 1))
+        upper = int(rng.integers(0, photo.height - side + 1))
+        crops.append(preprocess(photo.crop((left, upper, left + side, upper + side))))
+    return crops
+
+
+def samples() -> PixelBatch:
+    """What two encoders are compared on: every photo, a part of each, and random pixels."""
+    photos = [pixels for name in _NAMES for pixels in crops_of(name)[:2]]
+    noise = np.random.default_rng(0).standard_normal((_NOISE, 3, IMAGE_SIZE, IMAGE_SIZE))
+    return np.concatenate([np.stack(photos), noise.astype(np.float32)])

@@ -1,0 +1,1 @@
+"""TensorRT engines of the image tower: built, recognised, kept, run."""
