@@ -6,6 +6,10 @@ from pathlib import Path
 
 import click
 
+from entrypoints.commands.export import export
+from entrypoints.commands.pipeline import pipeline
+from entrypoints.commands.tensorrt import tensorrt
+from entrypoints.commands.validate import validate
 from entrypoints.logs import configure_logging
 from entrypoints.settings import InvalidSetting, read_settings
 
@@ -62,6 +66,10 @@ def bundle(source: str, directory: Path) -> None:
         click.echo(str(failure), err=True)
         sys.exit(1)
     click.echo(f"{made.directory}: {made.model}, fingerprint {made.fingerprint}")
+
+
+for command in (export, validate, tensorrt, pipeline):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

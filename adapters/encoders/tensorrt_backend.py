@@ -67,7 +67,8 @@ class TensorRtBackend(EncoderUpgradePort):
         precision: what the image tower computes in; None takes fp16.
         largest_batch: images per call that a new engine is built for.
         cache: directory for bundles and engines; None where none can be written.
-        engines_at: the engines of this machine; replaced in tests.
+        device: where the engine and PyTorch's text tower run; replaced in tests, as is the next.
+        engines_at: the engines of this machine.
     """
 
     checkpoint: str
@@ -77,6 +78,7 @@ class TensorRtBackend(EncoderUpgradePort):
     precision: Precision | None = None
     largest_batch: int = 8
     cache: Path | None = None
+    device: Device = _CUDA
     engines_at: Callable[[Path, Precision, int], "TensorRtEngines"] = engines_at
 
     def wanted(self, serving: EncoderDescription) -> bool:
@@ -96,7 +98,10 @@ class TensorRtBackend(EncoderUpgradePort):
         """See `EncoderUpgradePort.prepare`."""
         checkpoint = self._read()
         engines = self._engines(checkpoint.fingerprint)
-        runner = engines.make(checkpoint, expected)
+        try:
+            runner = engines.make(checkpoint, expected)
+        except InvalidCheckpoint as invalid:
+            raise EncoderUnavailable(str(invalid)) from invalid
         # PyTorch's image tower is given back with the encoder; others keep theirs in main memory.
         text_tower = getattr(serving, "text_tower", serving)
         return self._encoder(checkpoint, engines, runner, text_tower)
@@ -165,7 +170,7 @@ class TensorRtBackend(EncoderUpgradePort):
             from adapters.encoders.torch_encoder import build_text_tower
 
             precision = self.precision or Precision.FP16
-            return build_text_tower(checkpoint, _CUDA, precision=precision)
+            return build_text_tower(checkpoint, self.device, precision=precision)
         from adapters.encoders.onnx_text_tower import OnnxTextTower
         from adapters.export.bundle_cache import bundle_of
 
@@ -186,7 +191,7 @@ class TensorRtBackend(EncoderUpgradePort):
             fingerprint=checkpoint.fingerprint,
             backend="tensorrt",
             precision=str(engines.precision),
-            device=_CUDA,
+            device=self.device,
             embedding_dimension=checkpoint.embedding_dimension,
             logit_scale=checkpoint.logit_scale,
             engine_path=str(engines.path),

@@ -108,6 +108,20 @@ def check_image_tower(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
+def check_exported_from(checkpoint: Checkpoint, path: Path) -> None:
+    """Check a graph, and that it is this checkpoint's.
+
+    Raises:
+        InvalidCheckpoint: it is not; says why.
+    """
+    fingerprint = check_image_tower(path).get("fingerprint")
+    if fingerprint != checkpoint.fingerprint:
+        raise InvalidCheckpoint(
+            f"{path} was exported from another checkpoint (fingerprint {fingerprint}; "
+            f"{checkpoint.model} has {checkpoint.fingerprint})."
+        )
+
+
 def _metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, str]:
     return {**tower_metadata(checkpoint), "precision": str(precision)}
 

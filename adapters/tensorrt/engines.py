@@ -9,7 +9,7 @@ from typing import Protocol
 
 from adapters.checkpoints.checkpoint import Checkpoint
 from adapters.encoders.precision import Precision
-from adapters.export.image_tower_file import EXPORTABLE, export_image_tower
+from adapters.export.image_tower_file import EXPORTABLE, check_exported_from, export_image_tower
 from adapters.export.photos import samples
 from adapters.tensorrt.building import build_engine
 from adapters.tensorrt.cuda import Cuda, Gpu, OutOfDeviceMemory, find_gpu
@@ -112,25 +112,38 @@ class TensorRtEngines:
             raise EngineUnusable(f"{self.path} was never compared with PyTorch.")
         return self._open(here, data)
 
-    def make(self, checkpoint: Checkpoint, expected: Sequence[Embedding]) -> EngineRunner:
+    def make(
+        self,
+        checkpoint: Checkpoint,
+        expected: Sequence[Embedding],
+        *,
+        exported: Path | None = None,
+    ) -> EngineRunner:
         """The engine, loaded; built now unless it is there. Takes seconds to minutes.
 
         Args:
             checkpoint: what to build it from.
             expected: what PyTorch makes of `adapters.export.photos.samples`.
+            exported: the checkpoint's image tower in this precision, if it was exported already.
 
         Raises:
             EncoderUnavailable: it cannot be built, or disagrees with PyTorch; says why.
+            InvalidCheckpoint: it cannot be exported, or ``exported`` is another's.
         """
         here = self.check_possible()
+        if exported is not None:
+            check_exported_from(checkpoint, exported)
         wanted = self._identity(checkpoint.fingerprint, here)
 
         def build(target: Path) -> BatchRange:
             batch = BatchRange.up_to(self.largest_batch)
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx-") as scratch:
-                exported = Path(scratch) / "image_tower.onnx"
-                export_image_tower(checkpoint, exported, precision=self.precision)
+            if exported is not None:
                 self.build(here.tensorrt, exported, target, batch=batch)
+                return batch
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx-") as scratch:
+                onnx_file = Path(scratch) / "image_tower.onnx"
+                export_image_tower(checkpoint, onnx_file, precision=self.precision)
+                self.build(here.tensorrt, onnx_file, target, batch=batch)
             return batch
 
         try:

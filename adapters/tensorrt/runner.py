@@ -115,7 +115,8 @@ class TensorRtRunner(EngineRunner):
             return
         self._release()
         sizes = [count * 3 * IMAGE_SIZE**2 * _FLOAT, count * self._dimension * _FLOAT]
-        self._pinned = [self._cuda.pinned_memory(size) for size in sizes]
+        for size in sizes:
+            self._pinned.append(self._cuda.pinned_memory(size))
         for size, name in zip(sizes, (IMAGE_INPUT, IMAGE_OUTPUT), strict=True):
             address = self._cuda.device_memory(size)
             self._device.append(address)

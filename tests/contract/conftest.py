@@ -8,7 +8,9 @@ from adapters.checkpoints.reading import DEMO
 from adapters.encoders.fake_encoder import FakeEncoder
 from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
+from adapters.encoders.tensorrt_backend import TensorRtBackend
 from application.ports import Device, EncoderPort
+from tests.engines import Workshop
 
 CPU = Device("cpu", cuda_available=False)
 
@@ -26,6 +28,9 @@ CPU = Device("cpu", cuda_available=False)
         "openvino-int8",
         "openvino-streams",
         "openvino-demo",
+        "tensorrt-fp16",
+        "tensorrt-fp32",
+        "tensorrt-demo",
     ],
 )
 def encoder(
@@ -50,6 +55,17 @@ def encoder(
             openvino_streams=3 if variant == "streams" else 1,
             cache=tmp_path_factory.mktemp("cache"),
         ).load()
+    if backend == "tensorrt":
+        # The encoder as it is, on engines that ONNX Runtime runs.
+        return TensorRtBackend(
+            source,
+            768,
+            precision=None if variant == "demo" else Precision(variant),
+            largest_batch=4,
+            cache=tmp_path_factory.mktemp("cache"),
+            device=CPU,
+            engines_at=Workshop().engines_at,
+        ).load_or_make()
     from adapters.checkpoints.reading import read_checkpoint
     from adapters.encoders.torch_encoder import TorchEncoder
 

@@ -1,0 +1,42 @@
+"""``clip-server export``."""
+
+from pathlib import Path
+
+import click
+
+from entrypoints.commands import engine_options as options
+
+
+@click.command()
+@options.model_path
+@options.output("vision_encoder_PRECISION.onnx")
+@options.output_dir
+@options.precision
+def export(
+    model_path: str | None, output: Path | None, output_dir: Path | None, precision: str
+) -> None:
+    r"""Export the image tower to ONNX.
+
+    Writes the graph, and its weights in a file of the same name with .data after it. Needs no
+    PyTorch for plain CLIP vision transformers.
+
+    \b
+    Example:
+      clip-server export --model-path builtin:demo --output demo.onnx --precision fp16
+    """
+    with options.failures_told():
+        export_to(model_path, output or options.onnx_file_in(output_dir, precision), precision)
+
+
+def export_to(model_path: str | None, target: Path, precision: str) -> None:
+    """Export and say what was written."""
+    from adapters.encoders.precision import Precision
+    from adapters.export.image_tower_file import data_file, export_image_tower
+
+    checkpoint = options.read(model_path)
+    export_image_tower(checkpoint, target, precision=Precision(precision))
+    size = (target.stat().st_size + data_file(target).stat().st_size) / 2**20
+    click.echo(
+        f"{target}: {checkpoint.model} in {precision}, {size:.0f} MiB, "
+        f"fingerprint {checkpoint.fingerprint}"
+    )

@@ -1,0 +1,101 @@
+"""``clip-server tensorrt``."""
+
+from pathlib import Path
+
+import click
+
+from entrypoints.commands import engine_options as options
+
+
+@click.command()
+@options.model_path
+@options.onnx
+@options.output("vision_encoder_PRECISION.engine")
+@options.output_dir
+@options.precision
+@options.max_batch
+@options.architecture
+def tensorrt(
+    *,
+    model_path: str | None,
+    onnx_file: Path | None,
+    output: Path | None,
+    output_dir: Path | None,
+    precision: str,
+    max_batch: int,
+    architecture: str | None,
+) -> None:
+    r"""Build an engine from an exported image tower.
+
+    The engine is compared with PyTorch on this machine's GPU, and put in place only if every cosine
+    exceeds 0.99. With --architecture it is built for another machine's GPU, and compared there when
+    it is first served.
+
+    \b
+    Examples:
+      clip-server tensorrt --onnx clip.onnx --output clip.engine
+      clip-server tensorrt --onnx clip.onnx --output clip.engine --architecture 8.9
+    """
+    with options.failures_told():
+        build_to(
+            model_path,
+            onnx_file or options.onnx_file_in(output_dir, precision),
+            options.engine_file(output, output_dir, precision),
+            precision=precision,
+            max_batch=max_batch,
+            architecture=architecture,
+        )
+
+
+def build_to(
+    model_path: str | None,
+    onnx_file: Path,
+    target: Path,
+    *,
+    precision: str,
+    max_batch: int,
+    architecture: str | None,
+) -> None:
+    """Build, compare where that is possible, and say what was written."""
+    from adapters.checkpoints.checkpoint import InvalidCheckpoint
+    from adapters.export.image_tower_file import check_image_tower
+
+    if not onnx_file.is_file():
+        raise InvalidCheckpoint(f"{onnx_file} does not exist; make it with: clip-server export")
+    found = check_image_tower(onnx_file).get("precision")
+    if found != precision:
+        raise InvalidCheckpoint(
+            f"{onnx_file} was exported in {found}, not in {precision}; say --precision {found}, "
+            "or export it anew."
+        )
+    if architecture is not None:
+        from adapters.tensorrt.ahead_of_time import build_ahead_of_time
+
+        build_ahead_of_time(onnx_file, target, architecture=architecture, largest_batch=max_batch)
+        click.echo(
+            f"{target}: {precision}, batch 1 to {max_batch}, compute capability {architecture}; "
+            "not compared with PyTorch yet, the server does that"
+        )
+        return
+    _build_here(model_path, onnx_file, target, precision=precision, max_batch=max_batch)
+
+
+def _build_here(
+    model_path: str | None, onnx_file: Path, target: Path, *, precision: str, max_batch: int
+) -> None:
+    from adapters.encoders.precision import Precision
+    from adapters.encoders.reference import reference_embeddings
+    from adapters.encoders.tensorrt_backend import engines_at
+    from adapters.export.photos import samples
+    from application.ports import EncoderUnavailable
+
+    try:
+        engines = engines_at(target, Precision(precision), max_batch)
+        engines.check_possible()
+    except EncoderUnavailable as unavailable:
+        raise EncoderUnavailable(
+            f"{unavailable} To build for another machine's GPU, say which with --architecture."
+        ) from unavailable
+    checkpoint = options.read(model_path)
+    engines.make(checkpoint, reference_embeddings(checkpoint, samples()), exported=onnx_file)
+    click.echo(f"{target}: {precision}, batch 1 to {max_batch}, agrees with PyTorch")

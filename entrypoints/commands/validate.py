@@ -1,0 +1,40 @@
+"""``clip-server validate``."""
+
+from pathlib import Path
+
+import click
+
+from entrypoints.commands import engine_options as options
+
+
+@click.command()
+@options.model_path
+@options.onnx
+@options.output_dir
+@options.precision
+def validate(
+    model_path: str | None, onnx_file: Path | None, output_dir: Path | None, precision: str
+) -> None:
+    r"""Compare an exported image tower with PyTorch.
+
+    Runs photos and random pixels through PyTorch in fp32 and through the ONNX file on ONNX Runtime.
+    The exit status is 1 if the smallest cosine is 0.99 or lower. Engines are compared by `tensorrt`
+    and `pipeline` before they are put in place.
+
+    \b
+    Example:
+      clip-server validate --model-path builtin:demo --onnx demo.onnx
+    """
+    with options.failures_told():
+        validate_file(model_path, onnx_file or options.onnx_file_in(output_dir, precision))
+
+
+def validate_file(model_path: str | None, onnx_file: Path) -> None:
+    """Validate, print the smallest cosine, and fail unless it is large enough."""
+    from adapters.export.validation import agreement_with_pytorch
+    from domain.limits import SMALLEST_COSINE
+
+    cosine = agreement_with_pytorch(options.read(model_path), onnx_file)
+    click.echo(f"{onnx_file}: smallest cosine against PyTorch {cosine:.6f}")
+    if not cosine > SMALLEST_COSINE:
+        options.fail(f"cosine {cosine:.6f} is too low: more than {SMALLEST_COSINE} is needed.")

@@ -1,0 +1,298 @@
+"""TensorRT's encoder from start to switch-over, on engines that ONNX Runtime runs."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from litestar.testing import AsyncTestClient
+
+from adapters.checkpoints.reading import read_checkpoint
+from adapters.encoders.precision import Precision
+from adapters.encoders.reference import reference_embeddings
+from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY, TensorRtBackend
+from adapters.encoders.torch_encoder import TorchEncoder
+from adapters.export.photos import samples
+from adapters.tensorrt.engine_file import read_engine, sidecar
+from application.ports import Device, EncoderLost, EncoderPort, EncoderUnavailable
+from domain.embedding import Embedding, smallest_cosine
+from domain.errors import ServiceUnavailable
+from entrypoints.container import Container
+from entrypoints.http.app import create_app
+from entrypoints.settings import read_settings
+from tests.engines import GPU, TENSORRT, Workshop
+from tests.photos import as_base64, photo
+
+CPU = Device("cpu", cuda_available=False)
+Client = AsyncTestClient[Any]
+
+
+def backend(source: Path | str, cache: Path, workshop: Workshop, **changes: Any) -> TensorRtBackend:
+    return TensorRtBackend(
+        str(source),
+        768,
+        upgrades=True,
+        engine_path=cache / "tower.engine",
+        largest_batch=4,
+        cache=cache,
+        device=CPU,
+        engines_at=workshop.engines_at,
+        **changes,
+    )
+
+
+def torch_encoder(source: Path) -> TorchEncoder:
+    return TorchEncoder(read_checkpoint(str(source)), CPU, precision=Precision.FP32)
+
+
+def expected_of(encoder: EncoderPort) -> list[Embedding]:
+    return [Embedding.from_encoder(row) for row in encoder.encode_images(samples())]
+
+
+def test_made_beside_pytorch_it_agrees_and_shares_the_text_tower(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    workshop = Workshop()
+    serving = torch_encoder(hugging_face_directory)
+    made = backend(hugging_face_directory, tmp_path, workshop)
+    assert made.wanted(serving.description)
+    encoder = made.prepare(serving, expected_of(serving))
+    assert not made.wanted(encoder.description)
+    assert encoder.description.backend == "tensorrt"
+    assert encoder.description.precision == "fp16"
+    assert encoder.description.fingerprint == serving.description.fingerprint
+    assert encoder.description.engine_path == str(tmp_path / "tower.engine")
+    texts = ["a dog", "a delivery truck"]
+    np.testing.assert_array_equal(encoder.encode_texts(texts), serving.encode_texts(texts))
+    assert smallest_cosine(expected_of(encoder), expected_of(serving)) > 0.9999
+    assert [batch.largest for batch in workshop.built] == [4]
+
+
+def test_the_next_start_takes_the_engine_that_is_there(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    workshop = Workshop()
+    made = backend(hugging_face_directory, tmp_path, workshop)
+    with pytest.raises(EncoderUnavailable, match="does not exist"):
+        made.load()
+    first = made.load_or_make()
+    second = made.load()
+    assert len(workshop.built) == 1
+    np.testing.assert_array_equal(
+        first.encode_images(samples()[:3]), second.encode_images(samples()[:3])
+    )
+
+
+def test_another_checkpoint_is_never_served_by_this_engine(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    workshop = Workshop()
+    backend(hugging_face_directory, tmp_path, workshop).load_or_make()
+    other = backend("builtin:demo", tmp_path, workshop)
+    with pytest.raises(EncoderUnavailable, match="has fingerprint"):
+        other.load()
+    encoder = other.load_or_make()
+    assert len(workshop.built) == 2
+    reference = reference_embeddings(read_checkpoint("builtin:demo"), samples())
+    assert smallest_cosine(expected_of(encoder), reference) > 0.9999
+
+
+def test_a_faulty_engine_is_not_put_in_place(hugging_face_directory: Path, tmp_path: Path) -> None:
+    def forget_the_activation(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            if node.op_type == "Sigmoid":
+                node.op_type = "Tanh"
+
+    workshop = Workshop()
+    workshop.spoil = forget_the_activation
+    serving = torch_encoder(hugging_face_directory)
+    made = backend(hugging_face_directory, tmp_path, workshop)
+    with pytest.raises(EncoderUnavailable, match=r"disagrees with PyTorch: cosine 0\.\d+, more"):
+        made.prepare(serving, expected_of(serving))
+    assert not (tmp_path / "tower.engine").exists()
+    workshop.spoil = lambda model: None
+    made.prepare(serving, expected_of(serving))
+    assert (tmp_path / "tower.engine").exists()
+
+
+def test_batches_beyond_the_profile_are_split(hugging_face_directory: Path, tmp_path: Path) -> None:
+    workshop = Workshop()
+    encoder = backend(hugging_face_directory, tmp_path, workshop).load_or_make()
+    runner = workshop.runners[-1]
+    whole = encoder.encode_images(samples()[:11])
+    assert runner.batches == [4, 4, 3]
+    singly = np.concatenate([encoder.encode_images(samples()[n : n + 1]) for n in range(11)])
+    np.testing.assert_allclose(whole, singly, atol=1e-3)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(
+    hugging_face_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop = Workshop()
+    encoder = backend(hugging_face_directory, tmp_path, workshop).load_or_make()
+    runner = workshop.runners[-1]
+    before = encoder.encode_images(samples()[:7])
+    runner.batches.clear()
+    runner.room = 1
+    np.testing.assert_allclose(encoder.encode_images(samples()[:7]), before, atol=1e-3)
+    assert runner.batches == [1] * 7
+    assert "going on with 2 images at once" in caplog.text
+    runner.room, runner.batches = 4, []
+    encoder.encode_images(samples()[:7])
+    assert runner.batches == [4, 3]
+    runner.room = 0
+    with pytest.raises(ServiceUnavailable, match="not enough free memory") as caught:
+        encoder.encode_images(samples()[:2])
+    assert caught.value.code == "out_of_device_memory"
+    runner.lost = True
+    with pytest.raises(EncoderLost):
+        encoder.encode_images(samples()[:2])
+
+
+def test_what_cannot_be_had_says_why(hugging_face_directory: Path, tmp_path: Path) -> None:
+    serving = torch_encoder(hugging_face_directory).description
+    workshop = Workshop(EncoderUnavailable("TensorRT is not installed"))
+    with pytest.raises(EncoderUnavailable, match="is not installed"):
+        backend(hugging_face_directory, tmp_path, workshop).wanted(serving)
+    quantised = backend(hugging_face_directory, tmp_path, Workshop(), precision=Precision.INT8)
+    with pytest.raises(EncoderUnavailable, match="CLIP_PRECISION=int8 is not for TensorRT"):
+        quantised.wanted(serving)
+    with pytest.raises(EncoderUnavailable, match="does not exist"):
+        backend(tmp_path / "nothing", tmp_path, Workshop()).load()
+    blocked = tmp_path / "a-file"
+    blocked.write_text("no directory")
+    with pytest.raises(EncoderUnavailable, match=r"CLIP_ENGINE_PATH=.*cannot be written"):
+        backend(hugging_face_directory, blocked, Workshop()).load_or_make()
+
+
+def test_where_the_engine_goes_unless_it_is_said(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    assert not DEFAULT_DIRECTORY.exists(), "this machine has a directory of the contract's"
+    workshop = Workshop()
+    made = TensorRtBackend(
+        str(hugging_face_directory), 768, cache=tmp_path, device=CPU, engines_at=workshop.engines_at
+    ).load_or_make()
+    fingerprint = made.description.fingerprint
+    assert made.description.engine_path == str(tmp_path / "engines" / f"{fingerprint}-fp16.engine")
+
+
+def test_without_pytorch_the_text_tower_is_the_bundles(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    from adapters.encoders.onnx_text_tower import OnnxTextTower
+    from adapters.export.bundle_cache import bundle_of
+
+    tower = OnnxTextTower(bundle_of(str(hugging_face_directory), tmp_path))
+    texts = ["a dog", "a delivery truck in the rain", "dog " * 90, "日本 🎉"]
+    expected = torch_encoder(hugging_face_directory).encode_texts(texts)
+    rows = tower.encode_texts(texts)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
+
+
+@pytest.fixture
+def container(hugging_face_directory: Path, tmp_path: Path) -> Container:
+    """The service as it is composed, on a CPU encoder, with a TensorRT that works."""
+    return Container(
+        settings=read_settings(
+            {
+                "CLIP_MODEL_PATH": str(hugging_face_directory),
+                "CLIP_CACHE_DIR": str(tmp_path / "cache"),
+                "CLIP_PRECISION": "fp32",
+            }
+        )
+    )
+
+
+async def serving_and_saying_why(client: Client) -> dict[str, Any]:
+    """The health, once a model is loaded and it is known why TensorRT is not what answers."""
+    async with asyncio.timeout(120):
+        while True:
+            health: dict[str, Any] = (await client.get("/health")).json()
+            if health["backend_reason"]:
+                return health
+            await asyncio.sleep(0)  # the client itself never yields
+
+
+async def test_the_service_switches_over_under_load(
+    container: Container, hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    workshop = Workshop()
+    workshop.gate.clear()
+    made = backend(hugging_face_directory, tmp_path, workshop, precision=Precision.FP32)
+    container.tensorrt.override(made)
+    body = {"image": as_base64(photo("cat"))}
+    async with AsyncTestClient(create_app(container)) as client:
+        before = await serving_and_saying_why(client)
+        assert before["backend"] == "openvino"
+        assert "being prepared" in before["backend_reason"]
+        assert before["tensorrt_engine_path"] is None
+        answers: list[list[float]] = []
+
+        async def ask() -> None:
+            answer = await client.post("/embed", json=body)
+            assert answer.status_code == 200
+            answers.append(answer.json()["embedding"])
+
+        await ask()
+        workshop.gate.set()
+        async with asyncio.timeout(120):
+            while container.model().encoder().description.backend != "tensorrt":
+                await ask()
+                await asyncio.sleep(0)  # the client itself never yields
+        after = (await client.get("/health")).json()
+        assert (after["status"], after["backend"]) == ("healthy", "tensorrt")
+        assert after["tensorrt_engine_path"] == str(tmp_path / "tower.engine")
+        assert after["backend_reason"] is None
+        assert after["model_fingerprint"] == before["model_fingerprint"]
+        answers.append((await client.post("/embed", json=body)).json()["embedding"])
+        assert min(float(np.dot(a, answers[-1])) for a in answers) > 0.9999
+        for path, fields in (
+            ("/anomaly-score", {"baseline_embedding": answers[0]}),
+            ("/classify", {"labels": ["a dog", "a cat"], "use_ensemble": True}),
+            ("/similarity", {"text": "a cat"}),
+            ("/batch-similarity", {"texts": ["a dog", "a cat"]}),
+        ):
+            assert (await client.post(path, json={**body, **fields})).status_code == 200
+        workshop.runners[-1].lost = True
+        lost = await client.post("/embed", json=body)
+        assert (lost.status_code, lost.json()["code"]) == (503, "model_not_loaded")
+        assert (await client.get("/health/ready")).status_code == 503
+        health = (await client.get("/health")).json()
+        assert health["status"] == "degraded"
+        assert "cudaErrorIllegalAddress" in health["reason"]
+
+
+async def test_without_a_gpu_the_service_says_so_and_serves(
+    container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncTestClient(create_app(container)) as client:
+        health = await serving_and_saying_why(client)
+        assert (health["status"], health["backend"]) == ("healthy", "openvino")
+        assert health["backend_reason"] == "TensorRT needs an NVIDIA GPU, and there is none here."
+        warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert warnings == [f"staying with openvino: {health['backend_reason']}"]
+        answer = await client.post("/embed", json={"image": as_base64(photo("cat"))})
+        assert answer.status_code == 200
+
+
+def test_the_record_says_what_was_built(hugging_face_directory: Path, tmp_path: Path) -> None:
+    made = backend(hugging_face_directory, tmp_path, Workshop()).load_or_make()
+    import json
+
+    described = json.loads(sidecar(tmp_path / "tower.engine").read_text())
+    assert described["identity"] == {
+        "fingerprint": made.description.fingerprint,
+        "precision": "fp16",
+        "tensorrt": TENSORRT.identity,
+        "architecture": GPU.architecture,
+    }
+    assert described["batch"] == {"smallest": 1, "optimal": 4, "largest": 4}
+    assert described["smallest_cosine"] > 0.999
+    from adapters.tensorrt.engine_file import EngineIdentity
+
+    record, _ = read_engine(tmp_path / "tower.engine", EngineIdentity(**described["identity"]))
+    assert record.smallest_cosine == described["smallest_cosine"]

@@ -1,0 +1,62 @@
+"""Which of NVML's numbers is this process's."""
+
+import os
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+from adapters.gpu_memory import ProcessMemory
+from adapters.tensorrt.cuda import Gpu
+
+GPU = Gpu("NVIDIA Test", "8.9", "00000000:41:00.0")
+MINE = os.getpid()
+GIB = 1024**3
+
+
+@dataclass
+class Nvml:
+    """NVML with one GPU and the given processes on it."""
+
+    processes: list[tuple[int, int | None]]
+    failure: Exception | None = None
+
+    def nvmlInit(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus: str) -> str:
+        assert bus == GPU.bus
+        return "handle"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
+        assert handle == "handle"
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes]
+
+
+@pytest.mark.parametrize(
+    ("processes", "used"),
+    [
+        ([(MINE, GIB)], GIB),
+        ([(1, 5 * GIB), (MINE, GIB), (2, 7 * GIB)], GIB),
+        ([(MINE, None)], None),
+        ([(MINE + 1, GIB)], GIB),
+        ([(1, GIB), (2, GIB)], None),
+        ([], None),
+    ],
+    ids=["alone", "in company", "not told", "container", "container in company", "none"],
+)
+def test_the_memory_of_this_process(processes: list[tuple[int, int | None]], used: int) -> None:
+    assert ProcessMemory(GPU, Nvml(processes)).used() == used
+
+
+def test_a_failing_nvml_is_no_failure_of_health() -> None:
+    assert ProcessMemory(GPU, Nvml([], RuntimeError("NVML: Driver Not Loaded"))).used() is None
+
+
+def test_the_real_nvml_without_a_driver_says_nothing() -> None:
+    from adapters.tensorrt.cuda import find_gpu
+
+    if find_gpu() is not None:
+        pytest.skip("this machine has a GPU")
+    assert ProcessMemory(GPU).used() is None
