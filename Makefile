@@ -7,10 +7,12 @@ INFINITY := .bench/infinity
 # What `make serve` installs beside the server: OpenVINO, and PyTorch where there is an NVIDIA card.
 EXTRAS ?= cpu$(if $(wildcard /proc/driver/nvidia/version),$(COMMA)torch)
 COMMA := ,
+# Which TensorRT `make gpu-check` verifies: tensorrt or tensorrt-rtx.
+TENSORRT ?= tensorrt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench train-demo evaluate-demo constraints clean
+.PHONY: help serve test gpu-check lint format bench train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,6 +22,9 @@ serve: $(VENV)/.serve ## Install and serve on port 8093, with the embedded demo 
 
 test: $(VENV)/.test ## Install and run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+gpu-check: $(VENV)/.gpu ## On a machine with an NVIDIA GPU: verify TensorRT and write gpu-report.md
+	$(BIN)/python -m tests.gpu.check
 
 lint: $(VENV)/.lint ## Style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -73,6 +78,10 @@ $(INFINITY)/.installed:
 	$(PYTHON) -m venv $(INFINITY)
 	$(INFINITY)/bin/pip install --quiet --disable-pip-version-check \
 		'infinity-emb[torch,server,vision]==0.0.78' 'transformers<5' aiohttp 'torch==2.14.1' 'torchvision==0.29.1'
+	@touch $@
+
+$(VENV)/.gpu: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[test,$(TENSORRT)]'
 	@touch $@
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from adapters.encoders.precision import Precision
+from adapters.onnx_session import open_session
 from adapters.tensorrt.cuda import Gpu, OutOfDeviceMemory
 from adapters.tensorrt.engine_file import BatchRange, EngineUnusable
 from adapters.tensorrt.engines import Installation, TensorRtEngines
@@ -33,7 +33,7 @@ class OnnxRunner(EngineRunner):
     """
 
     def __init__(self, data: bytes, largest_batch: int) -> None:
-        self._session = onnxruntime.InferenceSession(data)
+        self._session = open_session(data)
         self._largest_batch = largest_batch
         self.batches: list[int] = []
         self.room = largest_batch

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime
 
 from adapters.encoders.text_tower import TextTower
 from adapters.export.bundle import Bundle
 from adapters.export.towers import TEXT_INPUT, TEXT_OUTPUT
-from adapters.hardware import usable_cores
+from adapters.onnx_session import open_session
 from adapters.tokenizer import ClipTokenizer, batches_by_length
 from application.ports import RawEmbeddings
 
@@ -18,11 +17,7 @@ class OnnxTextTower(TextTower):
 
     def __init__(self, bundle: Bundle) -> None:
         """Load the graph and the tokenizer of a bundle."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cores()
-        self._session = onnxruntime.InferenceSession(
-            str(bundle.text_tower), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(bundle.text_tower)
         self._tokenizer = ClipTokenizer(bundle.vocabulary)
         self._embedding_dimension = bundle.embedding_dimension
 

@@ -11,6 +11,8 @@ from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
 from adapters.encoders.precision import Precision
 from adapters.encoders.text_tower import TextTower
 from adapters.encoders.torch_text_tower import TorchTextTower
+from adapters.gpu_memory import ProcessMemory
+from adapters.tensorrt.cuda import find_gpu
 from application.ports import (
     Device,
     EncoderDescription,
@@ -63,6 +65,8 @@ class TorchEncoder(EncoderPort):
         self._text_tower = TorchTextTower(
             model, self._device, embedding_dimension=checkpoint.embedding_dimension
         )
+        gpu = find_gpu() if device.cuda_available else None
+        self._memory = None if gpu is None else ProcessMemory(gpu)
         self._description = EncoderDescription(
             model=checkpoint.model,
             fingerprint=checkpoint.fingerprint,
@@ -100,7 +104,9 @@ class TorchEncoder(EncoderPort):
         """See `EncoderPort.device_memory_used`."""
         if self._device.type != "cuda":
             return None
-        return torch.cuda.memory_reserved(self._device)
+        # PyTorch's allocator knows nothing of CUDA's context, which is hundreds of megabytes.
+        used = None if self._memory is None else self._memory.used()
+        return torch.cuda.memory_reserved(self._device) if used is None else used
 
     def _none(self) -> RawEmbeddings:
         return np.empty((0, self._description.embedding_dimension), dtype=np.float32)

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT
-from adapters.hardware import usable_cores
+from adapters.onnx_session import open_session
 from application.ports import PixelBatch, RawEmbeddings
 
 
@@ -15,11 +14,7 @@ class OnnxImageTower:
 
     def __init__(self, path: Path) -> None:
         """Load the graph and its weights."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cores()
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(path)
 
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
         """See `EncoderPort.encode_images`; at least one image."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from adapters.checkpoints.checkpoint import InvalidCheckpoint
@@ -15,6 +14,7 @@ from adapters.encoders.precision import Precision
 from adapters.encoders.torch_encoder import TorchEncoder
 from adapters.export.image_tower_file import check_image_tower, data_file, export_image_tower
 from adapters.images.preprocessing import preprocess
+from adapters.onnx_session import open_session
 from application.ports import Device, PixelBatch
 from tests.checkpoints import full_size_clip, save_hugging_face, small_clip
 from tests.photos import photos
@@ -36,7 +36,7 @@ def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def run(path: Path, batch: PixelBatch) -> np.ndarray:
-    (rows,) = onnxruntime.InferenceSession(path).run(["image_embeds"], {"pixel_values": batch})
+    (rows,) = open_session(path).run(["image_embeds"], {"pixel_values": batch})
     assert rows.dtype == np.float32
     return np.asarray(rows)
 

@@ -1,0 +1,1 @@
+"""What can only be seen on a machine with an NVIDIA GPU; not collected by pytest."""
