@@ -79,7 +79,13 @@ class Workshop:
         return self.installation
 
     def build(
-        self, tensorrt: TensorRt, onnx_file: Path, engine: Path, *, batch: BatchRange
+        self,
+        tensorrt: TensorRt,
+        onnx_file: Path,
+        engine: Path,
+        *,
+        batch: BatchRange,
+        timing_cache: Path | None,
     ) -> None:
         assert self.gate.wait(60)
         self.built.append(batch)

@@ -93,6 +93,8 @@ class EncoderSelection(EncoderLoaderPort):
                     return self.tensorrt.load()
                 except EncoderUnavailable as unavailable:
                     logger.info("not on TensorRT yet: %s", unavailable)
+                except Exception:  # whatever CUDA and TensorRT raise must not stop PyTorch
+                    logger.exception("TensorRT's engine could not be loaded")
             if _installed("torch"):
                 return self._load_torch()
         if not _installed("openvino"):

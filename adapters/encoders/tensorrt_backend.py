@@ -49,8 +49,12 @@ def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorR
         raise EncoderUnavailable("TensorRT needs an NVIDIA GPU, and there is none here.")
     if not library.is_installed():
         library.find_tensorrt()
-    from adapters.tensorrt.engines import TensorRtEngines
-
+    try:
+        from adapters.tensorrt.engines import TensorRtEngines
+    except ImportError as missing:
+        raise EncoderUnavailable(
+            f"TensorRT is installed, but {missing.name} is not; install the extra 'tensorrt'."
+        ) from missing
     return TensorRtEngines(path, precision, largest_batch)
 
 
@@ -174,7 +178,12 @@ class TensorRtBackend(EncoderUpgradePort):
         from adapters.encoders.onnx_text_tower import OnnxTextTower
         from adapters.export.bundle_cache import bundle_of
 
-        return OnnxTextTower(bundle_of(self.checkpoint, self.cache))
+        try:
+            return OnnxTextTower(bundle_of(self.checkpoint, self.cache))
+        except (InvalidCheckpoint, OSError) as failure:
+            raise EncoderUnavailable(
+                f"without PyTorch the text tower needs a bundle: {failure}"
+            ) from failure
 
     def _encoder(
         self,

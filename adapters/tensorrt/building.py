@@ -49,10 +49,15 @@ def build_engine(
     Raises:
         EncoderUnavailable: the builder refused; its own log says more.
     """
-    # Imported here: it takes a second, and only what builds needs it.
-    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath, Profile
-    from polygraphy.exception import PolygraphyException
-    from polygraphy.logger import G_LOGGER
+    try:
+        # Imported here: it takes a second, and only what builds needs it.
+        from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath, Profile
+        from polygraphy.exception import PolygraphyException
+        from polygraphy.logger import G_LOGGER
+    except ImportError as missing:
+        raise EncoderUnavailable(
+            f"building engines needs {missing.name}; install the extra 'tensorrt'."
+        ) from missing
 
     G_LOGGER.module_severity = G_LOGGER.WARNING
     trt = tensorrt.module

@@ -53,7 +53,13 @@ class Builder(Protocol):
     """As `build_engine`."""
 
     def __call__(
-        self, tensorrt: TensorRt, onnx_file: Path, engine: Path, *, batch: BatchRange
+        self,
+        tensorrt: TensorRt,
+        onnx_file: Path,
+        engine: Path,
+        *,
+        batch: BatchRange,
+        timing_cache: Path | None,
     ) -> None:
         """Build an engine for this machine's GPU."""
 
@@ -137,13 +143,13 @@ class TensorRtEngines:
 
         def build(target: Path) -> BatchRange:
             batch = BatchRange.up_to(self.largest_batch)
-            if exported is not None:
-                self.build(here.tensorrt, exported, target, batch=batch)
-                return batch
+            timing_cache = self.path.with_name(f"{self.path.name}.timing")
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx-") as scratch:
-                onnx_file = Path(scratch) / "image_tower.onnx"
-                export_image_tower(checkpoint, onnx_file, precision=self.precision)
-                self.build(here.tensorrt, onnx_file, target, batch=batch)
+                onnx_file = exported
+                if onnx_file is None:
+                    onnx_file = Path(scratch) / "image_tower.onnx"
+                    export_image_tower(checkpoint, onnx_file, precision=self.precision)
+                self.build(here.tensorrt, onnx_file, target, batch=batch, timing_cache=timing_cache)
             return batch
 
         try:
