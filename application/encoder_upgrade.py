@@ -42,17 +42,20 @@ class EncoderUpgrade:
         serving = self._model.loaded
         if serving is None:
             return
+        backend = serving.description.backend
         try:
             if not await asyncio.to_thread(self._port.wanted, serving.description):
                 return
             self._reason = _PREPARING
             await self._switch_over(serving)
+            del serving  # or this would be the last to hold its memory
+            await asyncio.to_thread(self._port.tidy_up)
         except (EncoderUnavailable, ClipError) as unavailable:
             self._reason = str(unavailable)
-            logger.warning("staying with %s: %s", serving.description.backend, unavailable)
+            logger.warning("staying with %s: %s", backend, unavailable)
         except Exception:
             self._reason = _UNEXPECTED
-            logger.exception("staying with %s: unexpected failure", serving.description.backend)
+            logger.exception("staying with %s: unexpected failure", backend)
 
     async def _switch_over(self, serving: EncoderPort) -> None:
         samples = await asyncio.to_thread(self._port.samples)
@@ -75,3 +78,5 @@ class EncoderUpgrade:
                 description.precision,
                 cosine,
             )
+            # Comes after whatever the other one was encoding, so that it is done with.
+            await self._queue.encode_image(samples[0])

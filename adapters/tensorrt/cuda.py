@@ -6,7 +6,6 @@ device's primary context.
 
 import ctypes
 import importlib
-import importlib.util
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +19,10 @@ _DEVICE: Final = 0
 
 class OutOfDeviceMemory(Exception):
     """The GPU has not as much memory left as was asked for."""
+
+
+class NoGpu(Exception):
+    """There is no GPU that CUDA can use; says what CUDA says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,15 @@ class Cuda:
         """
         self._runtime = runtime or importlib.import_module("cuda.bindings.runtime")
 
-    def gpu(self) -> Gpu | None:
-        """The GPU; None where there is none, or no driver for it."""
-        runtime = self._runtime
-        error, count = runtime.cudaGetDeviceCount()
-        if error != runtime.cudaError_t.cudaSuccess or count < 1:
-            return None
+    def gpu(self) -> Gpu:
+        """The GPU.
+
+        Raises:
+            NoGpu: there is none, or no driver that is new enough for it.
+        """
+        error, count = self._runtime.cudaGetDeviceCount()
+        if error != self._runtime.cudaError_t.cudaSuccess or count < 1:
+            raise NoGpu(str(getattr(error, "name", error)))
         properties = self._call("cudaGetDeviceProperties", _DEVICE)
         bus = self._call("cudaDeviceGetPCIBusId", 32, _DEVICE)
         return Gpu(
@@ -109,11 +115,9 @@ class Cuda:
 
 def find_gpu() -> Gpu | None:
     """The GPU that inference would run on; None without one, its driver or the bindings."""
-    if importlib.util.find_spec("cuda") is None:
-        return None
     try:
         return Cuda().gpu()
-    except (ImportError, RuntimeError, EncoderLost):
+    except (ImportError, RuntimeError, NoGpu, EncoderLost):
         return None
 
 

@@ -12,7 +12,7 @@ from adapters.encoders.precision import Precision
 from adapters.export.image_tower_file import EXPORTABLE, check_exported_from, export_image_tower
 from adapters.export.photos import samples
 from adapters.tensorrt.building import build_engine
-from adapters.tensorrt.cuda import Cuda, Gpu, OutOfDeviceMemory, find_gpu
+from adapters.tensorrt.cuda import Cuda, Gpu, NoGpu, OutOfDeviceMemory
 from adapters.tensorrt.engine_file import (
     BatchRange,
     EngineIdentity,
@@ -43,9 +43,12 @@ def find_installation() -> Installation:
     Raises:
         EncoderUnavailable: one of them is missing; says which.
     """
-    gpu = find_gpu()
-    if gpu is None:
-        raise EncoderUnavailable("TensorRT needs an NVIDIA GPU, and none can be used here.")
+    try:
+        gpu = Cuda().gpu()
+    except NoGpu as reason:
+        raise EncoderUnavailable(
+            f"TensorRT needs an NVIDIA GPU, and CUDA finds none that it can use ({reason})."
+        ) from reason
     return Installation(find_tensorrt(), gpu)
 
 

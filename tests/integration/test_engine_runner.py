@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters.tensorrt.cuda import Cuda, Gpu, OutOfDeviceMemory
+from adapters.tensorrt.cuda import Cuda, Gpu, NoGpu, OutOfDeviceMemory
 from adapters.tensorrt.engine_file import EngineUnusable
 from adapters.tensorrt.library import TensorRt, find_tensorrt
 from adapters.tensorrt.runner import TensorRtRunner
@@ -314,7 +314,8 @@ def test_without_memory_for_a_context(cuda: HostCuda, engine: Engine) -> None:
 def test_the_gpu_is_described(cuda: HostCuda) -> None:
     assert Cuda(cuda).gpu() == Gpu("NVIDIA Test", "8.9", "0000:41:00.0")
     cuda.devices = 0
-    assert Cuda(cuda).gpu() is None
+    with pytest.raises(NoGpu, match="cudaErrorNoDevice"):
+        Cuda(cuda).gpu()
 
 
 def test_the_real_bindings_have_every_call_that_is_made() -> None:

@@ -100,6 +100,9 @@ class Warm(ModelLifecycle):
         super().__init__(Loader(encoder))
         self._encoder = encoder
 
+    def forget_the_loader(self) -> None:
+        self._loader = Loader(RuntimeError("forgotten"))
+
 
 async def settle() -> None:
     for _ in range(5):

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -47,7 +48,10 @@ class FasterEncoder(RecordingEncoder):
 
 
 class Upgrade(EncoderUpgradePort):
-    """Hands out what it was given, once ``gate`` is open, or raises it."""
+    """Hands out what it was given, once ``gate`` is open, or raises it.
+
+    ``replaced`` refers to an encoder that should be gone by the time that it tidies up.
+    """
 
     def __init__(self, outcome: EncoderPort | Exception | None) -> None:
         self.outcome = outcome
@@ -55,6 +59,8 @@ class Upgrade(EncoderUpgradePort):
         self.gate.set()
         self.preparing = threading.Event()
         self.expected: Sequence[Embedding] = ()
+        self.replaced: weakref.ref[EncoderPort] | None = None
+        self.tidied_up = 0
 
     def wanted(self, serving: EncoderDescription) -> bool:
         return self.outcome is not None
@@ -70,6 +76,10 @@ class Upgrade(EncoderUpgradePort):
             raise self.outcome
         assert self.outcome is not None
         return self.outcome
+
+    def tidy_up(self) -> None:
+        self.tidied_up += 1
+        assert self.replaced is None or self.replaced() is None, "it is still held"
 
 
 def assembled(
@@ -92,6 +102,17 @@ async def test_the_faster_encoder_takes_over() -> None:
     )
     assert isinstance(serving, RecordingEncoder)
     assert serving.image_batches == [[1.0], [500.0]]
+    queue.close()
+
+
+async def test_nobody_holds_the_encoder_that_was_replaced() -> None:
+    model, queue, port, upgrade = assembled(FasterEncoder())
+    port.replaced = weakref.ref(model.encoder())
+    model.forget_the_loader()
+    await queue.encode_image(pixels_of(3))
+    await upgrade.run()
+    assert upgrade.reason is None
+    assert port.tidied_up == 1
     queue.close()
 
 
@@ -230,7 +251,7 @@ def test_under_load_no_request_is_lost_and_none_is_answered_by_a_mix(
             whole = vector_of(number) + (FASTER if by_fast else 0)
             np.testing.assert_allclose(answer.vector, whole / np.linalg.norm(whole), atol=1e-6)
         encoded = [n for batch in slow.image_batches + fast.image_batches for n in batch]
-        assert len(encoded) == images + 2 * len(SAMPLES)
+        assert len(encoded) == images + 2 * len(SAMPLES) + 1
         queue.close()
 
     asyncio.run(scenario())
