@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.checkpoints.reading import DEMO, read_checkpoint
+from adapters.checkpoints.reading import read_checkpoint
 from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
 from adapters.encoders.tensorrt_backend import TensorRtBackend
@@ -19,12 +19,13 @@ from tests.gpu.check import Report
 CPU = Device("cpu", cuda_available=False)
 
 
-def test_parity_damage_and_switch_over(tmp_path: Path) -> None:
+def test_parity_damage_and_switch_over(hugging_face_directory: Path, tmp_path: Path) -> None:
     report = Report()
-    checkpoint = read_checkpoint(DEMO)
+    source = str(hugging_face_directory)
+    checkpoint = read_checkpoint(source)
     serving = TorchEncoder(checkpoint, CPU, precision=Precision.FP32)
     backend = TensorRtBackend(
-        DEMO,
+        source,
         768,
         upgrades=True,
         engine_path=tmp_path / "x.engine",

@@ -22,6 +22,7 @@ from domain.errors import ServiceUnavailable
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.settings import read_settings
+from tests.checkpoints import save_hugging_face, small_clip
 from tests.engines import GPU, TENSORRT, Workshop
 from tests.photos import as_base64, photo
 
@@ -90,12 +91,13 @@ def test_another_checkpoint_is_never_served_by_this_engine(
 ) -> None:
     workshop = Workshop()
     backend(hugging_face_directory, tmp_path, workshop).load_or_make()
-    other = backend("builtin:demo", tmp_path, workshop)
+    source = save_hugging_face(small_clip(hidden_act="gelu"), tmp_path / "other")
+    other = backend(source, tmp_path, workshop)
     with pytest.raises(EncoderUnavailable, match="has fingerprint"):
         other.load()
     encoder = other.load_or_make()
     assert len(workshop.built) == 2
-    reference = reference_embeddings(read_checkpoint("builtin:demo"), samples())
+    reference = reference_embeddings(read_checkpoint(str(source)), samples())
     assert smallest_cosine(expected_of(encoder), reference) > 0.9999
 
 
