@@ -44,6 +44,7 @@ class _ImageEntry(_Entry):
     """One image waiting for its embedding."""
 
     pixels: Pixels
+    encoder: EncoderPort
     answer: asyncio.Future[Embedding]
 
 
@@ -52,6 +53,7 @@ class _TextsEntry(_Entry):
     """The texts of one request waiting for their embeddings."""
 
     texts: Sequence[str]
+    encoder: EncoderPort
     answer: asyncio.Future[list[Embedding]]
 
 
@@ -61,7 +63,8 @@ class EncodingQueue:
     While the encoder is busy, requests pile up; when it is free it takes what is waiting: up to
     ``max_batch`` images as one batch, or the texts of one request. An idle encoder is given a
     lone request at once: nothing is ever held back to wait for company. An entry whose caller
-    has gone is dropped when the batch is formed. The oldest entry always goes next.
+    has gone is dropped when the batch is formed. The oldest entry always goes next. Each is encoded
+    by the encoder that was loaded when it came, so that a batch has one encoder only.
 
     How much may wait is bounded by `application.admission.Admission`, in front of the use cases.
     """
@@ -94,7 +97,7 @@ class EncodingQueue:
             EncoderFault: the encoder broke its contract on this image.
         """
         answer: asyncio.Future[Embedding] = asyncio.get_running_loop().create_future()
-        entry = _ImageEntry(pixels, answer)
+        entry = _ImageEntry(pixels, self._model.encoder(), answer)
         self._append(entry)
         embedding = await answer
         self._observer.stage_passed(Stage.IMAGE_QUEUE, entry.appended_s, entry.started_s)
@@ -109,7 +112,7 @@ class EncodingQueue:
             EncoderFault: the encoder broke its contract on one of the texts.
         """
         answer: asyncio.Future[list[Embedding]] = asyncio.get_running_loop().create_future()
-        entry = _TextsEntry(texts, answer)
+        entry = _TextsEntry(texts, self._model.encoder(), answer)
         self._append(entry)
         embeddings = await answer
         self._observer.stage_passed(Stage.TEXT_QUEUE, entry.appended_s, entry.started_s)
@@ -137,17 +140,17 @@ class EncodingQueue:
             if isinstance(first, _TextsEntry):
                 await self._answer_texts(first)
             else:
-                await self._answer_images([first, *self._more_images()])
+                await self._answer_images([first, *self._more_images(first.encoder)])
 
-    def _more_images(self) -> list[_ImageEntry]:
-        """Up to ``max_batch - 1`` further images that are waiting, wherever they stand."""
+    def _more_images(self, encoder: EncoderPort) -> list[_ImageEntry]:
+        """Up to ``max_batch - 1`` further images for this encoder, wherever they stand."""
         taken: list[_ImageEntry] = []
         passed: list[_ImageEntry | _TextsEntry] = []
         while self._waiting and len(taken) < self._max_batch - 1:
             entry = self._waiting.popleft()
             if entry.answer.done():
                 continue
-            if isinstance(entry, _ImageEntry):
+            if isinstance(entry, _ImageEntry) and entry.encoder is encoder:
                 taken.append(entry)
             else:
                 passed.append(entry)
@@ -189,11 +192,11 @@ class EncodingQueue:
     async def _call(
         self,
         encode: Callable[[EncoderPort], RawEmbeddings],
-        entries: Sequence[_Entry],
+        entries: Sequence[_ImageEntry] | Sequence[_TextsEntry],
         count: int,
     ) -> RawEmbeddings:
         """Run ``encode`` in the encoder's thread and check that it gave ``count`` embeddings."""
-        encoder = self._model.encoder()
+        encoder = entries[0].encoder  # the same for all of a batch
 
         def timed() -> RawEmbeddings:
             started_s = time.perf_counter()

@@ -98,7 +98,8 @@ class Inference:
 
     @asynccontextmanager
     async def _admitted(self, places: int = 1) -> AsyncIterator[None]:
-        """Inside, with a model; without one, refused before any work is done."""
+        """Inside, with one encoder for all of it; without a model refused before any work."""
         with self._admission.admit(places):
             async with self._idle.encoder_in_use():
-                yield
+                with self._model.one_encoder():
+                    yield

@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import StrEnum
 
 import numpy as np
@@ -17,6 +20,9 @@ from domain.errors import ModelNotReady
 from domain.limits import IMAGE_SIZE
 
 logger = logging.getLogger(__name__)
+
+_kept: ContextVar[EncoderPort | None] = ContextVar("kept_encoder", default=None)
+"""The encoder that the request being answered began with."""
 
 
 class ModelState(StrEnum):
@@ -72,13 +78,13 @@ class ModelLifecycle:
         return self._given_up if self._encoder is None else self._encoder.description
 
     def encoder(self) -> EncoderPort:
-        """The loaded encoder.
+        """The loaded encoder; within `one_encoder` the one that was loaded at its beginning.
 
         Raises:
             ModelNotReady: still starting, or loading failed (its detail says why).
         """
         if self._encoder is not None:
-            return self._encoder
+            return _kept.get() or self._encoder
         if self._failure is None:
             raise ModelNotReady(
                 "the model is still being loaded.", code="model_starting", retry_after_s=5
@@ -87,11 +93,24 @@ class ModelLifecycle:
             f"no model is loaded: {self._failure}", code="model_not_loaded", retry_after_s=30
         )
 
+    @contextmanager
+    def one_encoder(self) -> Iterator[None]:
+        """For the duration of the block `encoder` is always the same, whatever takes over.
+
+        Raises:
+            ModelNotReady: as `encoder` says.
+        """
+        token = _kept.set(self.encoder())
+        try:
+            yield
+        finally:
+            _kept.reset(token)
+
     def switch_over(self, serving: EncoderPort, better: EncoderPort) -> bool:
         """Let ``better`` answer from now on; False if ``serving`` no longer was the one that does.
 
-        What is being encoded now is finished by the encoder that began it, and the next batch is
-        the other's: no request is lost, and no batch is answered by two. Called on the event loop.
+        What was asked before is answered by the encoder it was asked of: no request is lost, and
+        none is answered by two (see `one_encoder`). Called on the event loop.
         """
         if self._encoder is not serving:
             return False

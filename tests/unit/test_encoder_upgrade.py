@@ -202,9 +202,17 @@ async def test_a_lost_device_makes_the_service_unready() -> None:
 
 
 step = st.tuples(
-    st.sampled_from(["image", "texts", "pause", "prepared"]),
+    st.sampled_from(["image", "texts", "several", "pause", "prepared"]),
     st.integers(min_value=1, max_value=900),
 )
+
+
+def made_by_the_faster(number: int, embedding: Embedding) -> bool:
+    """Which encoder an answer is of; fails if it is of neither."""
+    by_faster = bool(embedding.vector[2] > 0.01)
+    whole = vector_of(number) + (FASTER if by_faster else 0)
+    np.testing.assert_allclose(embedding.vector, whole / np.linalg.norm(whole), atol=1e-6)
+    return by_faster
 
 
 @settings(max_examples=60, deadline=None)
@@ -220,38 +228,50 @@ def test_under_load_no_request_is_lost_and_none_is_answered_by_a_mix(
         port.gate.clear()
         upgrade = EncoderUpgrade(port, model=model, queue=queue)
         running = asyncio.create_task(upgrade.run())
-        asked: list[tuple[int, bool, asyncio.Task[object]]] = []
+
+        async def images(number: int, count: int) -> list[Embedding]:
+            """A request of several images, one after the other."""
+            with model.one_encoder():
+                made = []
+                for place in range(count):
+                    made.append(await queue.encode_image(pixels_of(number + place)))
+                    await asyncio.sleep(0.0005 * (number % 4))
+                return made
+
+        async def texts(number: int) -> list[Embedding]:
+            return await queue.encode_texts([str(number)])
+
+        asked: list[tuple[str, int, bool, asyncio.Task[list[Embedding]]]] = []
         for kind, number in steps:
-            if kind == "image":
-                switched = model.encoder() is fast
-                task: asyncio.Task[object] = asyncio.create_task(
-                    queue.encode_image(pixels_of(number))
-                )
-                asked.append((number, switched, task))
-            elif kind == "texts":
-                task = asyncio.create_task(queue.encode_texts([str(number)]))
-                asked.append((number, False, task))
+            after = model.encoder() is fast
+            if kind == "texts":
+                asked.append((kind, number, after, asyncio.create_task(texts(number))))
+            elif kind in {"image", "several"}:
+                count = 1 if kind == "image" else 4
+                asked.append((kind, number, after, asyncio.create_task(images(number, count))))
             elif kind == "prepared":
                 port.gate.set()
             else:
                 await asyncio.sleep(0.0005 * (number % 3))
         port.gate.set()
-        answers = await asyncio.gather(*(task for _, _, task in asked))
+        answers = await asyncio.gather(*(task for *_, task in asked))
         await running
         assert model.encoder() is fast
-        images = 0
-        for (number, switched, _), answer in zip(asked, answers, strict=True):
-            if isinstance(answer, list):
-                np.testing.assert_allclose(answer[0].vector, vector_of(number), atol=1e-6)
+        for (kind, number, after, _), made in zip(asked, answers, strict=True):
+            if kind == "texts":
+                np.testing.assert_allclose(made[0].vector, vector_of(number), atol=1e-6)
                 continue
-            assert isinstance(answer, Embedding)
-            images += 1
-            by_fast = bool(answer.vector[2] > 0.01)
-            assert by_fast or not switched, "answered by the encoder that had been replaced"
-            whole = vector_of(number) + (FASTER if by_fast else 0)
-            np.testing.assert_allclose(answer.vector, whole / np.linalg.norm(whole), atol=1e-6)
+            by_faster = {
+                made_by_the_faster(number + place, embedding)
+                for place, embedding in enumerate(made)
+            }
+            assert len(by_faster) == 1, "one request was answered by two encoders"
+            assert by_faster == {True} or not after, "answered by the one that was replaced"
+        count = sum(
+            len(made) for (kind, *_), made in zip(asked, answers, strict=True) if kind != "texts"
+        )
         encoded = [n for batch in slow.image_batches + fast.image_batches for n in batch]
-        assert len(encoded) == images + 2 * len(SAMPLES) + 1
+        assert len(encoded) == count + 2 * len(SAMPLES) + 1
         queue.close()
 
     asyncio.run(scenario())
