@@ -78,7 +78,9 @@ def build_engine(
     try:
         network = NetworkFromOnnxPath(str(onnx_file), strongly_typed=strongly_typed)
         config, saved = _config(tensorrt, settings, architecture, timing_cache)
-        data = EngineBytesFromNetwork(network, config, save_timing_cache=saved)()
+        data = EngineBytesFromNetwork(
+            network, lambda *built: _exact(trt, config(*built)), save_timing_cache=saved
+        )()
     except (PolygraphyException, RuntimeError) as failure:
         raise EncoderUnavailable(
             f"{tensorrt.identity} could not build an engine from {onnx_file}: {failure}"
@@ -109,6 +111,12 @@ def _config(
         return CreateConfig(**settings), None
     known = {"load_timing_cache": str(cache)} if cache.is_file() else {}
     return CreateConfig(**known, **settings), str(cache)
+
+
+def _exact(trt: Any, config: Any) -> Any:
+    """The configuration with products of float32 in float32, not in 19-bit TF32 as by default."""
+    config.clear_flag(trt.BuilderFlag.TF32)
+    return config
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
