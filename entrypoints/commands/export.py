@@ -15,12 +15,12 @@ from entrypoints.commands import engine_options as options
 def export(
     model_path: str | None, output: Path | None, output_dir: Path | None, precision: str
 ) -> None:
-    r"""Export the image tower to ONNX.
+    """Export the image tower to ONNX.
 
     Writes the graph, and its weights in a file of the same name with .data after it. Needs no
     PyTorch for plain CLIP vision transformers.
 
-    \b
+    \u0008
     Example:
       clip-server export --model-path builtin:demo --output demo.onnx --precision fp16
     """

@@ -23,12 +23,12 @@ def pipeline(
     max_batch: int,
     architecture: str | None,
 ) -> None:
-    r"""Export, validate and build an engine, in that order.
+    """Export, validate and build an engine, in that order.
 
     Stops with exit status 1 at the first step that fails; no engine is built from an export that
     disagrees with PyTorch.
 
-    \b
+    \u0008
     Examples:
       clip-server pipeline
       clip-server pipeline --model-path /models/clip-vit-l --output-dir engines --max-batch 16

@@ -25,13 +25,13 @@ def tensorrt(
     max_batch: int,
     architecture: str | None,
 ) -> None:
-    r"""Build an engine from an exported image tower.
+    """Build an engine from an exported image tower.
 
     The engine is compared with PyTorch on this machine's GPU, and put in place only if every cosine
     exceeds 0.99. With --architecture it is built for another machine's GPU, and compared there when
     it is first served.
 
-    \b
+    \u0008
     Examples:
       clip-server tensorrt --onnx clip.onnx --output clip.engine
       clip-server tensorrt --onnx clip.onnx --output clip.engine --architecture 8.9

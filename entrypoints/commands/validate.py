@@ -15,13 +15,13 @@ from entrypoints.commands import engine_options as options
 def validate(
     model_path: str | None, onnx_file: Path | None, output_dir: Path | None, precision: str
 ) -> None:
-    r"""Compare an exported image tower with PyTorch.
+    """Compare an exported image tower with PyTorch.
 
     Runs photos and random pixels through PyTorch in fp32 and through the ONNX file on ONNX Runtime.
     The exit status is 1 if the smallest cosine is 0.99 or lower. Engines are compared by `tensorrt`
     and `pipeline` before they are put in place.
 
-    \b
+    \u0008
     Example:
       clip-server validate --model-path builtin:demo --onnx demo.onnx
     """
