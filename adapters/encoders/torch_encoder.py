@@ -10,6 +10,7 @@ import torch
 from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
 from adapters.encoders.precision import Precision
 from adapters.encoders.text_tower import TextTower
+from adapters.encoders.torch_device import lost_devices_told
 from adapters.encoders.torch_text_tower import TorchTextTower
 from adapters.gpu_memory import ProcessMemory
 from adapters.tensorrt.cuda import find_gpu
@@ -92,9 +93,10 @@ class TorchEncoder(EncoderPort):
         """See `EncoderPort.encode_images`."""
         if len(batch) == 0:
             return self._none()
-        pixels = torch.from_numpy(batch).to(self._device, self._dtype)
-        features: torch.Tensor = self._image_tower(pixels)
-        return features.float().cpu().numpy()
+        with lost_devices_told():
+            pixels = torch.from_numpy(batch).to(self._device, self._dtype)
+            features: torch.Tensor = self._image_tower(pixels)
+            return features.float().cpu().numpy()
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""

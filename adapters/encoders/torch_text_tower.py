@@ -8,6 +8,7 @@ import open_clip.model
 import torch
 
 from adapters.encoders.text_tower import TextTower
+from adapters.encoders.torch_device import lost_devices_told
 from adapters.tokenizer import END_OF_TEXT, ClipTokenizer, batches_by_length
 from application.ports import RawEmbeddings
 
@@ -41,8 +42,9 @@ class TorchTextTower(TextTower):
         tokens = self._tokenizer(texts)
         embeddings = np.empty((len(tokens), self._embedding_dimension), dtype=np.float32)
         for places, padded in batches_by_length(tokens, full_length=not self._causal):
-            features = self._encode(torch.from_numpy(padded).to(self._device))
-            embeddings[places] = features.float().cpu().numpy()
+            with lost_devices_told():
+                features = self._encode(torch.from_numpy(padded).to(self._device))
+                embeddings[places] = features.float().cpu().numpy()
         return embeddings
 
     def _encode(self, tokens: torch.Tensor) -> Any:

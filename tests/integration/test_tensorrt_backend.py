@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from litestar.testing import AsyncTestClient
 
 from adapters.checkpoints.reading import read_checkpoint
@@ -14,6 +15,7 @@ from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
 from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY, TensorRtBackend
 from adapters.encoders.torch_encoder import TorchEncoder
+from adapters.encoders.torch_text_tower import TorchTextTower
 from adapters.export.photos import samples
 from adapters.tensorrt.engine_file import read_engine, sidecar
 from application.ports import Device, EncoderLost, EncoderPort, EncoderUnavailable
@@ -193,6 +195,18 @@ def test_without_pytorch_the_text_tower_is_the_bundles(
     rows = tower.encode_texts(texts)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, expected, atol=1e-4)
+
+
+def test_a_device_that_pytorch_loses_is_lost_too() -> None:
+    class Model:
+        def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access\nmore")
+
+    tower = TorchTextTower(Model(), torch.device("cpu"), embedding_dimension=768)
+    with pytest.raises(
+        EncoderLost, match=r"the GPU failed: CUDA error: an illegal memory access\."
+    ):
+        tower.encode_texts(["a dog"])
 
 
 @pytest.fixture
