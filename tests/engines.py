@@ -57,7 +57,8 @@ class OnnxRunner(EngineRunner):
 class Workshop:
     """Builds and runs such engines for one machine; counts what it does.
 
-    ``gate`` holds a build back; ``spoil`` changes the graph, as a faulty build would.
+    ``gate`` holds a build back; ``spoil`` changes the graph, as a faulty build would; the next
+    ``refusals`` engines are not loaded.
     """
 
     def __init__(self, installation: Installation | Exception | None = None) -> None:
@@ -66,6 +67,7 @@ class Workshop:
         self.runners: list[OnnxRunner] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.refusals = 0
         self.spoil: Callable[[onnx.ModelProto], None] = lambda model: None
 
     def engines_at(self, path: Path, precision: Precision, largest_batch: int) -> TensorRtEngines:
@@ -97,6 +99,9 @@ class Workshop:
 
     def run(self, tensorrt: TensorRt, data: bytes) -> OnnxRunner:
         header = self._header(tensorrt)
+        if self.refusals:
+            self.refusals -= 1
+            raise EngineUnusable("tensorrt refuses the engine; its log says why.")
         if not data.startswith(header):
             raise EngineUnusable("the engine is another version's")
         rest = data[len(header) :]

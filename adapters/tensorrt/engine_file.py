@@ -112,6 +112,12 @@ def read_engine(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord, byt
     return record, data
 
 
+def disown_engine(engine: Path) -> None:
+    """Have the engine built anew: its description was right, and yet it cannot be loaded."""
+    with FileLock(f"{engine}.lock"):
+        sidecar(engine).unlink(missing_ok=True)
+
+
 def engine_built_once(
     engine: Path,
     wanted: EngineIdentity,

@@ -17,6 +17,7 @@ from adapters.tensorrt.engine_file import (
     BatchRange,
     EngineIdentity,
     EngineUnusable,
+    disown_engine,
     engine_built_once,
     read_engine,
 )
@@ -155,7 +156,7 @@ class TensorRtEngines:
                 self.build(here.tensorrt, onnx_file, target, batch=batch, timing_cache=timing_cache)
             return batch
 
-        try:
+        def built() -> EngineRunner:
             engine_built_once(
                 self.path,
                 wanted,
@@ -163,6 +164,14 @@ class TensorRtEngines:
                 judge=lambda data: self._judge(here, data, expected),
             )
             return self.load(checkpoint.fingerprint)
+
+        try:
+            try:
+                return built()
+            except EngineUnusable as unusable:
+                logger.info("building the engine anew: %s", unusable)
+                disown_engine(self.path)
+                return built()
         except EngineUnusable as unusable:
             raise EncoderUnavailable(str(unusable)) from unusable
         except OSError as failure:

@@ -88,6 +88,20 @@ def test_the_next_start_takes_the_engine_that_is_there(
     )
 
 
+def test_an_engine_that_tensorrt_refuses_is_built_anew(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    workshop = Workshop()
+    made = backend(hugging_face_directory, tmp_path, workshop)
+    made.load_or_make()
+    workshop.refusals = 2  # once when it is looked for, and once more when it was found
+    made.load_or_make()
+    assert len(workshop.built) == 2
+    workshop.refusals = 100
+    with pytest.raises(EncoderUnavailable, match="refuses the engine"):
+        made.load_or_make()
+
+
 def test_another_checkpoint_is_never_served_by_this_engine(
     hugging_face_directory: Path, tmp_path: Path
 ) -> None:
