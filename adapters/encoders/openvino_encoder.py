@@ -1,7 +1,6 @@
 """Both towers on OpenVINO: a CPU, an integrated GPU or an NPU, without PyTorch."""
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from adapters.encoders.precision import Precision
 from adapters.export.bundle import Bundle
 from adapters.export.quantization import int8_image_tower
 from adapters.hardware import usable_cores
+from adapters.scratch import scratch_directory
 from adapters.tokenizer import ClipTokenizer, batches_by_length
 from application.ports import (
     Device,
@@ -66,7 +66,7 @@ class OpenVinoEncoder(EncoderPort):
             self._precision = precision or unquantised
             image_tower = bundle.image_tower
             if self._precision is Precision.INT8:
-                image_tower = int8_image_tower(bundle, cache or Path(tempfile.mkdtemp()))
+                image_tower = int8_image_tower(bundle, cache or scratch_directory())
             self._image_tower = _Tower(core, image_tower, device, unquantised, streams)
             self._text_tower = _Tower(core, bundle.text_tower, device, unquantised, streams)
         except RuntimeError as failure:

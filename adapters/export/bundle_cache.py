@@ -1,11 +1,11 @@
 """Bundles of checkpoints, each made once and kept."""
 
 import logging
-import tempfile
 from pathlib import Path
 
 from adapters.checkpoints.reading import DEMO, DEMO_DIRECTORY, read_checkpoint
 from adapters.export.bundle import Bundle, is_bundle, read_bundle, write_bundle
+from adapters.scratch import scratch_directory
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def bundle_of(source: str, cache: Path | None) -> Bundle:
     if is_bundle(directory):
         return read_bundle(directory)
     checkpoint = read_checkpoint(source)
-    root = cache or Path(tempfile.mkdtemp(prefix="clip-bundles-"))
+    root = cache or scratch_directory()
     made = root / "bundles" / checkpoint.fingerprint
     if is_bundle(made):
         return read_bundle(made)

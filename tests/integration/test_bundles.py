@@ -1,7 +1,10 @@
 """Bundles: the written-out graphs against PyTorch, and what may be wrong with a bundle."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +187,17 @@ def test_a_second_start_uses_the_bundle_that_was_made(
     written = (made / "image_tower.onnx").stat().st_mtime_ns
     np.testing.assert_array_equal(first, selection.load().encode_texts(["a dog"]))
     assert (made / "image_tower.onnx").stat().st_mtime_ns == written
+
+
+def test_without_a_cache_nothing_is_left_behind(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    program = (
+        "from adapters.encoders.selection import *\n"
+        f"source = {str(hugging_face_directory)!r}\n"
+        "for _ in range(2):\n"
+        "    EncoderSelection(EncoderChoice.OPENVINO, source, 768).load()\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,10 +13,12 @@ from application.ports import (
     EncoderDescription,
     EncoderLoaderPort,
     EncoderPort,
+    EncoderUpgradePort,
     PixelBatch,
     Pixels,
     RawEmbeddings,
 )
+from domain.embedding import Embedding
 
 DIMENSION = 4
 
@@ -29,6 +32,10 @@ def vector_of(number: float) -> np.ndarray:
     """What `RecordingEncoder` answers for that number; a unit vector, different for each."""
     angle = number / 1000
     return np.array([np.cos(angle), np.sin(angle), 0.0, 0.0], dtype=np.float32)
+
+
+SAMPLES = np.stack([pixels_of(1), pixels_of(500)])
+"""What two encoders are compared on."""
 
 
 class RecordingEncoder(EncoderPort):
@@ -107,3 +114,38 @@ class Warm(ModelLifecycle):
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+class Upgrade(EncoderUpgradePort):
+    """Hands out what it was given, once ``gate`` is open, or raises it.
+
+    ``replaced`` refers to an encoder that should be gone by the time that it tidies up.
+    """
+
+    def __init__(self, outcome: EncoderPort | Exception | None) -> None:
+        self.outcome = outcome
+        self.gate = threading.Event()
+        self.gate.set()
+        self.preparing = threading.Event()
+        self.expected: Sequence[Embedding] = ()
+        self.replaced: weakref.ref[EncoderPort] | None = None
+        self.tidied_up = 0
+
+    def wanted(self, serving: EncoderDescription) -> bool:
+        return self.outcome is not None
+
+    def samples(self) -> PixelBatch:
+        return SAMPLES
+
+    def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
+        self.preparing.set()
+        assert self.gate.wait(10)
+        self.expected = expected
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
+
+    def tidy_up(self) -> None:
+        self.tidied_up += 1
+        assert self.replaced is None or self.replaced() is None, "it is still held"

@@ -1,9 +1,7 @@
 """Switching over under load: nothing lost, nothing mixed, and every failure told once."""
 
 import asyncio
-import threading
 import weakref
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,15 +17,21 @@ from application.ports import (
     EncoderLost,
     EncoderPort,
     EncoderUnavailable,
-    EncoderUpgradePort,
     PixelBatch,
     RawEmbeddings,
 )
 from domain.embedding import Embedding
 from domain.errors import ModelNotReady
-from tests.unit.encoders import Loader, RecordingEncoder, Warm, pixels_of, vector_of
+from tests.unit.encoders import (
+    SAMPLES,
+    Loader,
+    RecordingEncoder,
+    Upgrade,
+    Warm,
+    pixels_of,
+    vector_of,
+)
 
-SAMPLES = np.stack([pixels_of(1), pixels_of(500)])
 FASTER = np.array([0.0, 0.0, 0.05, 0.0], dtype=np.float32)
 """What the faster encoder adds to every image's embedding, so that its answers are known."""
 
@@ -45,41 +49,6 @@ class FasterEncoder(RecordingEncoder):
 
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
         return np.asarray(super().encode_images(batch) + self._difference)
-
-
-class Upgrade(EncoderUpgradePort):
-    """Hands out what it was given, once ``gate`` is open, or raises it.
-
-    ``replaced`` refers to an encoder that should be gone by the time that it tidies up.
-    """
-
-    def __init__(self, outcome: EncoderPort | Exception | None) -> None:
-        self.outcome = outcome
-        self.gate = threading.Event()
-        self.gate.set()
-        self.preparing = threading.Event()
-        self.expected: Sequence[Embedding] = ()
-        self.replaced: weakref.ref[EncoderPort] | None = None
-        self.tidied_up = 0
-
-    def wanted(self, serving: EncoderDescription) -> bool:
-        return self.outcome is not None
-
-    def samples(self) -> PixelBatch:
-        return SAMPLES
-
-    def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
-        self.preparing.set()
-        assert self.gate.wait(10)
-        self.expected = expected
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        assert self.outcome is not None
-        return self.outcome
-
-    def tidy_up(self) -> None:
-        self.tidied_up += 1
-        assert self.replaced is None or self.replaced() is None, "it is still held"
 
 
 def assembled(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from application.admission import Admission
+from application.encoder_upgrade import EncoderUpgrade
 from application.encoding_queue import EncodingQueue
 from application.idle_unloading import IdleUnloading
 from application.model_lifecycle import ModelLifecycle, ModelState
@@ -17,7 +18,7 @@ from application.report_health import Health, ReportHealth
 from domain.errors import ModelNotReady
 from domain.limits import MAX_RELOAD_SECONDS
 from tests.unit.clock import FakeClock
-from tests.unit.encoders import RecordingEncoder, pixels_of, settle
+from tests.unit.encoders import RecordingEncoder, Upgrade, pixels_of, settle
 
 IDLE_S = 60.0
 
@@ -109,7 +110,10 @@ class Service:
 
     def health(self) -> Health:
         return ReportHealth(
-            model=self.model, admission=Admission(capacity=1), embedding_dimension=4
+            model=self.model,
+            upgrade=EncoderUpgrade(Upgrade(None), model=self.model, queue=self.queue),
+            admission=Admission(capacity=1),
+            embedding_dimension=4,
         )()
 
 
