@@ -1,4 +1,4 @@
-"""Turns concurrent requests into batches for the encoder, one batch at a time."""
+"""Turns concurrent requests into batches for the encoder."""
 
 import asyncio
 import contextvars
@@ -58,7 +58,7 @@ class _TextsEntry(_Entry):
 
 
 class EncodingQueue:
-    """Feeds the encoder from one thread of its own, so that the event loop never blocks.
+    """Feeds the encoder from threads of its own, so that the event loop never blocks.
 
     While the encoder is busy, requests pile up; when it is free it takes what is waiting: up to
     ``max_batch`` images as one batch, or the texts of one request. An idle encoder is given a
@@ -66,18 +66,35 @@ class EncodingQueue:
     has gone is dropped when the batch is formed. The oldest entry always goes next. Each is encoded
     by the encoder that was loaded when it came, so that a batch has one encoder only.
 
+    An encoder in this process is busy with one call. One that stands for many on other machines
+    takes several at once, or all but one of them would stand idle.
+
     How much may wait is bounded by `application.admission.Admission`, in front of the use cases.
     """
 
     def __init__(
-        self, model: ModelLifecycle, *, max_batch: int, observer: ObserverPort = UNOBSERVED
+        self,
+        model: ModelLifecycle,
+        *,
+        max_batch: int,
+        concurrent_calls: int = 1,
+        observer: ObserverPort = UNOBSERVED,
     ) -> None:
+        """Make one.
+
+        Args:
+            model: its encoder is asked.
+            max_batch: images per call.
+            concurrent_calls: calls at the same time; more than 1 only for encoders that allow it.
+            observer: is told of batches, and of each entry's wait and encoding.
+        """
         self._model = model
         self._observer = observer
         self._max_batch = max_batch
         self._waiting: deque[_ImageEntry | _TextsEntry] = deque()
-        self._worker: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+        self._concurrent_calls = concurrent_calls
+        self._workers: list[asyncio.Task[None]] = []
+        self._threads = ThreadPoolExecutor(concurrent_calls, thread_name_prefix="encoder")
 
     @property
     def depth(self) -> int:
@@ -87,7 +104,7 @@ class EncodingQueue:
     @property
     def busy(self) -> bool:
         """Whether anything waits or is being encoded."""
-        return self._worker is not None and not self._worker.done()
+        return any(not worker.done() for worker in self._workers)
 
     async def encode_image(self, pixels: Pixels) -> Embedding:
         """Embedding of one preprocessed image, float32 ``[3, 224, 224]``.
@@ -120,19 +137,21 @@ class EncodingQueue:
         return embeddings
 
     def close(self) -> None:
-        """Let the encoder's thread end once it has finished what it is doing."""
-        self._thread.shutdown(wait=False)
+        """Let the threads end once they have finished what they are doing."""
+        self._threads.shutdown(wait=False)
 
     def _append(self, entry: _ImageEntry | _TextsEntry) -> None:
         self._waiting.append(entry)
-        if not self.busy:
+        # Looked at now and not left to a callback: a worker that has just ended takes no entry.
+        self._workers = [worker for worker in self._workers if not worker.done()]
+        if len(self._workers) < self._concurrent_calls:
             # In a context of its own: it works for all requests, not for the one that woke it.
-            self._worker = asyncio.get_running_loop().create_task(
-                self._work(), context=contextvars.Context()
+            self._workers.append(
+                asyncio.get_running_loop().create_task(self._work(), context=contextvars.Context())
             )
 
     async def _work(self) -> None:
-        """Encode until nothing waits. There is never more than one of these tasks."""
+        """Encode until nothing waits. There are never more of these tasks than concurrent calls."""
         while self._waiting:
             first = self._waiting.popleft()
             if first.answer.done():  # cancelled: its caller has gone
@@ -195,7 +214,7 @@ class EncodingQueue:
         entries: Sequence[_ImageEntry] | Sequence[_TextsEntry],
         count: int,
     ) -> RawEmbeddings:
-        """Run ``encode`` in the encoder's thread and check that it gave ``count`` embeddings."""
+        """Run ``encode`` in a thread and check that it gave ``count`` embeddings."""
         encoder = entries[0].encoder  # the same for all of a batch
 
         def timed() -> RawEmbeddings:
@@ -207,7 +226,7 @@ class EncodingQueue:
             return rows
 
         try:
-            rows = await asyncio.get_running_loop().run_in_executor(self._thread, timed)
+            rows = await asyncio.get_running_loop().run_in_executor(self._threads, timed)
         except EncoderLost as lost:
             self._model.lose(encoder, str(lost))
             raise ModelNotReady(f"no model is loaded: {lost}", retry_after_s=30) from lost

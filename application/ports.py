@@ -63,7 +63,8 @@ class EncoderDescription:
 class EncoderPort(ABC):
     """Both towers of one CLIP checkpoint.
 
-    Calls block and come from one thread at a time; implementations need no locks of their own.
+    Calls block and come from one thread at a time, so that implementations need no locks of their
+    own; unless the queue in front was told to make several at once.
     """
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -78,6 +79,14 @@ class RecordingEncoder(EncoderPort):
 
     def device_memory_used(self) -> int | None:
         return None
+
+    def several_busy(self, calls: int) -> None:
+        """Return once so many calls have begun."""
+        for _ in range(1000):
+            if len(self.image_batches) + len(self.text_batches) >= calls:
+                return
+            time.sleep(0.005)
+        raise AssertionError(f"fewer than {calls} calls have begun")
 
     def _record(self, batches: list, batch: list) -> None:  # type: ignore[type-arg]
         batches.append(batch)

@@ -118,6 +118,21 @@ async def test_without_a_model_the_caller_is_told() -> None:
     queue.close()
 
 
+async def test_an_encoder_that_takes_several_calls_gets_them_at_once(
+    encoder: RecordingEncoder,
+) -> None:
+    queue = EncodingQueue(Warm(encoder), max_batch=2, concurrent_calls=3)
+    encoder.gate.clear()
+    waiting = [asyncio.create_task(queue.encode_image(pixels_of(n))) for n in range(9)]
+    await asyncio.to_thread(encoder.several_busy, 3)
+    assert sorted(encoder.image_batches) == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    encoder.gate.set()
+    answers = await asyncio.gather(*waiting)
+    for number, answer in enumerate(answers):
+        assert answer.vector == pytest.approx(vector_of(number))
+    queue.close()
+
+
 step = st.tuples(
     st.sampled_from(["image", "texts", "cancel", "pause"]), st.integers(min_value=0, max_value=900)
 )
@@ -126,13 +141,17 @@ step = st.tuples(
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.lists(step, min_size=1, max_size=60), st.integers(min_value=1, max_value=5))
+@given(
+    st.lists(step, min_size=1, max_size=60),
+    st.integers(min_value=1, max_value=5),
+    st.sampled_from([1, 3]),
+)
 def test_everyone_gets_their_own_answer_in_any_interleaving(
-    steps: list[tuple[str, int]], max_batch: int
+    steps: list[tuple[str, int]], max_batch: int, concurrent_calls: int
 ) -> None:
     async def scenario() -> None:
         encoder = RecordingEncoder()
-        queue = EncodingQueue(Warm(encoder), max_batch=max_batch)
+        queue = EncodingQueue(Warm(encoder), max_batch=max_batch, concurrent_calls=concurrent_calls)
         asked: list[tuple[list[int], asyncio.Task[object]]] = []
 
         async def ask_image(number: int) -> object:
