@@ -2,12 +2,18 @@
 
 import math
 import os
+import platform
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+_MEMORY_INFO: Final = Path("/proc/meminfo")
+_NVIDIA_CARDS: Final = Path("/proc/driver/nvidia/gpus")
+_CGROUP_MEMORY: Final = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _PROCESSOR: Final = Path("/proc/cpuinfo")
-_BFLOAT16_FEATURES: Final = ("avx512_bf16", "amx_bf16", "bf16")
+_BFLOAT16_FEATURES: Final = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 """Intel's and AMD's name, that of Intel's matrix unit, and ARM's."""
 _NVIDIA_DRIVER: Final = (
     Path("/proc/driver/nvidia/version"),
@@ -33,20 +39,95 @@ def usable_cores(quota: Path = _CGROUP_QUOTA) -> int:
     return max(cores, 1)
 
 
-def multiplies_bfloat16(processor: Path = _PROCESSOR) -> bool:
+def multiplies_bfloat16(cpu_info: Path = _PROCESSOR) -> bool:
     """Whether the processor has instructions for bfloat16 products; without, it is no gain.
 
     Args:
-        processor: Linux's ``cpuinfo``. Elsewhere the answer is no.
+        cpu_info: Linux's ``/proc/cpuinfo``. Elsewhere the answer is no.
     """
-    try:
-        described = processor.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    features = set(described.split())
-    return not features.isdisjoint(_BFLOAT16_FEATURES)
+    return not _BFLOAT16_FEATURES.isdisjoint(processor(cpu_info).instructions)
 
 
 def nvidia_driver_present() -> bool:
     """Whether an NVIDIA driver is loaded; without one, asking PyTorch about CUDA is futile."""
     return any(path.exists() for path in _NVIDIA_DRIVER)
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """The processor.
+
+    Attributes:
+        name: as its maker calls it.
+        instructions: sets that matter for encoding, slowest first, by Linux's names.
+    """
+
+    name: str
+    instructions: tuple[str, ...]
+
+
+_INSTRUCTIONS: Final = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "sve", "i8mm", "bf16"),
+)
+
+
+def processor(cpu_info: Path = _PROCESSOR) -> Processor:
+    """Name and instruction sets; as far as the system tells.
+
+    Args:
+        cpu_info: Linux's ``/proc/cpuinfo``.
+    """
+    fields: dict[str, str] = {}
+    try:
+        for line in cpu_info.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip().lower(), value.strip())
+    except OSError:
+        pass  # not Linux
+    flags = set((fields.get("flags") or fields.get("features") or "").split())
+    return Processor(
+        name=fields.get("model name") or platform.processor() or platform.machine(),
+        instructions=tuple(name for name in _INSTRUCTIONS if name in flags),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Main memory in bytes: what this process may have at most, and what is free now."""
+
+    total: int
+    available: int
+
+
+def memory(info: Path = _MEMORY_INFO, limit: Path = _CGROUP_MEMORY) -> Memory | None:
+    """Main memory, or None where the system does not tell.
+
+    Args:
+        info: Linux's ``/proc/meminfo``.
+        limit: cgroup v2's ``memory.max``: bytes, or ``max``.
+    """
+    try:
+        lines = dict(line.split(":", 1) for line in info.read_text(encoding="ascii").splitlines())
+        total, available = (
+            int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable")
+        )
+    except (OSError, KeyError, ValueError):
+        return None
+    with suppress(OSError, ValueError):  # no cgroup v2 here, or "max": no limit
+        total = min(total, int(limit.read_text(encoding="ascii")))
+    return Memory(total=total, available=min(available, total))
+
+
+def nvidia_cards(cards: Path = _NVIDIA_CARDS) -> tuple[str, ...]:
+    """Names of the cards that the NVIDIA driver knows.
+
+    Args:
+        cards: the driver's folder, with one folder for each card.
+    """
+    return tuple(
+        line.removeprefix("Model:").strip()
+        for card in sorted(cards.glob("*/information"))
+        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.startswith("Model:")
+    )

@@ -2,6 +2,8 @@
 
 from dependency_injector import containers, providers
 
+from adapters.bulk.journal import JournalledEmbeddings
+from adapters.bulk.local_files import LocalImageFiles
 from adapters.clock import SystemClock
 from adapters.encoders.selection import EncoderSelection
 from adapters.encoders.tensorrt_backend import TensorRtBackend
@@ -20,6 +22,7 @@ from application.compare_sightings import CompareSightings
 from application.compare_texts import CompareTexts
 from application.embed_image import EmbedImage
 from application.embed_images import EmbedImages
+from application.embed_in_bulk import EmbedInBulk
 from application.embed_inputs import EmbedInputs
 from application.embed_texts import EmbedTexts
 from application.encoder_upgrade import EncoderUpgrade
@@ -73,6 +76,10 @@ class Container(containers.DeclarativeContainer):
     observer = providers.Singleton(Observers, metrics, stage_times, tracing)
     clock = providers.Singleton(SystemClock)
     memory = providers.Singleton(SystemMemory)
+    image_files = providers.Factory(LocalImageFiles)
+    embeddings_file = providers.Factory(JournalledEmbeddings)
+
+    concurrent_calls = providers.Object(1)  # that the encoder behind the port takes
 
     # Application services
     admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
@@ -81,7 +88,11 @@ class Container(containers.DeclarativeContainer):
         ImagePreparation, port=image_preparation_port, threads=usable_cores(), observer=observer
     )
     queue = providers.Singleton(
-        EncodingQueue, model=model, max_batch=settings.provided.max_batch, observer=observer
+        EncodingQueue,
+        model=model,
+        max_batch=settings.provided.max_batch,
+        concurrent_calls=concurrent_calls,
+        observer=observer,
     )
     many_images = providers.Singleton(
         ImageEmbeddings, images=images, queue=queue, group=settings.provided.max_batch
@@ -138,6 +149,13 @@ class Container(containers.DeclarativeContainer):
         BuildBaseline,
         inference=inference,
         embedding_dimension=settings.provided.embedding_dimension,
+    )
+    embed_in_bulk = providers.Singleton(
+        EmbedInBulk,
+        model=model,
+        images=images,
+        queue=queue,
+        max_batch=settings.provided.max_batch,
     )
     report_health = providers.Singleton(
         ReportHealth,

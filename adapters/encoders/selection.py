@@ -86,18 +86,31 @@ class EncoderSelection(EncoderLoaderPort):
         except InvalidCheckpoint as invalid:
             raise EncoderUnavailable(str(invalid)) from invalid
 
+    def preferred(self) -> tuple[EncoderChoice, str]:
+        """The encoder that `load` tries first, never `auto`, and why it does."""
+        if self.choice is not EncoderChoice.AUTO:
+            return self.choice, f"CLIP_ENCODER={self.choice} asks for it"
+        cuda = self.probe_device().cuda_available
+        if cuda and self.tensorrt is not None and self.tensorrt.upgrades:
+            return EncoderChoice.TENSORRT, "there is CUDA here, and CLIP_USE_TENSORRT asks for it"
+        if cuda and _installed("torch"):
+            return EncoderChoice.TORCH, "PyTorch can use CUDA here"
+        without = "PyTorch, which could use CUDA, is not installed" if cuda else "there is no CUDA here"
+        if _installed("openvino"):
+            return EncoderChoice.OPENVINO, f"{without}, and OpenVINO is installed"
+        return EncoderChoice.TORCH, f"{without}, and OpenVINO is not installed"
+
     def _load_best(self) -> EncoderPort:
-        if self.probe_device().cuda_available:
-            if self.tensorrt is not None and self.tensorrt.upgrades:
-                try:
-                    return self.tensorrt.load()
-                except EncoderUnavailable as unavailable:
-                    logger.info("not on TensorRT yet: %s", unavailable)
-                except Exception:  # whatever CUDA and TensorRT raise must not stop PyTorch
-                    logger.exception("TensorRT's engine could not be loaded")
-            if _installed("torch"):
-                return self._load_torch()
-        if not _installed("openvino"):
+        first, _ = self.preferred()
+        if first is EncoderChoice.TENSORRT and self.tensorrt is not None:
+            try:
+                return self.tensorrt.load()
+            except EncoderUnavailable as unavailable:
+                logger.info("not on TensorRT yet: %s", unavailable)
+            except Exception:  # whatever CUDA and TensorRT raise must not stop PyTorch
+                logger.exception("TensorRT's engine could not be loaded")
+            first = EncoderChoice.TORCH if _installed("torch") else EncoderChoice.OPENVINO
+        if first is EncoderChoice.TORCH or not _installed("openvino"):
             return self._load_torch()
         try:
             return self._load_openvino()

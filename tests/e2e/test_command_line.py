@@ -1,17 +1,19 @@
 """The command ``clip-server`` as a person calls it."""
 
+import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.servers import SERVE
+from adapters.hardware import usable_cores
+from tests.e2e.servers import SERVE, free_port, running, wait_for
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "entrypoints.cli", *arguments],
         env={**os.environ, **environment},
@@ -36,9 +38,106 @@ def test_a_bad_value_stops_the_start_with_one_line(name: str, value: str) -> Non
 def test_help_names_the_commands() -> None:
     result = run("--help")
     assert result.returncode == 0
-    assert "serve" in result.stdout
-    assert "bundle" in result.stdout
+    for command in ("serve", "embed", "classify", "doctor", "bundle"):
+        assert f"\n  {command} " in result.stdout
+        help_page = run(command, "--help").stdout
+        assert "Example" in help_page
+        assert f"clip-server {command}" in help_page
     assert run("--version").stdout.strip().endswith("0.1.0")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    loads = "import sys, entrypoints.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", loads], capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {"numpy", "PIL", "litestar", "torch", "openvino", "tokenizers", "dependency_injector"}
+    assert not heavy & set(loaded)
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    words = {"_CLIP_SERVER_COMPLETE": "bash_complete", "COMP_WORDS": "clip-server cl"}
+    completed = subprocess.run(
+        [Path(sys.executable).with_name("clip-server")],
+        env={**os.environ, **words, "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.stdout.split() == ["plain,classify"]
+
+
+DEMO = {"CLIP_MODEL_PATH": "builtin:demo"}
+MISSING = {"CLIP_MODEL_PATH": "/none", "CLIP_ENCODER": "openvino"}
+
+
+def test_classify_prints_a_table_or_json() -> None:
+    picture = "adapters/demo_model/held_out/ambulance.png"
+    labels = ("a cat", "an ambulance", "a snowman")
+    table = run("classify", picture, *labels, **DEMO)
+    assert table.returncode == 0, table.stderr
+    first, *others = table.stdout.splitlines()
+    assert first.startswith("an ambulance ")
+    assert len(others) == 2
+    answer = json.loads(run("classify", picture, *labels, "--json", **DEMO).stdout)
+    assert answer["top_label"] == "an ambulance"
+    assert list(answer["scores"]) == list(labels)
+    assert sum(answer["scores"].values()) == pytest.approx(1)
+    assert f"{answer['scores']['an ambulance']:.2%}" in first
+    outdoors = run("classify", picture, *labels, "--camera-type", "outdoor", "--json", **DEMO)
+    assert json.loads(outdoors.stdout)["scores"] != answer["scores"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (["README.md", "a"], DEMO, "is not an image file"),
+        (["PICTURE", "a", "a"], DEMO, "repeats"),
+        (["PICTURE", "a", "--camera-type", "x"], DEMO, "must be one of standard, night_vision"),
+        (["PICTURE", "a"], MISSING, "/none does not exist"),
+    ],
+)
+def test_classify_says_what_is_wrong(
+    arguments: list[str], environment: dict[str, str], told: str
+) -> None:
+    picture = "adapters/demo_model/held_out/ambulance.png"
+    named = [picture if argument == "PICTURE" else argument for argument in arguments]
+    result = run("classify", *named, **environment)
+    assert result.returncode == 1
+    assert told in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_doctor_tells_what_would_serve_and_why() -> None:
+    port = free_port()
+    result = run("doctor", **DEMO, HOST="127.0.0.1", PORT=str(port))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{usable_cores()} core" in result.stdout
+    assert "openvino: there is no CUDA here, and OpenVINO is installed" in result.stdout
+    assert "a719af8c107356b8" in result.stdout
+    assert "images/s in batches of 8" in result.stdout
+    assert "CLIP_PRECISION=int8" in result.stdout
+    assert "fit to start" in result.stdout
+
+
+def test_doctor_fails_where_serving_would() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = run("doctor", **MISSING, HOST="127.0.0.1", PORT=port)
+    assert result.returncode == 1
+    assert "/none does not exist" in result.stdout
+    assert f"127.0.0.1:{port} cannot be had" in result.stdout
+
+
+def test_doctor_knows_a_running_server(tmp_path: Path) -> None:
+    with running(SERVE, tmp_path / "log", CLIP_ENCODER="fake") as server:
+        wait_for(server, "/health/ready")
+        port = server.url.rpartition(":")[2]
+        result = run("doctor", CLIP_ENCODER="fake", HOST="127.0.0.1", PORT=port)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "a server is running there already, with model fake" in result.stdout
 
 
 def test_a_bundle_is_made_and_never_overwritten(

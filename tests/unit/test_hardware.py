@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from adapters.hardware import multiplies_bfloat16, usable_cores
+from adapters.hardware import (
+    Memory,
+    Processor,
+    memory,
+    multiplies_bfloat16,
+    nvidia_cards,
+    processor,
+    usable_cores,
+)
 
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -46,3 +54,33 @@ def test_bfloat16_is_read_off_the_processor(features: str, has: bool, tmp_path: 
 
 def test_no_description_no_bfloat16(tmp_path: Path) -> None:
     assert multiplies_bfloat16(tmp_path / "missing") is False
+
+
+def test_the_processor_is_named_with_what_matters_of_it(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: Fast 9000\nflags\t\t: fpu amx_bf16 avx2 sse\n")
+    assert processor(info) == Processor("Fast 9000", ("avx2", "amx_bf16"))
+    info.write_text("processor\t: 0\nFeatures\t: fp asimd i8mm\n")  # as on Arm
+    assert processor(info).instructions == ("asimd", "i8mm")
+    assert processor(tmp_path / "none").instructions == ()
+
+
+def test_memory_is_no_more_than_the_container_may_have(tmp_path: Path) -> None:
+    info = tmp_path / "meminfo"
+    limit = tmp_path / "memory.max"
+    info.write_text("MemTotal:  4096 kB\nMemFree:  1 kB\nMemAvailable:  2048 kB\n")
+    assert memory(info, limit) == Memory(total=4 * 1024**2, available=2 * 1024**2)
+    limit.write_text("max\n")
+    assert memory(info, limit) == Memory(total=4 * 1024**2, available=2 * 1024**2)
+    limit.write_text("1048576\n")
+    assert memory(info, limit) == Memory(total=1024**2, available=1024**2)
+    assert memory(tmp_path / "none", limit) is None
+
+
+def test_cards_are_named_by_the_driver(tmp_path: Path) -> None:
+    for number, name in enumerate(["NVIDIA A", "NVIDIA B"]):
+        card = tmp_path / f"0000:0{number}:00.0"
+        card.mkdir()
+        (card / "information").write_text(f"Model: \t\t {name}\nIRQ:   17\n")
+    assert nvidia_cards(tmp_path) == ("NVIDIA A", "NVIDIA B")
+    assert nvidia_cards(tmp_path / "none") == ()

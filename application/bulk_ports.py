@@ -1,0 +1,123 @@
+"""What embedding whole folders of images needs from the outside world, besides `ports`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from application.ports import EncoderDescription
+from domain.embedding import Embedding
+
+
+class BulkFailure(Exception):
+    """The run cannot go on as asked. The message is fit for users: it says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One file that is to be embedded, as it was when the files were listed.
+
+    Attributes:
+        path: its name; unique within a run.
+        size: bytes; 0 where it could not be looked at.
+        modified_ns: time of the last change, in nanoseconds since 1970; 0 likewise.
+    """
+
+    path: str
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedFile:
+    """What became of one file: an embedding or an error, never both.
+
+    Attributes:
+        file: the file.
+        embedding: None where there is an error.
+        error: ``code: detail`` of what is wrong with the file, else None.
+    """
+
+    file: ImageFile
+    embedding: Embedding | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        total: files that there are.
+        done: files with an embedding or an error, from earlier runs too.
+        failed: those of them with an error.
+    """
+
+    total: int
+    done: int
+    failed: int
+
+
+class ImageFilesPort(ABC):
+    """The files of one run. `read` blocks and may be called from several threads."""
+
+    @abstractmethod
+    def listing(self) -> Iterator[ImageFile]:
+        """Every file, in any order; one that was named twice may come twice.
+
+        Raises:
+            BulkFailure: a file or folder that was asked for does not exist.
+        """
+
+    @abstractmethod
+    def read(self, file: ImageFile) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            ImageTooLarge: there are more than allowed; they are not read then.
+            OSError: it cannot be read.
+        """
+
+
+class EmbeddingsFilePort(ABC):
+    """A file of embeddings in the making: it appears whole once every image has its row.
+
+    What was recorded survives the death of the process at any moment; a later run takes it up.
+    Rows are in the order of their paths' bytes, one for each path. Calls block and come from one
+    thread at a time.
+    """
+
+    @abstractmethod
+    def resume(self, model: EncoderDescription, files: Iterable[ImageFile]) -> Progress:
+        """Take up what earlier runs recorded, or begin.
+
+        Embeddings of files that have changed since, or that are no longer listed, are left out;
+        files with an error are tried again.
+
+        Args:
+            model: what the embeddings are made with.
+            files: all files that shall have a row; a repeated path counts once.
+
+        Raises:
+            BulkFailure: the file exists already, another run is writing it, what was recorded
+                belongs to another model, or nothing is listed.
+        """
+
+    @abstractmethod
+    def remaining(self) -> Iterator[ImageFile]:
+        """The files that have no row yet, in order."""
+
+    @abstractmethod
+    def record(self, rows: Sequence[EmbeddedFile]) -> None:
+        """Keep the rows for good: all of them or, if the process dies meanwhile, none."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write the file, in one step, and forget what was recorded.
+
+        Raises:
+            BulkFailure: it cannot be written; everything recorded is kept.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what was recorded, so that another run may take it up."""

@@ -1,0 +1,35 @@
+"""``clip-server bundle``."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("source")
+@click.argument("directory", type=click.Path(path_type=Path))
+def bundle(source: str, directory: Path) -> None:
+    r"""Make a bundle of a checkpoint.
+
+    A bundle is the checkpoint SOURCE together with all that serves it on OpenVINO without PyTorch,
+    in the new directory DIRECTORY. SOURCE is whatever CLIP_MODEL_PATH may be. Serve the
+    result with CLIP_MODEL_PATH=DIRECTORY.
+
+    \b
+    Example:
+      clip-server bundle /models/clip-vit-l /models/clip-vit-l-bundle
+    """
+    from adapters.checkpoints.checkpoint import InvalidCheckpoint
+    from adapters.checkpoints.reading import read_checkpoint
+    from adapters.export.bundle import write_bundle
+
+    if directory.exists():
+        click.echo(f"{directory} exists already; name a directory that does not.", err=True)
+        sys.exit(1)
+    try:
+        made = write_bundle(read_checkpoint(source), directory)
+    except (InvalidCheckpoint, OSError) as failure:
+        click.echo(str(failure), err=True)
+        sys.exit(1)
+    click.echo(f"{made.directory}: {made.model}, fingerprint {made.fingerprint}")

@@ -1,0 +1,73 @@
+"""``clip-server classify``."""
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import click
+
+from domain.errors import InvalidInput, ModelNotReady
+from entrypoints.commands.starting import compose, settings_or_exit
+
+if TYPE_CHECKING:
+    from application.classify_image import ClassifiedImage
+    from entrypoints.container import Container
+
+_BAR: Final = 30
+"""Characters of a bar that stands for 100 %."""
+
+
+@click.command()
+@click.argument("photo", type=click.File("rb"))
+@click.argument("labels", nargs=-1, required=True, metavar="LABEL...")
+@click.option(
+    "--camera-type",
+    metavar="TYPE",
+    help="Put each label through five prompts for this kind of footage: standard, night_vision, "
+    "outdoor, indoor or doorbell.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def classify(
+    photo: BinaryIO, labels: tuple[str, ...], camera_type: str | None, as_json: bool
+) -> None:
+    r"""Say which label fits a photo.
+
+    PHOTO is an image file, or - for standard input. The probabilities are those of POST
+    /classify and sum to 1 over the labels.
+
+    \b
+    Examples:
+      clip-server classify photo.jpg 'a cat' 'a delivery truck' 'a person walking'
+      clip-server classify door.jpg 'a parcel' 'nobody' --camera-type doorbell
+      ffmpeg -i rtsp://camera -frames:v 1 -f mjpeg - | clip-server classify - day night --json
+    """
+    container = compose(settings_or_exit())
+    try:
+        result = asyncio.run(_classify(container, photo.read(), labels, camera_type))
+    except (InvalidInput, ModelNotReady) as failure:
+        click.echo(failure.detail, err=True)
+        sys.exit(1)
+    scores = result.classification.scores
+    if as_json:
+        answer = {"scores": scores, "top_label": result.classification.top_label}
+        click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    width = max(len(label) for label in scores)
+    for label, score in sorted(scores.items(), key=lambda pair: -pair[1]):
+        line = f"{label:<{width}}  {score:8.2%}  {'█' * round(score * _BAR)}"
+        click.secho(line.rstrip(), bold=label == result.classification.top_label)
+
+
+async def _classify(
+    container: "Container", image: bytes, labels: tuple[str, ...], camera_type: str | None
+) -> "ClassifiedImage":
+    from domain.prompts import CameraType
+
+    kind = None if camera_type is None else CameraType.named(camera_type)
+    try:
+        await container.model().bring_up()
+        return await container.classify_image()(image, labels, camera_type=kind)
+    finally:
+        container.queue().close()
+        container.images().close()

@@ -1,0 +1,122 @@
+"""``clip-server embed``."""
+
+import asyncio
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from entrypoints.commands.starting import compose, settings_or_exit
+
+if TYPE_CHECKING:
+    from application.bulk_ports import Progress
+    from entrypoints.container import Container
+
+_INTERRUPTED: Final = 128 + signal.SIGINT
+"""Exit status of a run that was stopped, as shells have it."""
+
+_SILENCE_S: Final = 30
+"""Seconds between two lines of progress in a log."""
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file to write; its name ends in .parquet, .npz or .jsonl.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there already.")
+def embed(paths: tuple[str, ...], output: Path, overwrite: bool) -> None:
+    r"""Embed images into one file, a row for each.
+
+    PATH is an image, a folder (with all folders in it) or a pattern in quotes. What cannot be read
+    gets a row that says why. A run that was stopped or killed goes on where it was when the same
+    command is given again: it keeps its work in OUTPUT.journal until OUTPUT is written.
+
+    \b
+    Examples:
+      clip-server embed photos/ --output photos.parquet
+      clip-server embed 'cameras/*/2026-11-*' door.jpg -o november.npz
+    """
+    container = compose(settings_or_exit())
+    from application.bulk_ports import BulkFailure
+    from domain.errors import ModelNotReady
+
+    bar = _Bar()
+    try:
+        finished = asyncio.run(_run(container, paths, output, overwrite=overwrite, bar=bar))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        bar.close()
+        click.echo(f"Stopped: {bar}. The same command goes on from there.", err=True)
+        sys.exit(_INTERRUPTED)
+    except (BulkFailure, ModelNotReady, OSError) as failure:
+        bar.close()
+        click.echo(str(failure), err=True)
+        sys.exit(1)
+    bar.close()
+    unreadable = f", {finished.failed} of them with an error" if finished.failed else ""
+    click.echo(f"{output}: {finished.total} rows{unreadable}", err=True)
+
+
+async def _run(
+    container: "Container", paths: tuple[str, ...], output: Path, *, overwrite: bool, bar: "_Bar"
+) -> "Progress":
+    this = asyncio.current_task()
+    assert this is not None
+    # An orderly end for `kill` too; asyncio does the same for Ctrl-C.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    target = container.embeddings_file(output, overwrite=overwrite)
+    try:
+        await container.model().bring_up()
+        return await container.embed_in_bulk()(
+            container.image_files(paths), target, on_progress=bar.show
+        )
+    finally:
+        container.queue().close()
+        container.images().close()
+
+
+class _Bar:
+    """Progress: share, rate and time left on a terminal, else a line every half minute."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._last: Progress | None = None
+        self._said_at = time.monotonic()
+
+    def show(self, progress: "Progress") -> None:
+        """Draw the bar as of now."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                total=progress.total,
+                initial=progress.done,
+                unit=" images",
+                disable=None,  # unless it is a terminal
+                dynamic_ncols=True,
+            )
+        else:
+            self._bar.update()
+        if self._last is None or progress.failed != self._last.failed:
+            self._bar.set_postfix(errors=progress.failed, refresh=False)
+        self._last = progress
+        if self._bar.disable and time.monotonic() - self._said_at >= _SILENCE_S:
+            self._said_at = time.monotonic()
+            click.echo(f"{self}.", err=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __str__(self) -> str:
+        if self._last is None:
+            return "nothing was embedded yet"
+        return f"{self._last.done} of {self._last.total} images are done"
