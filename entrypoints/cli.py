@@ -6,6 +6,7 @@ from entrypoints.commands.bundle import bundle
 from entrypoints.commands.classify import classify
 from entrypoints.commands.doctor import doctor
 from entrypoints.commands.embed import embed
+from entrypoints.commands.embed_on_ray import embed_on_ray
 from entrypoints.commands.export import export
 from entrypoints.commands.pipeline import pipeline
 from entrypoints.commands.serve import serve
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 for command in (
-    serve, embed, classify, doctor, bundle, export, validate, tensorrt, pipeline,
+    serve, embed, classify, doctor, bundle, export, validate, tensorrt, pipeline, embed_on_ray,
 ):  # fmt: skip
     main.add_command(command)
 

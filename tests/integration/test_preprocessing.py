@@ -5,7 +5,7 @@ import pytest
 from transformers import CLIPImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from adapters.images.preprocessing import STD, preprocess
+from adapters.images.preprocessing import STD, levels_of, normalised, preprocess
 from tests.photos import photo, photos
 
 ONE_LEVEL = 1 / 255 / min(STD)
@@ -48,3 +48,21 @@ def test_the_middle_is_kept_and_not_squashed() -> None:
     wide = photo("china").resize((900, 300))
     middle = wide.crop((300, 0, 600, 300))
     assert np.abs(preprocess(wide) - preprocess(middle)).mean() < 0.02
+
+
+@pytest.mark.parametrize("name", list(photos()))
+def test_pixels_go_back_to_eight_bits_and_return_unchanged(name: str) -> None:
+    pixels = preprocess(photo(name))
+    levels = levels_of(pixels)
+    assert levels is not None
+    assert levels.dtype == np.uint8
+    np.testing.assert_array_equal(normalised(levels), pixels)
+
+
+def test_every_level_returns_unchanged_and_anything_else_is_refused() -> None:
+    every = np.arange(256, dtype=np.uint8)[None, None, :].repeat(3, axis=0)
+    found = levels_of(normalised(every))
+    assert found is not None
+    np.testing.assert_array_equal(found, every)
+    assert levels_of(np.zeros((2, 3, 224, 224), dtype=np.float32)) is None
+    assert levels_of(np.full((1, 3, 224, 224), np.nan, dtype=np.float32)) is None

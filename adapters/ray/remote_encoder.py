@@ -1,0 +1,166 @@
+"""The encoder that runs elsewhere: calls the encoder deployment of a Ray Serve application."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from adapters.images.preprocessing import levels_of, normalised
+from application.ports import (
+    Device,
+    EncoderDescription,
+    EncoderLoaderPort,
+    EncoderPort,
+    PixelBatch,
+    RawEmbeddings,
+)
+from domain.errors import ServiceUnavailable
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 30.0
+"""How long a call may take, with every replica that dies meanwhile and its successor."""
+
+TravellingPixels: TypeAlias = NDArray[np.uint8] | PixelBatch
+"""Preprocessed images on their way: eight-bit levels wherever they are exact, 150 KB each."""
+
+_PAUSE_S: Final = 0.1
+"""Between two tries: the router has to hear of the death."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRows:
+    """What an encoder replica answers.
+
+    Attributes:
+        rows: float32 ``[n, dimension]``.
+        fingerprint: of the model that made them.
+    """
+
+    rows: RawEmbeddings
+    fingerprint: str
+
+
+class RemoteEncoder(EncoderPort):
+    """Stands for all replicas of the encoder deployment; may be called from several threads.
+
+    A call whose replica dies is made again on another one: encoding has no side effects. Rows made
+    by another model than the one described, as during a roll-out, are never handed on.
+    """
+
+    def __init__(self, handle: "DeploymentHandle[Any]", description: EncoderDescription) -> None:
+        """Make one.
+
+        Args:
+            handle: of a deployment with the methods of `entrypoints.ray.serving.Encoder`.
+            description: what its replicas say they are.
+        """
+        self._handle = handle
+        self._description = description
+
+    @property
+    def description(self) -> EncoderDescription:
+        """See `EncoderPort.description`."""
+        return self._description
+
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        """See `EncoderPort.encode_images`.
+
+        Raises:
+            ServiceUnavailable: no replica answered in time, or the model is being changed.
+        """
+        if len(batch) == 0:
+            return self._none()
+        levels = levels_of(batch)
+        travelling = batch if levels is None else levels
+        return self._rows(lambda: self._handle.encode_images.remote(travelling))
+
+    def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
+        """See `EncoderPort.encode_texts`. Raises as `encode_images` does."""
+        if not texts:
+            return self._none()
+        return self._rows(lambda: self._handle.encode_texts.remote(list(texts)))
+
+    def device_memory_used(self) -> int | None:
+        """None: the memory is in other processes."""
+        return None
+
+    def _rows(self, call: Callable[[], Any]) -> RawEmbeddings:
+        answer: RemoteRows = answered(call, _PATIENCE_S)
+        if answer.fingerprint != self._description.fingerprint:
+            raise ServiceUnavailable(
+                f"the model is being changed from {self._description.fingerprint} to "
+                f"{answer.fingerprint}.",
+                code="model_changing",
+                retry_after_s=5,
+            )
+        return answer.rows
+
+    def _none(self) -> RawEmbeddings:
+        return np.empty((0, self._description.embedding_dimension), dtype=np.float32)
+
+
+class RemoteEncoderLoader(EncoderLoaderPort):
+    """Waits for the encoder deployment instead of loading anything."""
+
+    def __init__(self, handle: "DeploymentHandle[Any]") -> None:
+        self._handle = handle
+
+    def probe_device(self) -> Device:
+        """The replicas' device."""
+        return self._describe().device
+
+    def load(self) -> RemoteEncoder:
+        """See `EncoderLoaderPort.load`. Waits until there is a replica, however long it takes."""
+        return RemoteEncoder(self._handle, self._describe())
+
+    def _describe(self) -> EncoderDescription:
+        while True:
+            try:
+                description: EncoderDescription = answered(
+                    self._handle.describe.remote, _PATIENCE_S
+                )
+            except ServiceUnavailable:
+                logger.info("still waiting for a replica of the encoder")
+            else:
+                return description
+
+
+def arrived(pixels: TravellingPixels) -> PixelBatch:
+    """The same pixels as they set out, bit for bit: ``[n, 3, 224, 224]``."""
+    if pixels.dtype == np.uint8:
+        return normalised(pixels.astype(np.uint8, copy=False))
+    return pixels.astype(np.float32, copy=False)
+
+
+def answered(call: Callable[[], Any], patience_s: float) -> Any:
+    """The answer to a call, which is made again when the replica that has it dies.
+
+    Args:
+        call: makes it and returns Ray's ``DeploymentResponse``.
+        patience_s: for all tries together.
+
+    Raises:
+        ServiceUnavailable: there was none within ``patience_s`` seconds.
+    """
+    deadline = time.monotonic() + patience_s
+    while (left := deadline - time.monotonic()) > 0:
+        response = call()
+        try:
+            return response.result(timeout_s=left)
+        except TimeoutError:
+            response.cancel()
+        except (ActorDiedError, ActorUnavailableError) as death:
+            logger.warning("an encoder replica is gone, asking another: %s", type(death).__name__)
+            time.sleep(min(_PAUSE_S, left))
+    raise ServiceUnavailable(
+        f"no replica of the encoder answered within {patience_s:g} seconds.",
+        code="encoder_unreachable",
+        retry_after_s=5,
+    )

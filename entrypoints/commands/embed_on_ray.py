@@ -1,0 +1,70 @@
+"""``clip-server embed-on-ray``."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from entrypoints.commands.starting import settings_or_exit
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The folder to write Parquet files to.",
+)
+@click.option("--address", help="The cluster; without it, RAY_ADDRESS or this machine alone.")
+@click.option(
+    "--encoders", type=click.IntRange(1), default=1, help="Models at once, at most (default: 1)."
+)
+@click.option(
+    "--gpus", type=click.FloatRange(0), default=0.0, help="GPUs for each of them (default: 0)."
+)
+@click.option(
+    "--cpus", type=click.FloatRange(0), default=1.0, help="Processors for each (default: 1)."
+)
+def embed_on_ray(
+    paths: tuple[str, ...], output: Path, address: str | None, **resources: float
+) -> None:
+    r"""Embed images on a Ray cluster.
+
+    PATH is an image, a folder or a pattern in quotes, or one Parquet file or folder with a column
+    path and, if it holds the images themselves, a column image. All nodes must see files and
+    output under the same path. A job that was killed goes on where it was when the same command is
+    given again. Needs the extra 'ray'.
+
+    \b
+    Examples:
+      clip-server embed-on-ray /shared/photos --output /shared/embeddings
+      clip-server embed-on-ray /shared/photos -o /shared/embeddings --address ray-head:6379 \
+        --encoders 8 --gpus 1
+    """
+    settings = settings_or_exit()
+    # Before Ray is imported: it tells its makers nothing.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+    except ImportError:
+        click.echo("embed-on-ray needs the extra 'ray'.", err=True)
+        sys.exit(1)
+    from application.bulk_ports import BulkFailure
+    from domain.errors import ModelNotReady
+    from entrypoints.ray.bulk import Resources, embed_on_ray
+
+    ray.init(address=address, log_to_driver=False)
+    try:
+        rows = embed_on_ray(
+            paths,
+            output.absolute(),
+            settings=settings,
+            resources=Resources(**resources),
+        )
+    except (BulkFailure, ModelNotReady) as failure:
+        click.echo(str(failure), err=True)
+        sys.exit(1)
+    click.echo(f"{output}: {rows} rows", err=True)

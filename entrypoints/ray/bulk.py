@@ -1,0 +1,259 @@
+"""Embedding more images than one machine can: a Ray Data job that writes a folder of Parquet files.
+
+Reading and decoding run as tasks wherever there are processors, the model in one actor for each
+accelerator; Ray streams the images from one to the other. Files and output must lie where every
+node sees them under the same path.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.data.checkpoint import CheckpointConfig
+
+from adapters.bulk.local_files import LocalImageFiles
+from adapters.bulk.table_formats import parquet_schema
+from adapters.images.preprocessing import levels_of
+from adapters.ray.remote_encoder import arrived
+from application.bulk_ports import BulkFailure, ImageFile
+from application.ports import EncoderDescription, EncoderPort, ImagePreparationPort
+from domain.embedding import Embedding
+from domain.errors import EncoderFault, InvalidInput
+from domain.limits import IMAGE_SIZE
+from entrypoints.container import Container
+from entrypoints.settings import Settings
+
+_PREPARED_AT_A_TIME: Final = 32
+"""Images that one task reads and decodes (150 KB each once they are pixels)."""
+
+_ROWS_OF_A_FILE: Final = 256
+"""Images that travel together and end in one file: what is lost when a node dies."""
+
+_LISTED_AT_A_TIME: Final = 100_000
+"""Names in one file of the listing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the job may use.
+
+    Attributes:
+        encoders: actors that hold a model, at most.
+        gpus: GPUs for each of them.
+        cpus: processors for each of them.
+    """
+
+    encoders: float = 1
+    gpus: float = 0
+    cpus: float = 1
+
+
+def embed_on_ray(
+    paths: Sequence[str], output: Path, *, settings: Settings, resources: Resources
+) -> int:
+    """Run the job on the cluster that Ray is connected to.
+
+    Args:
+        paths: files, folders and patterns, or one Parquet file or folder with a column ``path``
+            and, unless the images are to be read from there, a column ``image`` of their bytes.
+        output: a folder; rows have the columns that ``clip-server embed`` writes.
+        settings: of the model.
+        resources: what to use.
+
+    Returns:
+        Rows in the output.
+
+    Raises:
+        BulkFailure: the output is complete already or of another model, or nothing is listed.
+    """
+    run = _Run(output)
+    describe = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(_describe)
+    model: EncoderDescription = ray.get(describe.remote(settings))
+    run.begin(model)
+    listing = _parquet_input(paths) or str(_listed(paths, run.folder / "listing"))
+
+    context = DataContext.get_current()
+    context.checkpoint_config = CheckpointConfig(
+        id_column="path",
+        checkpoint_path=str(run.folder / "done"),
+        delete_checkpoint_on_success=False,  # only once the run is known to be complete
+    )
+    (
+        ray.data.read_parquet(listing, columns=_columns(listing))
+        .repartition(target_num_rows_per_block=_ROWS_OF_A_FILE)
+        .map_batches(_Prepare(settings), batch_size=_PREPARED_AT_A_TIME)
+        .map_batches(
+            _Encode,
+            fn_constructor_args=(settings, model.fingerprint),
+            batch_size=_PREPARED_AT_A_TIME,
+            compute=ActorPoolStrategy(min_size=1, max_size=int(resources.encoders)),
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+        )
+        .write_parquet(str(output))
+    )
+    return run.complete()
+
+
+class _Run:
+    """What outlives the job: whose embeddings these are, and what is done."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._file = output / "_run.json"  # readers of Parquet folders pass over such names
+        self.folder = output.with_name(f"{output.name}.journal")
+
+    def begin(self, model: EncoderDescription) -> None:
+        """Begin, or go on where an earlier job stopped."""
+        if self._output.exists() and not self._file.exists() and any(self._output.iterdir()):
+            raise BulkFailure(f"{self._output} holds something else already; name another folder.")
+        if self._file.exists():
+            earlier = json.loads(self._file.read_text(encoding="utf-8"))
+            if earlier["complete"]:
+                raise BulkFailure(f"{self._output} is complete already; name another folder.")
+            if earlier["model_fingerprint"] != model.fingerprint:
+                raise BulkFailure(
+                    f"{self._output} holds embeddings of the model with fingerprint "
+                    f"{earlier['model_fingerprint']}, and the model loaded now has "
+                    f"{model.fingerprint}: they must not be mixed."
+                )
+        self._output.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
+        self._fingerprint = model.fingerprint
+        self._write(complete=False)
+
+    def complete(self) -> int:
+        """Mark the output as complete, and forget what only going on would need."""
+        self._write(complete=True)
+        shutil.rmtree(self.folder)
+        return sum(
+            pyarrow.parquet.read_metadata(file).num_rows for file in self._output.glob("*.parquet")
+        )
+
+    def _write(self, *, complete: bool) -> None:
+        unfinished = self._file.with_suffix(".unfinished")
+        described = {"model_fingerprint": self._fingerprint, "complete": complete}
+        unfinished.write_text(json.dumps(described) + "\n", encoding="utf-8")
+        unfinished.replace(self._file)
+
+
+class _Prepare:
+    """Read and decode: from names, and perhaps bytes, to eight-bit pixels."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        container = Container(settings=self._settings)
+        port: ImagePreparationPort = container.image_preparation_port()
+        count = len(batch["path"])
+        levels = np.zeros((count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
+        errors = np.full(count, "", dtype=object)
+        images = batch.get("image", [None] * count)
+        for place, (path, image) in enumerate(zip(batch["path"], images, strict=True)):
+            try:
+                data = _read(str(path)) if image is None else bytes(image)
+                found = levels_of(port.prepare(data))
+                assert found is not None, "preparation yields eight-bit levels"
+                levels[place] = found
+            except InvalidInput as unfit:
+                errors[place] = f"{unfit.code}: {unfit.detail}"
+            except OSError as unreadable:
+                errors[place] = f"unreadable_file: {unreadable.strerror or unreadable}"
+        return {"path": batch["path"], "levels": levels, "error": errors}
+
+
+class _Encode:
+    """The model on one accelerator: from pixels to rows of the output."""
+
+    def __init__(self, settings: Settings, fingerprint: str) -> None:
+        self._encoder = _loaded(settings)
+        self._max_batch = settings.max_batch
+        if self._encoder.description.fingerprint != fingerprint:
+            raise BulkFailure(
+                f"this node's model has fingerprint {self._encoder.description.fingerprint} and "
+                f"not {fingerprint}: all nodes need the same checkpoint."
+            )
+
+    def __call__(self, batch: dict[str, Any]) -> pyarrow.Table:
+        errors: list[str | None] = [str(error) or None for error in batch["error"]]
+        vectors: list[Any] = [None] * len(errors)
+        fit = [place for place, error in enumerate(errors) if error is None]
+        for start in range(0, len(fit), self._max_batch):
+            places = fit[start : start + self._max_batch]
+            rows = self._encoder.encode_images(arrived(batch["levels"][places]))
+            for place, row in zip(places, rows, strict=True):
+                try:
+                    vectors[place] = Embedding.from_encoder(row).vector
+                except EncoderFault as fault:
+                    errors[place] = f"{fault.code}: {fault.detail}"
+        description = self._encoder.description
+        return pyarrow.table(
+            {
+                "path": [str(path) for path in batch["path"]],
+                "embedding": vectors,
+                "error": errors,
+                "model_fingerprint": [description.fingerprint] * len(errors),
+            },
+            schema=parquet_schema(description.fingerprint, description.embedding_dimension),
+        )
+
+
+def _loaded(settings: Settings) -> EncoderPort:
+    model = Container(settings=settings).model()
+    asyncio.run(model.bring_up())
+    return model.encoder()
+
+
+def _describe(settings: Settings) -> EncoderDescription:
+    return _loaded(settings).description
+
+
+def _read(path: str) -> bytes:
+    return LocalImageFiles([]).read(ImageFile(path, 0, 0))
+
+
+def _parquet_input(paths: Sequence[str]) -> str | None:
+    """The Parquet file or folder that is meant, if one is."""
+    if len(paths) != 1:
+        return None
+    path = Path(paths[0])
+    if path.suffix == ".parquet" or any(path.glob("*.parquet")):
+        return str(path.absolute())
+    return None
+
+
+def _columns(listing: str) -> list[str]:
+    schema = pyarrow.parquet.ParquetDataset(listing).schema
+    if "path" not in schema.names:
+        raise BulkFailure(f"{listing} has no column path.")
+    return [name for name in ("path", "image") if name in schema.names]
+
+
+def _listed(paths: Sequence[str], folder: Path) -> Path:
+    """All names, once each and sorted, as Parquet: the form in which Ray skips what is done."""
+    names = sorted({file.path for file in LocalImageFiles(paths).listing()})
+    if not names:
+        raise BulkFailure("there is no image in what was named.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for number, part in enumerate(_parts(names)):
+        table = pyarrow.table({"path": [os.path.abspath(name) for name in part]})
+        pyarrow.parquet.write_table(table, folder / f"{number:06}.parquet")
+    return folder
+
+
+def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), _LISTED_AT_A_TIME):
+        yield names[start : start + _LISTED_AT_A_TIME]

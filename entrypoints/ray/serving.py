@@ -1,0 +1,146 @@
+"""The service on Ray Serve: HTTP and decoding in one deployment, the model in another.
+
+``serve run deploy/ray/serve.yaml`` starts it. Every replica reads the same environment variables as
+a single server does (see the README's table).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+from dependency_injector import providers
+from ray import serve
+
+from adapters.ray.remote_encoder import RemoteEncoderLoader, RemoteRows, TravellingPixels, arrived
+from application.model_lifecycle import ModelLifecycle
+from application.ports import EncoderDescription, EncoderPort, RawEmbeddings
+from entrypoints.container import Container
+from entrypoints.settings import read_settings
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+_Input = TypeVar("_Input")
+
+logger = logging.getLogger(__name__)
+
+_CONCURRENT_CALLS: Final = 16
+"""Calls that one ingress replica keeps under way, each of up to ``CLIP_MAX_BATCH_SIZE`` images."""
+
+_COMPANY_S: Final = 0.005
+"""How long a replica waits for other calls to fill a batch with. Ray forms batches before it looks
+whether the encoder is free, so without waiting every call would be a batch of its own."""
+
+
+def _images(batches: Sequence[Any]) -> int:
+    return sum(len(batch) for batch in batches)
+
+
+class EncoderReplica:
+    """One model on one accelerator. Calls of all ingress replicas share its batches."""
+
+    def __init__(self) -> None:
+        """Load the model; until then the replica takes no calls.
+
+        Raises:
+            RuntimeError: it cannot be loaded; `serve status` shows why.
+        """
+        settings = read_settings()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+        self._encoder = _brought_up(Container(settings=settings).model(), self._thread)
+        self._fingerprint = self._encoder.description.fingerprint
+        batched: Any = self._batched  # Ray's decorator adds methods that its types don't know
+        batched.set_max_batch_size(settings.max_batch)
+
+    async def describe(self) -> EncoderDescription:
+        """What is loaded."""
+        return self._encoder.description
+
+    async def encode_texts(self, texts: Sequence[str]) -> RemoteRows:
+        """Text tower, as `EncoderPort.encode_texts`."""
+        rows = await self._call(self._encoder.encode_texts, texts)
+        return RemoteRows(rows, self._fingerprint)
+
+    async def encode_images(self, batch: TravellingPixels) -> RemoteRows:
+        """Image tower, as `EncoderPort.encode_images`."""
+        answer: RemoteRows | Exception = await self._batched(batch)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @serve.batch(batch_wait_timeout_s=_COMPANY_S, batch_size_fn=_images)
+    async def _batched(self, batches: list[TravellingPixels]) -> list[RemoteRows | Exception]:
+        """The answers to several calls, in their order; Ray gathers the calls."""
+        try:
+            rows = await self._call(self._encode_images, batches)
+        except Exception:
+            if len(batches) == 1:
+                raise  # to all callers, that is to this one
+            # One caller's bad image must not fail the others that happened to share its batch.
+            logger.warning("a batch of %d calls failed; encoding them singly", len(batches))
+            return await self._singly(batches)
+        ends = np.cumsum([len(batch) for batch in batches])
+        return [RemoteRows(part, self._fingerprint) for part in np.split(rows, ends[:-1])]
+
+    async def _singly(self, batches: Sequence[TravellingPixels]) -> list[RemoteRows | Exception]:
+        """Each call's embeddings or its own failure."""
+        answers: list[RemoteRows | Exception] = []
+        for batch in batches:
+            try:
+                rows = await self._call(self._encode_images, [batch])
+                answers.append(RemoteRows(rows, self._fingerprint))
+            except Exception as failure:
+                answers.append(failure)
+        return answers
+
+    def _encode_images(self, batches: Sequence[TravellingPixels]) -> RawEmbeddings:
+        return self._encoder.encode_images(np.concatenate([arrived(batch) for batch in batches]))
+
+    async def _call(
+        self, tower: Callable[[_Input], RawEmbeddings], inputs: _Input
+    ) -> RawEmbeddings:
+        """Run a tower in the one thread that may, so that the replica goes on taking calls."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, tower, inputs)
+
+
+def _ingress() -> "Litestar":
+    """What an ingress replica serves: the application with the remote encoder behind its port.
+
+    Raises:
+        RuntimeError: the encoder cannot be used; `serve status` shows why.
+    """
+    from entrypoints.http.app import create_app
+
+    application = serve.get_replica_context().app_name
+    container = Container(settings=read_settings())
+    container.encoder_loader.override(
+        providers.Singleton(
+            RemoteEncoderLoader, handle=serve.get_deployment_handle("Encoder", application)
+        )
+    )
+    container.concurrent_calls.override(providers.Object(_CONCURRENT_CALLS))
+    # Ray sends requests here as soon as this returns: not before there is an encoder.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        _brought_up(container.model(), thread)
+    return create_app(container)
+
+
+def _brought_up(model: ModelLifecycle, thread: ThreadPoolExecutor) -> EncoderPort:
+    """The encoder once it is ready. In ``thread``, since Ray's own has an event loop running."""
+    thread.submit(asyncio.run, model.bring_up()).result()
+    if model.loaded is None:
+        raise RuntimeError(f"no model is loaded: {model.failure}")
+    return model.loaded
+
+
+_deployment: Any = serve.deployment  # Ray's own types say that it returns a function
+
+Encoder = _deployment(EncoderReplica, name="Encoder", max_ongoing_requests=16)
+# More than CLIP_MAX_REQUESTS (64), so that the service itself says when it is full.
+Ingress = _deployment(serve.ingress(_ingress)(), name="Ingress", max_ongoing_requests=80)
+
+app = Ingress.bind(Encoder.bind())
+"""The application that `deploy/ray` names."""
