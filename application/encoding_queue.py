@@ -23,7 +23,7 @@ from application.ports import (
     Stage,
 )
 from domain.embedding import Embedding
-from domain.errors import EncoderFault, ModelNotReady
+from domain.errors import EncoderFault, ModelNotReady, ServiceUnavailable
 
 _T = TypeVar("_T")
 
@@ -182,6 +182,10 @@ class EncodingQueue:
             rows = await self._call(
                 lambda encoder: encoder.encode_images(batch), entries, len(entries)
             )
+        except ServiceUnavailable as unavailable:  # no image's fault: trying each would not help
+            for entry in entries:
+                _fail(entry.answer, unavailable)
+            return
         except Exception as failure:
             if len(entries) == 1:
                 _fail(entries[0].answer, failure)

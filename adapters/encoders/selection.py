@@ -95,7 +95,9 @@ class EncoderSelection(EncoderLoaderPort):
             return EncoderChoice.TENSORRT, "there is CUDA here, and CLIP_USE_TENSORRT asks for it"
         if cuda and _installed("torch"):
             return EncoderChoice.TORCH, "PyTorch can use CUDA here"
-        without = "PyTorch, which could use CUDA, is not installed" if cuda else "there is no CUDA here"
+        without = (
+            "PyTorch, which could use CUDA, is not installed" if cuda else "there is no CUDA here"
+        )
         if _installed("openvino"):
             return EncoderChoice.OPENVINO, f"{without}, and OpenVINO is installed"
         return EncoderChoice.TORCH, f"{without}, and OpenVINO is not installed"

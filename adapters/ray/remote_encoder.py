@@ -54,14 +54,22 @@ class RemoteEncoder(EncoderPort):
     by another model than the one described, as during a roll-out, are never handed on.
     """
 
-    def __init__(self, handle: "DeploymentHandle[Any]", description: EncoderDescription) -> None:
+    def __init__(
+        self,
+        handle: "DeploymentHandle[Any]",
+        description: EncoderDescription,
+        *,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         """Make one.
 
         Args:
             handle: of a deployment with the methods of `entrypoints.ray.serving.Encoder`.
             description: what its replicas say they are.
+            patience_s: how long a call may take, with every replica that dies meanwhile.
         """
         self._handle = handle
+        self._patience_s = patience_s
         self._description = description
 
     @property
@@ -92,7 +100,7 @@ class RemoteEncoder(EncoderPort):
         return None
 
     def _rows(self, call: Callable[[], Any]) -> RawEmbeddings:
-        answer: RemoteRows = answered(call, _PATIENCE_S)
+        answer: RemoteRows = answered(call, self._patience_s)
         if answer.fingerprint != self._description.fingerprint:
             raise ServiceUnavailable(
                 f"the model is being changed from {self._description.fingerprint} to "

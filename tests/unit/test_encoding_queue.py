@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from application.encoding_queue import EncodingQueue
 from application.model_lifecycle import ModelLifecycle
-from domain.errors import EncoderFault, ModelNotReady
+from domain.errors import EncoderFault, ModelNotReady, ServiceUnavailable
 from tests.unit.encoders import Loader, RecordingEncoder, Warm, pixels_of, settle, vector_of
 
 
@@ -93,6 +93,24 @@ async def test_one_bad_image_fails_alone(queue: EncodingQueue, encoder: Recordin
         answer = answers[number]
         assert not isinstance(answer, BaseException)
         assert answer.vector == pytest.approx(vector_of(number))
+
+
+async def test_an_encoder_that_is_away_is_not_asked_for_each_image(
+    queue: EncodingQueue, encoder: RecordingEncoder
+) -> None:
+    first = await occupy(queue, encoder)
+    away = ServiceUnavailable("no replica answered.", code="encoder_unreachable")
+
+    def leave(_: object) -> np.ndarray:
+        raise away
+
+    encoder.answer = leave
+    waiting = [asyncio.create_task(queue.encode_image(pixels_of(n))) for n in range(3)]
+    await settle()
+    encoder.gate.set()
+    answers = await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert answers == [away] * 4
+    assert encoder.image_batches == [[999.0], [0.0, 1.0, 2.0]]
 
 
 async def test_nan_is_never_sent_on(queue: EncodingQueue, encoder: RecordingEncoder) -> None:
