@@ -6,9 +6,10 @@ a single server does (see the README's table).
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 from dependency_injector import providers
@@ -30,10 +31,6 @@ logger = logging.getLogger(__name__)
 _CONCURRENT_CALLS: Final = 16
 """Calls that one ingress replica keeps under way, each of up to ``CLIP_MAX_BATCH_SIZE`` images."""
 
-_COMPANY_S: Final = 0.005
-"""How long a replica waits for other calls to fill a batch with. Ray forms batches before it looks
-whether the encoder is free, so without waiting every call would be a batch of its own."""
-
 
 def _images(batches: Sequence[Any]) -> int:
     return sum(len(batch) for batch in batches)
@@ -52,8 +49,11 @@ class EncoderReplica:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
         self._encoder = _brought_up(Container(settings=settings).model(), self._thread)
         self._fingerprint = self._encoder.description.fingerprint
-        batched: Any = self._batched  # Ray's decorator adds methods that its types don't know
-        batched.set_max_batch_size(settings.max_batch)
+        self._last_took_s = 0.0
+        self._free_at_s = 0.0  # by `time.monotonic`, as far as can be told
+        # Ray's types don't know what its decorator adds.
+        self._ray_batches = cast(Any, self._batched)
+        self._ray_batches.set_max_batch_size(settings.max_batch)
 
     async def describe(self) -> EncoderDescription:
         """What is loaded."""
@@ -66,12 +66,16 @@ class EncoderReplica:
 
     async def encode_images(self, batch: TravellingPixels) -> RemoteRows:
         """Image tower, as `EncoderPort.encode_images`."""
+        # Ray forms a batch before it looks whether the encoder is free. So a batch waits for more
+        # calls as long as the one before it will take, and not at all at an idle encoder.
+        busy_s = max(self._free_at_s - time.monotonic(), 0.0)
+        self._ray_batches.set_batch_wait_timeout_s(busy_s)
         answer: RemoteRows | Exception = await self._batched(batch)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    @serve.batch(batch_wait_timeout_s=_COMPANY_S, batch_size_fn=_images)
+    @serve.batch(batch_wait_timeout_s=0, batch_size_fn=_images)
     async def _batched(self, batches: list[TravellingPixels]) -> list[RemoteRows | Exception]:
         """The answers to several calls, in their order; Ray gathers the calls."""
         try:
@@ -97,7 +101,12 @@ class EncoderReplica:
         return answers
 
     def _encode_images(self, batches: Sequence[TravellingPixels]) -> RawEmbeddings:
-        return self._encoder.encode_images(np.concatenate([arrived(batch) for batch in batches]))
+        start_s = time.monotonic()
+        self._free_at_s = start_s + self._last_took_s
+        rows = self._encoder.encode_images(np.concatenate([arrived(batch) for batch in batches]))
+        self._free_at_s = time.monotonic()
+        self._last_took_s = self._free_at_s - start_s
+        return rows
 
     async def _call(
         self, tower: Callable[[_Input], RawEmbeddings], inputs: _Input

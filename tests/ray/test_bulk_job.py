@@ -16,7 +16,7 @@ import pytest
 from tests.photos import as_file, photo, photos, plain
 from tests.ray.conftest import RunningCluster
 
-COUNT = 600
+COUNT = 400
 ENVIRONMENT = {**os.environ, "CLIP_ENCODER": "fake", "RAY_USAGE_STATS_ENABLED": "0"}
 COMMAND = [sys.executable, "-m", "entrypoints.cli"]
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
         path = folder / f"camera-{number % 3}" / f"{number:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         data = as_file(plain(number % 256, number // 256, 100, size=(16, 16)), "PNG")
-        path.write_bytes(data[:60] if number % 400 == 3 else data)
+        path.write_bytes(data[:60] if number % 300 == 3 else data)
     for name, image in photos().items():
         (folder / f"{name}.jpg").write_bytes(as_file(image))
     return folder
