@@ -6,7 +6,6 @@ node sees them under the same path.
 """
 
 import asyncio
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from ray.data.checkpoint import CheckpointConfig
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.bulk.table_formats import parquet_schema
 from adapters.images.preprocessing import levels_of
+from adapters.ray.bulk_output import BulkOutput, count_rows
 from adapters.ray.remote_encoder import arrived
 from application.bulk_ports import BulkFailure, ImageFile
 from application.ports import EncoderDescription, EncoderPort, ImagePreparationPort
@@ -77,7 +77,7 @@ def embed_on_ray(
     Raises:
         BulkFailure: the output is complete already or of another model, or nothing is listed.
     """
-    run = _Run(output)
+    run = BulkOutput(output)
     describe = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(_describe)
     model: EncoderDescription = ray.get(describe.remote(settings))
     run.begin(model)
@@ -103,49 +103,7 @@ def embed_on_ray(
         )
         .write_parquet(str(output))
     )
-    return run.complete()
-
-
-class _Run:
-    """What outlives the job: whose embeddings these are, and what is done."""
-
-    def __init__(self, output: Path) -> None:
-        self._output = output
-        self._file = output / "_run.json"  # readers of Parquet folders pass over such names
-        self.folder = output.with_name(f"{output.name}.journal")
-
-    def begin(self, model: EncoderDescription) -> None:
-        """Begin, or go on where an earlier job stopped."""
-        if self._output.exists() and not self._file.exists() and any(self._output.iterdir()):
-            raise BulkFailure(f"{self._output} holds something else already; name another folder.")
-        if self._file.exists():
-            earlier = json.loads(self._file.read_text(encoding="utf-8"))
-            if earlier["complete"]:
-                raise BulkFailure(f"{self._output} is complete already; name another folder.")
-            if earlier["model_fingerprint"] != model.fingerprint:
-                raise BulkFailure(
-                    f"{self._output} holds embeddings of the model with fingerprint "
-                    f"{earlier['model_fingerprint']}, and the model loaded now has "
-                    f"{model.fingerprint}: they must not be mixed."
-                )
-        self._output.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(exist_ok=True)
-        self._fingerprint = model.fingerprint
-        self._write(complete=False)
-
-    def complete(self) -> int:
-        """Mark the output as complete, and forget what only going on would need."""
-        self._write(complete=True)
-        shutil.rmtree(self.folder)
-        return sum(
-            pyarrow.parquet.read_metadata(file).num_rows for file in self._output.glob("*.parquet")
-        )
-
-    def _write(self, *, complete: bool) -> None:
-        unfinished = self._file.with_suffix(".unfinished")
-        described = {"model_fingerprint": self._fingerprint, "complete": complete}
-        unfinished.write_text(json.dumps(described) + "\n", encoding="utf-8")
-        unfinished.replace(self._file)
+    return run.complete(count_rows(Path(listing)))
 
 
 class _Prepare:

@@ -1,0 +1,81 @@
+"""The folder that a Ray Data job writes, and what outlives a job that was killed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet
+
+from application.bulk_ports import BulkFailure
+from application.ports import EncoderDescription
+
+
+class BulkOutput:
+    """What outlives the job: whose embeddings these are, and what is done."""
+
+    def __init__(self, output: Path) -> None:
+        """Nothing is looked at yet.
+
+        Args:
+            output: the folder; beside it, ``OUTPUT.journal`` is kept until it is complete.
+        """
+        self._output = output
+        self._file = output / "_run.json"  # readers of Parquet folders pass over such names
+        self.folder = output.with_name(f"{output.name}.journal")
+
+    def begin(self, model: EncoderDescription) -> None:
+        """Begin, or go on where an earlier job stopped.
+
+        Raises:
+            BulkFailure: the folder is complete, of another model, or something else.
+        """
+        if self._output.exists() and not self._file.exists() and any(self._output.iterdir()):
+            raise BulkFailure(f"{self._output} holds something else already; name another folder.")
+        if self._file.exists():
+            earlier = json.loads(self._file.read_text(encoding="utf-8"))
+            if earlier["complete"]:
+                raise BulkFailure(f"{self._output} is complete already; name another folder.")
+            if earlier["model_fingerprint"] != model.fingerprint:
+                raise BulkFailure(
+                    f"{self._output} holds embeddings of the model with fingerprint "
+                    f"{earlier['model_fingerprint']}, and the model loaded now has "
+                    f"{model.fingerprint}: they must not be mixed."
+                )
+            if not self.folder.exists():
+                raise BulkFailure(
+                    f"{self._output} is unfinished, and {self.folder}, which tells what is done, "
+                    "is gone: name another folder."
+                )
+        else:
+            # A journal without an output would have rows skipped that are nowhere.
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._output.mkdir(exist_ok=True)
+        self._fingerprint = model.fingerprint
+        self._write(complete=False)
+
+    def complete(self, expected: int) -> int:
+        """Mark the output as complete, and forget what only going on would need.
+
+        Raises:
+            BulkFailure: there are not as many rows as images.
+        """
+        if (rows := count_rows(self._output)) != expected:
+            raise BulkFailure(
+                f"{self._output} has {rows} rows for {expected} images. Is every path there once?"
+            )
+        self._write(complete=True)
+        shutil.rmtree(self.folder)
+        return rows
+
+    def _write(self, *, complete: bool) -> None:
+        unfinished = self._file.with_suffix(".unfinished")
+        described = {"model_fingerprint": self._fingerprint, "complete": complete}
+        unfinished.write_text(json.dumps(described) + "\n", encoding="utf-8")
+        unfinished.replace(self._file)
+
+
+def count_rows(parquet: Path) -> int:
+    """How many rows a Parquet file, or all files of a folder, have."""
+    files = [parquet] if parquet.is_file() else parquet.glob("*.parquet")
+    return sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
