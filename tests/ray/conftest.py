@@ -58,9 +58,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
             wait_until_ready(running, log)
             yield running
             running.ask("stop")
-        except BaseException:
-            process.kill()
-            raise
+        finally:
+            process.terminate()  # which takes its nodes with it; without effect once it has ended
 
 
 def wait_until_ready(cluster: RunningCluster, log: Path) -> None:
