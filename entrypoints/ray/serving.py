@@ -5,19 +5,18 @@ a single server does (see the README's table).
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-import numpy as np
 from dependency_injector import providers
 from ray import serve
 
-from adapters.ray.remote_encoder import RemoteEncoderLoader, RemoteRows, TravellingPixels, arrived
+from adapters.ray.remote_encoder import RemoteEncoderLoader, RemoteRows, TravellingPixels
+from adapters.ray.shared_batch import encode_together
 from application.model_lifecycle import ModelLifecycle
-from application.ports import EncoderDescription, EncoderPort, RawEmbeddings
+from application.ports import EncoderDescription, EncoderPort
 from entrypoints.container import Container
 from entrypoints.settings import read_settings
 
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from litestar import Litestar
 
 _Input = TypeVar("_Input")
-
-logger = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
 
 _CONCURRENT_CALLS: Final = 16
 """Calls that one ingress replica keeps under way, each of up to ``CLIP_MAX_BATCH_SIZE`` images."""
@@ -45,15 +43,15 @@ class EncoderReplica:
         Raises:
             RuntimeError: it cannot be loaded; `serve status` shows why.
         """
-        settings = read_settings()
+        container = Container(settings=read_settings())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
-        self._encoder = _brought_up(Container(settings=settings).model(), self._thread)
+        self._encoder = _brought_up(container.model(), self._thread)
         self._fingerprint = self._encoder.description.fingerprint
         self._last_took_s = 0.0
         self._free_at_s = 0.0  # by `time.monotonic`, as far as can be told
         # Ray's types don't know what its decorator adds.
         self._ray_batches = cast(Any, self._batched)
-        self._ray_batches.set_max_batch_size(settings.max_batch)
+        self._ray_batches.set_max_batch_size(container.settings().max_batch)
 
     async def describe(self) -> EncoderDescription:
         """What is loaded."""
@@ -78,39 +76,17 @@ class EncoderReplica:
     @serve.batch(batch_wait_timeout_s=0, batch_size_fn=_images)
     async def _batched(self, batches: list[TravellingPixels]) -> list[RemoteRows | Exception]:
         """The answers to several calls, in their order; Ray gathers the calls."""
-        try:
-            rows = await self._call(self._encode_images, batches)
-        except Exception:
-            if len(batches) == 1:
-                raise  # to all callers, that is to this one
-            # One caller's bad image must not fail the others that happened to share its batch.
-            logger.warning("a batch of %d calls failed; encoding them singly", len(batches))
-            return await self._singly(batches)
-        ends = np.cumsum([len(batch) for batch in batches])
-        return [RemoteRows(part, self._fingerprint) for part in np.split(rows, ends[:-1])]
+        return await self._call(self._encode_together, batches)
 
-    async def _singly(self, batches: Sequence[TravellingPixels]) -> list[RemoteRows | Exception]:
-        """Each call's embeddings or its own failure."""
-        answers: list[RemoteRows | Exception] = []
-        for batch in batches:
-            try:
-                rows = await self._call(self._encode_images, [batch])
-                answers.append(RemoteRows(rows, self._fingerprint))
-            except Exception as failure:
-                answers.append(failure)
-        return answers
-
-    def _encode_images(self, batches: Sequence[TravellingPixels]) -> RawEmbeddings:
+    def _encode_together(self, batches: Sequence[TravellingPixels]) -> list[RemoteRows | Exception]:
         start_s = time.monotonic()
         self._free_at_s = start_s + self._last_took_s
-        rows = self._encoder.encode_images(np.concatenate([arrived(batch) for batch in batches]))
+        answers = encode_together(self._encoder, batches)
         self._free_at_s = time.monotonic()
         self._last_took_s = self._free_at_s - start_s
-        return rows
+        return answers
 
-    async def _call(
-        self, tower: Callable[[_Input], RawEmbeddings], inputs: _Input
-    ) -> RawEmbeddings:
+    async def _call(self, tower: Callable[[_Input], _Answer], inputs: _Input) -> _Answer:
         """Run a tower in the one thread that may, so that the replica goes on taking calls."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, tower, inputs)
 

@@ -1,0 +1,46 @@
+"""Several callers' images in one batch: who gets which rows, and whose failure is whose."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from adapters.ray.remote_encoder import RemoteRows, TravellingPixels, arrived
+from application.ports import EncoderPort, PixelBatch, RawEmbeddings
+from domain.errors import EncoderFault
+
+logger = logging.getLogger(__name__)
+
+
+def encode_together(
+    encoder: EncoderPort, calls: Sequence[TravellingPixels]
+) -> list[RemoteRows | Exception]:
+    """Image tower for several calls at once.
+
+    Args:
+        encoder: blocks.
+        calls: the preprocessed images of each, ``[n, 3, 224, 224]``.
+
+    Returns:
+        Each call's rows, in the same order, or its own failure.
+    """
+    try:
+        rows = _rows(encoder, np.concatenate([arrived(call) for call in calls]))
+    except Exception as failure:
+        if len(calls) == 1:
+            return [failure]
+        # One caller's bad image must not fail the others that happened to share its batch.
+        logger.warning("a batch of %d calls failed; encoding them singly", len(calls))
+        return [answer for call in calls for answer in encode_together(encoder, [call])]
+    ends = np.cumsum([len(call) for call in calls])
+    fingerprint = encoder.description.fingerprint
+    return [RemoteRows(part, fingerprint) for part in np.split(rows, ends[:-1])]
+
+
+def _rows(encoder: EncoderPort, batch: PixelBatch) -> RawEmbeddings:
+    rows = encoder.encode_images(batch)
+    # With a row too few, all after it would go to the wrong callers.
+    expected = (len(batch), encoder.description.embedding_dimension)
+    if rows.shape != expected:
+        raise EncoderFault(f"the encoder returned shape {rows.shape} instead of {expected}")
+    return rows

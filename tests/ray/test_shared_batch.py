@@ -1,0 +1,39 @@
+"""Several callers' images in one batch of a replica: whose rows, and whose failure."""
+
+import numpy as np
+
+from adapters.ray.remote_encoder import RemoteRows, TravellingPixels
+from adapters.ray.shared_batch import encode_together
+from domain.errors import EncoderFault
+from tests.unit.encoders import RecordingEncoder, pixels_of, vector_of
+
+
+def call(*numbers: float) -> TravellingPixels:
+    return np.stack([pixels_of(number) for number in numbers])
+
+
+def test_everyone_gets_their_own_rows_of_one_batch() -> None:
+    encoder = RecordingEncoder()
+    answers = encode_together(encoder, [call(1), call(20, 21, 22), call(3, 4)])
+    assert encoder.image_batches == [[1, 20, 21, 22, 3, 4]]
+    for answer, numbers in zip(answers, ([1], [20, 21, 22], [3, 4]), strict=True):
+        assert isinstance(answer, RemoteRows)
+        assert answer.fingerprint == "r"
+        np.testing.assert_allclose(answer.rows, [vector_of(number) for number in numbers])
+
+
+def test_one_callers_bad_image_fails_that_caller_alone() -> None:
+    encoder = RecordingEncoder()
+    encoder.poison = 20.0
+    first, bad, last = encode_together(encoder, [call(10), call(19, 20), call(30)])
+    assert isinstance(bad, RuntimeError)
+    for answer, number in ((first, 10), (last, 30)):
+        assert isinstance(answer, RemoteRows)
+        np.testing.assert_allclose(answer.rows, [vector_of(number)])
+
+
+def test_a_row_too_few_reaches_nobody() -> None:
+    encoder = RecordingEncoder()
+    encoder.answer = lambda rows: rows[1:]
+    answers = encode_together(encoder, [call(1), call(2, 3)])
+    assert all(isinstance(answer, EncoderFault) for answer in answers)
