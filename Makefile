@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INFINITY := .bench/infinity
+# The Python client is a distribution of its own; the tests and the types need it installed.
+CLIENT := clients/python
 # What `make serve` installs beside the server: OpenVINO, and PyTorch where there is an NVIDIA card.
 EXTRAS ?= cpu$(if $(wildcard /proc/driver/nvidia/version),$(COMMA)torch)
 COMMA := ,
@@ -52,7 +54,8 @@ bench: $(VENV)/.bench $(INFINITY)/.installed ## Speed beside peers, on this mach
 constraints: ## Record the exact versions of a fresh installation in constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint,demo-training,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint,demo-training,bench]' \
+		--editable $(CLIENT)
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 $(BIN)/python:
@@ -65,8 +68,8 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[test]'
+$(VENV)/.test: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[test]' --editable $(CLIENT)
 	@touch $@ $(VENV)/.serve
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
@@ -88,6 +91,6 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[demo-training]'
 	@touch $@
 
-$(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[test,lint,demo-training,bench]'
+$(VENV)/.lint: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[test,lint,demo-training,bench]' --editable $(CLIENT)
 	@touch $@ $(VENV)/.test $(VENV)/.serve

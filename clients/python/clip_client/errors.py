@@ -1,0 +1,86 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    ClipError
+    ├── InvalidInput              what was given is no image or no embedding
+    ├── FingerprintMismatch       embeddings of two different checkpoints were compared
+    ├── ConnectionFailed          no answer came
+    │   └── TimedOut
+    ├── UnexpectedAnswer          what came is not what the server's contract says
+    └── Refused                   the server said no; has status, code, detail and request id
+        ├── InvalidRequest        400, 413, 415, 422: it will not help to send it again
+        ├── Unavailable           503: starting, too busy or without a model; may succeed later
+        └── ServerFault           500: the server's log has the reason under the request id
+"""
+
+
+class ClipError(Exception):
+    """Root of the tree."""
+
+
+class InvalidInput(ClipError, ValueError):
+    """What was given cannot be an image or an embedding; nothing was sent."""
+
+
+class FingerprintMismatch(ClipError):
+    """Embeddings of different checkpoints were compared; such a comparison means nothing."""
+
+
+class ConnectionFailed(ClipError):
+    """The server was not reached, or hung up without an answer."""
+
+
+class TimedOut(ConnectionFailed):
+    """The server did not answer within the time-out."""
+
+
+class UnexpectedAnswer(ClipError):
+    """The answer is not what the server's contract says; is something else at this address?"""
+
+
+class Refused(ClipError):
+    """The server answered with an error (RFC 9457 problem details).
+
+    Attributes:
+        status: the HTTP status.
+        code: stable identifier for programs, such as ``too_many_labels``.
+        detail: for people; names the value and the limit it broke.
+        request_id: finds the request in the server's log; None if the answer had none.
+    """
+
+    def __init__(self, *, status: int, code: str, detail: str, request_id: str | None) -> None:
+        where = "" if request_id is None else f", request {request_id}"
+        super().__init__(f"{detail} ({status} {code}{where})")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.request_id = request_id
+
+
+class InvalidRequest(Refused):
+    """The request breaks a rule; sending it again will not help."""
+
+
+class ServerFault(Refused):
+    """Something unforeseen happened in the server."""
+
+
+class Unavailable(Refused):
+    """The server cannot answer now, and the retries are used up.
+
+    Attributes:
+        retry_after_s: seconds after which the server asked to be tried again; None if it did not.
+    """
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        code: str,
+        detail: str,
+        request_id: str | None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(status=status, code=code, detail=detail, request_id=request_id)
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,206 @@
+"""One call from its request to its answer, retries and errors included, without any I/O.
+
+Both clients wait and send as an `Exchange` says, and tell it what came of it. So the rules stand
+here once, and are tested without waiting.
+"""
+
+import email.utils
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import httpx
+import msgspec
+
+from clip_client.errors import (
+    ConnectionFailed,
+    FingerprintMismatch,
+    InvalidRequest,
+    Refused,
+    ServerFault,
+    TimedOut,
+    Unavailable,
+    UnexpectedAnswer,
+)
+
+Answer = TypeVar("Answer")
+
+_BROKEN_OFF: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+"""The connection was there and is gone, as when a server closes one that was idle.
+
+Sending again is safe: no call changes anything in the server.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Answer]):
+    """One question to the server.
+
+    Attributes:
+        method: ``GET`` or ``POST``.
+        path: such as ``/embed``.
+        body: JSON, or None.
+        read: makes the answer of the body of a 200 and the checkpoint's fingerprint.
+        fingerprint: of the embeddings that are sent along, if they know it.
+    """
+
+    method: str
+    path: str
+    read: Callable[[bytes, str | None], Answer]
+    body: bytes | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How a call that the server could not take is tried again.
+
+    A 503 is tried again after its ``Retry-After``, and up to a quarter of it later so that clients
+    that were refused together do not come back together. Without that header, and after a
+    connection that broke off, the pauses are 0.5 s, 1 s, 2 s, …
+
+    Attributes:
+        times: how often at most; 0 never.
+        within_s: seconds that the pauses of one call may add up to. A server that asks for more
+            is not waited for.
+    """
+
+    times: int = 4
+    within_s: float = 20.0
+
+
+Outcome: TypeAlias = httpx.Response | httpx.TransportError
+"""What came of sending a call; the response's body has been read."""
+
+
+class Exchange(Generic[Answer]):
+    """One call under way.
+
+    Attributes:
+        pause_s: seconds to wait before sending the call (again); None once nothing is to be sent.
+    """
+
+    def __init__(self, call: Call[Answer], retries: Retries) -> None:
+        self.pause_s: float | None = 0.0
+        self._call = call
+        self._times_left = retries.times
+        self._seconds_left = retries.within_s
+        self._backoff_s = 0.5
+        self._outcome: Outcome | None = None
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The call as arguments of httpx's ``request``."""
+        body = self._call.body
+        return {
+            "method": self._call.method,
+            "url": self._call.path,
+            "content": body,
+            "headers": {} if body is None else {"Content-Type": "application/json"},
+        }
+
+    def record(self, outcome: Outcome) -> None:
+        """Take what came of sending the call once, and decide whether to try again."""
+        self._outcome = outcome
+        self.pause_s = None
+        if not self._times_left or not _may_be_tried_again(outcome):
+            return
+        asked = _retry_after(outcome)
+        pause_s = self._backoff_s if asked is None else asked
+        if pause_s > self._seconds_left:
+            return
+        self._times_left -= 1
+        self._seconds_left -= pause_s
+        self._backoff_s *= 2.0
+        self.pause_s = pause_s * random.uniform(1.0, 1.25)
+
+    def answer(self) -> Answer:
+        """What the last outcome means.
+
+        Raises:
+            ConnectionFailed, UnexpectedAnswer, Refused, FingerprintMismatch: as
+                `clip_client.errors` says.
+        """
+        outcome = self._outcome
+        if outcome is None:
+            raise RuntimeError("nothing was sent yet")
+        if isinstance(outcome, httpx.TransportError):
+            raise _connection_failed(outcome) from outcome
+        if outcome.status_code != 200:
+            raise _refused(outcome)
+        call = self._call
+        fingerprint = outcome.headers.get("X-Model-Fingerprint")
+        if call.fingerprint is not None and fingerprint not in {None, call.fingerprint}:
+            raise FingerprintMismatch(
+                f"the embedding comes from checkpoint {call.fingerprint}, but the server has "
+                f"{fingerprint}; embed the images again."
+            )
+        try:
+            return call.read(outcome.content, fingerprint)
+        except msgspec.DecodeError as unexpected:
+            raise UnexpectedAnswer(
+                f"the answer to {call.method} {outcome.url} is not this server's: {unexpected}."
+            ) from unexpected
+
+
+def read_as(kind: type[Answer]) -> Callable[[bytes, str | None], Answer]:
+    """A `Call.read` that decodes the body and needs no fingerprint."""
+    return lambda body, _: msgspec.json.decode(body, type=kind)
+
+
+def _may_be_tried_again(outcome: Outcome) -> bool:
+    if isinstance(outcome, httpx.TransportError):
+        return isinstance(outcome, _BROKEN_OFF)
+    return outcome.status_code == 503
+
+
+def _retry_after(outcome: Outcome) -> float | None:
+    """Seconds that the answer asks to wait, if it does (RFC 9110, section 10.2.3)."""
+    if isinstance(outcome, httpx.TransportError):
+        return None
+    value = outcome.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
+
+
+class _Problem(msgspec.Struct):
+    """RFC 9457 problem details."""
+
+    detail: str
+    code: str
+    request_id: str | None = None
+
+
+def _refused(response: httpx.Response) -> Refused | UnexpectedAnswer:
+    status = response.status_code
+    try:
+        problem = msgspec.json.decode(response.content, type=_Problem)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        if status != 503:
+            return UnexpectedAnswer(
+                f"{response.request.method} {response.url} was answered with {status} and no "
+                "problem details; is this the server?"
+            )
+        # A proxy with no server behind it says so in its own words.
+        problem = _Problem(detail="there is no server to answer now.", code="service_unavailable")
+    fields: dict[str, Any] = {
+        "status": status,
+        "code": problem.code,
+        "detail": problem.detail,
+        "request_id": problem.request_id or response.headers.get("X-Request-ID"),
+    }
+    if status == 503:
+        return Unavailable(**fields, retry_after_s=_retry_after(response))
+    return (ServerFault if status >= 500 else InvalidRequest)(**fields)
+
+
+def _connection_failed(failure: httpx.TransportError) -> ConnectionFailed:
+    kind = TimedOut if isinstance(failure, httpx.TimeoutException) else ConnectionFailed
+    return kind(f"no answer from {failure.request.url}: {str(failure) or type(failure).__name__}.")
