@@ -17,6 +17,7 @@ from entrypoints.http.documentation import documentation_assets, openapi_config
 from entrypoints.http.json_bodies import JsonRequest
 from entrypoints.http.metrics import metrics
 from entrypoints.http.observation import RequestObservation
+from entrypoints.http.page_files import page_routes
 from entrypoints.http.problems import EXCEPTION_HANDLERS
 from entrypoints.http.routes import ROUTES
 
@@ -36,7 +37,7 @@ def create_app(container: Container) -> Litestar:
             await asyncio.to_thread(container.tracing().close)
 
     app = Litestar(
-        route_handlers=[*ROUTES, metrics, documentation_assets()],
+        route_handlers=[*ROUTES, *page_routes(), metrics, documentation_assets()],
         dependencies={
             "embed_image": _injected(container.embed_image),
             "score_anomaly": _injected(container.score_anomaly),

@@ -66,16 +66,16 @@ class Spread(Struct, frozen=True):
     """Cosines of the frames and their average.
 
     Attributes:
-        mean: 1 if all frames are the same.
-        deviation: sample standard deviation; None for a single frame.
-        lowest: the frame farthest off.
-        highest: the frame closest.
+        mean_similarity: 1 if all frames are the same.
+        std_similarity: sample standard deviation; None for a single frame.
+        min_similarity: the frame farthest off.
+        max_similarity: the frame closest.
     """
 
-    mean: float
-    deviation: float | None
-    lowest: float
-    highest: float
+    mean_similarity: float
+    std_similarity: float | None
+    min_similarity: float
+    max_similarity: float
 
 
 class Baseline(Struct, frozen=True):

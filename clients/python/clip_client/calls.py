@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from clip_client.answers import AnomalyScore, Baseline, Classification, Comparison, Health, Spread
-from clip_client.errors import InvalidInput
-from clip_client.exchange import Answer, Call, read_as
+from clip_client.errors import InvalidInput, Refused
+from clip_client.exchange import Answer, Call, read_as, refusal
 from clip_client.images import ImageSource, image_file
 from clip_client.vectors import Embedding, Vector, fingerprint_of, is_vector, numbers_of
 
@@ -21,6 +21,12 @@ ImageOrVector: TypeAlias = ImageSource | Vector
 def embed(image: ImageSource) -> Call[Embedding]:
     """``POST /embed``."""
     return _post("/embed", _read_embedding, image=image_file(image))
+
+
+def embed_batch(images: Sequence[ImageSource]) -> Call[list[Embedding | Refused]]:
+    """``POST /embed/batch``."""
+    files = [image_file(image) for image in _several("images", images)]
+    return _post("/embed/batch", _read_batch, images=files)
 
 
 def anomaly_score(
@@ -108,6 +114,21 @@ class _EmbedAnswer(Struct):
     embedding: list[float]
 
 
+class _ItemError(Struct):
+    status: int
+    code: str
+    detail: str
+
+
+class _BatchItem(Struct):
+    embedding: list[float] | None
+    error: _ItemError | None
+
+
+class _BatchAnswer(Struct):
+    results: list[_BatchItem]
+
+
 class _SimilarityAnswer(Struct):
     similarity: float
 
@@ -127,6 +148,21 @@ class _BaselineAnswer(Struct):
 def _read_embedding(body: bytes, fingerprint: str | None) -> Embedding:
     answer = msgspec.json.decode(body, type=_EmbedAnswer)
     return Embedding(answer.embedding, fingerprint=fingerprint)
+
+
+def _read_batch(body: bytes, fingerprint: str | None) -> list[Embedding | Refused]:
+    return [
+        _read_item(item, fingerprint)
+        for item in msgspec.json.decode(body, type=_BatchAnswer).results
+    ]
+
+
+def _read_item(item: _BatchItem, fingerprint: str | None) -> Embedding | Refused:
+    if item.embedding is not None:
+        return Embedding(item.embedding, fingerprint=fingerprint)
+    if item.error is None:
+        raise msgspec.ValidationError("an item has neither an embedding nor an error")
+    return refusal(item.error.status, item.error.code, item.error.detail, request_id=None)
 
 
 def _read_similarity(body: bytes, _: str | None) -> float:

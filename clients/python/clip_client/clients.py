@@ -11,6 +11,7 @@ import httpx
 from clip_client import calls
 from clip_client.answers import AnomalyScore, Baseline, Classification, Comparison, Health
 from clip_client.calls import ImageOrVector
+from clip_client.errors import Refused
 from clip_client.exchange import Answer, Call, Exchange, Retries
 from clip_client.images import ImageSource
 from clip_client.vectors import Embedding, Vector, average_embedding, cosine_similarity
@@ -63,6 +64,14 @@ class ClipClient:
     def embed(self, image: ImageSource) -> Embedding:
         """The image as a unit vector, to be stored and compared."""
         return self._ask(calls.embed, image)
+
+    def embed_batch(self, images: Sequence[ImageSource]) -> list[Embedding | Refused]:
+        """For each of up to 64 images its embedding, or why it has none; in their order.
+
+        One that cannot be embedded does not fail the others: look at each with ``isinstance``.
+        Together they must fit into one request of 16 MiB, in base64.
+        """
+        return self._ask(calls.embed_batch, images)
 
     def anomaly_score(
         self, image: ImageSource, baseline: Vector, *, threshold: float | None = None
@@ -186,6 +195,10 @@ class AsyncClipClient:
     async def embed(self, image: ImageSource) -> Embedding:
         """See `ClipClient.embed`."""
         return await self._ask(calls.embed, image)
+
+    async def embed_batch(self, images: Sequence[ImageSource]) -> list[Embedding | Refused]:
+        """See `ClipClient.embed_batch`."""
+        return await self._ask(calls.embed_batch, images)
 
     async def anomaly_score(
         self, image: ImageSource, baseline: Vector, *, threshold: float | None = None

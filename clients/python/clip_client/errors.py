@@ -49,7 +49,7 @@ class Refused(ClipError):
         request_id: finds the request in the server's log; None if the answer had none.
     """
 
-    def __init__(self, *, status: int, code: str, detail: str, request_id: str | None) -> None:
+    def __init__(self, status: int, code: str, detail: str, request_id: str | None = None) -> None:
         where = "" if request_id is None else f", request {request_id}"
         super().__init__(f"{detail} ({status} {code}{where})")
         self.status = status
@@ -75,12 +75,11 @@ class Unavailable(Refused):
 
     def __init__(
         self,
-        *,
         status: int,
         code: str,
         detail: str,
-        request_id: str | None,
+        request_id: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(status=status, code=code, detail=detail, request_id=request_id)
+        super().__init__(status, code, detail, request_id)
         self.retry_after_s = retry_after_s

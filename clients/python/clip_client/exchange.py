@@ -150,6 +150,20 @@ def read_as(kind: type[Answer]) -> Callable[[bytes, str | None], Answer]:
     return lambda body, _: msgspec.json.decode(body, type=kind)
 
 
+def refusal(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    request_id: str | None,
+    retry_after_s: float | None = None,
+) -> Refused:
+    """The error for a status that the server answers with."""
+    if status == 503:
+        return Unavailable(status, code, detail, request_id, retry_after_s)
+    return (ServerFault if status >= 500 else InvalidRequest)(status, code, detail, request_id)
+
+
 def _may_be_tried_again(outcome: Outcome) -> bool:
     if isinstance(outcome, httpx.TransportError):
         return isinstance(outcome, _BROKEN_OFF)
@@ -190,15 +204,13 @@ def _refused(response: httpx.Response) -> Refused | UnexpectedAnswer:
             )
         # A proxy with no server behind it says so in its own words.
         problem = _Problem(detail="there is no server to answer now.", code="service_unavailable")
-    fields: dict[str, Any] = {
-        "status": status,
-        "code": problem.code,
-        "detail": problem.detail,
-        "request_id": problem.request_id or response.headers.get("X-Request-ID"),
-    }
-    if status == 503:
-        return Unavailable(**fields, retry_after_s=_retry_after(response))
-    return (ServerFault if status >= 500 else InvalidRequest)(**fields)
+    return refusal(
+        status,
+        problem.code,
+        problem.detail,
+        request_id=problem.request_id or response.headers.get("X-Request-ID"),
+        retry_after_s=_retry_after(response),
+    )
 
 
 def _connection_failed(failure: httpx.TransportError) -> ConnectionFailed:

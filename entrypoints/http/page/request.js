@@ -1,0 +1,78 @@
+// The request that was sent, as a command for a shell.
+
+import { Photo } from "./photo.js";
+import { address } from "./server.js";
+
+const SHOWN_NUMBERS = 3;
+
+/** Puts the card into `place`; returns a function that shows a request in it. */
+export function mountRequest(place) {
+  const template = document.getElementById("request-template");
+  const card = template.content.cloneNode(true).firstElementChild;
+  const code = card.querySelector("code");
+  const copy = card.querySelector(".copy");
+  const title = place.dataset.title ?? "The same from a shell";
+  card.querySelector("h2").textContent = title;
+  card.querySelector("pre").setAttribute("aria-label", `${title}: the curl command`);
+  copy.setAttribute("aria-label", `Copy the curl command: ${title}`);
+  let whole = "";
+  copy.addEventListener("click", async () => {
+    copy.textContent = (await copied(whole)) ? "Copied" : "Select it and copy";
+    setTimeout(() => {
+      copy.textContent = "Copy";
+    }, 1600);
+  });
+  card.hidden = true;
+  place.append(card);
+  return (path, fields, milliseconds) => {
+    whole = curl(path, fields);
+    code.textContent = curl(path, fields, SHOWN_NUMBERS);
+    card.querySelector(".took").textContent =
+      milliseconds === undefined ? "" : `${Math.round(milliseconds)} ms in the server`;
+    card.hidden = false;
+  };
+}
+
+/**
+ * A command for any POSIX shell. Photos stand in it as files by their names.
+ *
+ * @param fields the request's fields; photos as `Photo`.
+ * @param numbers how many of an embedding's numbers are written; all unless given.
+ */
+export function curl(path, fields, numbers = Infinity) {
+  const lines = Object.entries(fields).map(
+    ([name, value]) => `  ${inHeredoc(JSON.stringify(name))}: ${written(value, numbers)}`,
+  );
+  return [
+    `curl -s ${quoted(address(path))} \\`,
+    "  -H 'Content-Type: application/json' --data-binary @- <<JSON",
+    `{\n${lines.join(",\n")}\n}`,
+    "JSON",
+  ].join("\n");
+}
+
+function written(value, numbers) {
+  if (value instanceof Photo) return `"$(base64 < ${quoted(value.name)} | tr -d '\\n')"`;
+  if (!Array.isArray(value)) return inHeredoc(JSON.stringify(value));
+  const isEmbedding = typeof value[0] === "number";
+  const shown = (isEmbedding ? value.slice(0, numbers) : value).map((item) =>
+    written(item, numbers),
+  );
+  if (shown.length < value.length) shown.push(`… ${value.length - shown.length} more`);
+  const separator = value[0] instanceof Photo ? ",\n    " : ", ";
+  return `[${shown.join(separator)}]`;
+}
+
+const quoted = (text) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+// What the shell would expand between <<JSON and JSON.
+const inHeredoc = (text) => text.replace(/[\\$`]/g, "\\$&");
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false; // browsers allow it on localhost and over HTTPS only
+  }
+}
