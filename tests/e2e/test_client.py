@@ -82,6 +82,54 @@ def test_anomaly_score(clip: ClipClient) -> None:
     )
 
 
+def test_a_threshold_says_whether_it_is_an_anomaly(clip: ClipClient) -> None:
+    baseline = clip.embed(TRUCK)
+    assert clip.anomaly_score(TRUCK, baseline).is_anomaly is None
+    assert clip.anomaly_score(TRUCK, baseline, threshold=0.1).is_anomaly is False
+    assert clip.anomaly_score(CAT, baseline, threshold=0.1).is_anomaly is True
+
+
+def test_compare(clip: ClipClient) -> None:
+    same, other = clip.compare(TRUCK, TRUCK), clip.compare(TRUCK, CAT)
+    assert (same.same_entity, same.threshold) == (True, 0.85)
+    assert same.similarity == pytest.approx(1.0, abs=1e-5)
+    assert not other.same_entity
+    embeddings = clip.compare(clip.embed(TRUCK), np.array(clip.embed(CAT), np.float32))
+    assert embeddings.similarity == pytest.approx(other.similarity, abs=1e-5)
+    mixed = clip.compare(clip.embed(TRUCK), CAT, threshold=-1.0)
+    assert mixed.similarity == pytest.approx(other.similarity, abs=1e-5)
+    assert (mixed.same_entity, mixed.threshold) == (True, -1.0)
+
+
+def test_baseline(clip: ClipClient) -> None:
+    frames = [plain(120 + n, 120, 120) for n in range(6)]
+    baseline = clip.baseline([*frames[:3], *(clip.embed(frame) for frame in frames[3:])])
+    assert baseline.count == 6
+    assert baseline.embedding.fingerprint == clip.health().model_fingerprint
+    average = clip.average_embedding([clip.embed(frame) for frame in frames])
+    assert baseline.embedding == pytest.approx(average, abs=1e-6)
+    assert baseline.spread.min_similarity <= baseline.spread.mean_similarity <= 1.0
+    assert baseline.spread.std_similarity is not None
+    threshold = baseline.suggested_threshold
+    assert threshold is not None
+    assert (
+        clip.anomaly_score(frames[0], baseline.embedding, threshold=threshold).is_anomaly is False
+    )
+    assert clip.anomaly_score(TRUCK, baseline.embedding, threshold=threshold).is_anomaly is True
+    assert clip.baseline([TRUCK]).suggested_threshold is None
+
+
+def test_a_batch_fails_item_by_item(clip: ClipClient) -> None:
+    truck, broken, cat = clip.embed_batch([TRUCK, b"no image", Image.open(CAT)])
+    assert isinstance(truck, Embedding)
+    assert isinstance(broken, InvalidRequest)
+    assert isinstance(cat, Embedding)
+    assert (broken.status, broken.code) == (422, "not_an_image")
+    assert truck.fingerprint == clip.health().model_fingerprint
+    assert clip.cosine_similarity(truck, clip.embed(TRUCK)) > 0.9999
+    assert clip.cosine_similarity(cat, clip.embed(CAT)) > 0.9999
+
+
 def test_classify(clip: ClipClient) -> None:
     result = clip.classify(TRUCK, LABELS)
     assert result.top_label == "a delivery truck"
@@ -120,12 +168,18 @@ async def test_the_asynchronous_client_answers_the_same(clip: ClipClient, server
             asynchronous.anomaly_score(CAT, clip.embed(TRUCK)),
             asynchronous.health(),
         )
+        comparison = await asynchronous.compare(TRUCK, embedding)
+        baseline = await asynchronous.baseline([TRUCK, embedding])
+        (batched,) = await asynchronous.embed_batch([TRUCK])
     assert embedding == clip.embed(TRUCK)
     assert embedding.fingerprint == health.model_fingerprint
     assert similarity == clip.similarity(TRUCK, "a cat")
     assert similarities == clip.batch_similarity(TRUCK, LABELS)
     assert classification.scores == clip.classify(TRUCK, LABELS).scores
     assert anomaly.anomaly_score == clip.anomaly_score(CAT, embedding).anomaly_score
+    assert comparison.same_entity
+    assert baseline.count == 2
+    assert batched == embedding
 
 
 def test_both_clients_have_the_same_calls() -> None:
@@ -164,6 +218,10 @@ def test_one_text_in_place_of_a_list_is_noticed(clip: ClipClient) -> None:
         clip.classify(TRUCK, "a cat")
     with pytest.raises(InvalidInput, match="texts is one str"):
         clip.batch_similarity(TRUCK, "a cat")
+    with pytest.raises(InvalidInput, match="frames is one str"):
+        clip.baseline(str(TRUCK))
+    with pytest.raises(InvalidInput, match="images is one bytes"):
+        clip.embed_batch(b"file")  # type: ignore[arg-type]
 
 
 def test_an_embedding_of_another_checkpoint_is_noticed(clip: ClipClient) -> None:
