@@ -9,6 +9,7 @@ from typing import Any, Final
 from litestar import MediaType, Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 _FOLDER: Final = Path(__file__).parent / "page"
 
@@ -81,7 +82,7 @@ def page_routes() -> Sequence[HTTPRouteHandler]:
         return _served(request, files["index.html"])
 
     @get("/page/{name:path}", include_in_schema=False, sync_to_thread=False)
-    def page_file(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    def page_file(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         """A style sheet, script or picture of the page."""
         found = files.get(name.lstrip("/"))
         if found is None or name == "/index.html":

@@ -50,6 +50,7 @@ export function mountFinder(place, slot, sampleNames) {
     finder.toggleAttribute("data-empty", !photo);
     picture.hidden = !photo;
     part(".finder-invitation").hidden = Boolean(photo);
+    choose.className = photo ? "quiet" : "primary";
     choose.textContent = photo ? "Another photo" : "Choose a photo";
     if (!photo) return;
     picture.src = photo.url;

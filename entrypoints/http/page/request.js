@@ -11,10 +11,10 @@ export function mountRequest(place) {
   const card = template.content.cloneNode(true).firstElementChild;
   const code = card.querySelector("code");
   const copy = card.querySelector(".copy");
-  const title = place.dataset.title ?? "The same from a shell";
+  const title = place.dataset.title ?? "With curl";
   card.querySelector("h2").textContent = title;
-  card.querySelector("pre").setAttribute("aria-label", `${title}: the curl command`);
-  copy.setAttribute("aria-label", `Copy the curl command: ${title}`);
+  card.querySelector("pre").setAttribute("aria-label", title);
+  copy.setAttribute("aria-label", `Copy: ${title}`);
   let whole = "";
   copy.addEventListener("click", async () => {
     copy.textContent = (await copied(whole)) ? "Copied" : "Select it and copy";

@@ -36,6 +36,11 @@ export class Strip {
     if (photos.length) this.#changed();
   }
 
+  /** The element that shows a photo. */
+  elementOf(photo) {
+    return this.#frames.children[this.photos.indexOf(photo)];
+  }
+
   /** Takes all photos out and puts these in. */
   replace(photos) {
     this.photos = [];

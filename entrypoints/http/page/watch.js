@@ -18,7 +18,6 @@ export function mountWatch(panel, model) {
   const threshold = part("#anomaly-threshold");
   const embeddings = new WeakMap(); // photo → its embedding and the checkpoint it came from
   let baseline = null;
-  let scored = [];
 
   // Frame by frame, and each only once: together they may be larger than a request may be.
   async function embedded(photo, options) {
@@ -45,22 +44,16 @@ export function mountWatch(panel, model) {
   }
 
   async function scoreFrames(options) {
-    const photos = [...now.photos];
-    const limit = { threshold: threshold.valueAsNumber };
-    scored = [];
-    for (const photo of photos) {
-      const fields = { baseline_embedding: baseline, ...limit };
-      const answer = await post(
-        "anomaly-score",
-        { image: await photo.base64(), ...fields },
-        options,
-      );
-      scored.push({ photo, answer });
-      showScores(limit.threshold);
+    const fields = { baseline_embedding: baseline, threshold: threshold.valueAsNumber };
+    let unusual = 0;
+    for (const photo of now.photos) {
+      const image = await photo.base64();
+      const answer = await post("anomaly-score", { image, ...fields }, options);
+      showScore(now.elementOf(photo), photo, answer, fields.threshold);
       showScoreRequest("anomaly-score", { image: photo, ...fields }, answer.inference_time_ms);
+      if (answer.is_anomaly) unusual += 1;
     }
-    const unusual = scored.filter(({ answer }) => answer.is_anomaly).length;
-    return `${unusual} of ${scored.length} unusual.`;
+    return `${unusual} of ${now.photos.length} unusual.`;
   }
 
   function usualChanged() {
@@ -72,8 +65,7 @@ export function mountWatch(panel, model) {
   }
 
   function nowChanged() {
-    scored = [];
-    part("#scores").replaceChildren();
+    for (const photo of now.photos) now.elementOf(photo).querySelector(".score").hidden = true;
     if (!baseline) today.drop(usual.photos.length ? "" : "First show it the scene as usual.");
     else if (!now.photos.length) today.drop("Add a frame to score it.");
     else if (!threshold.validity.valid || threshold.value === "")
@@ -83,29 +75,11 @@ export function mountWatch(panel, model) {
 
   function showFigures({ count, spread, suggested_threshold: suggested }) {
     part("#figure-count").textContent = count;
-    part("#figure-mean").textContent = cosine(spread.mean);
-    part("#figure-lowest").textContent = cosine(spread.lowest);
+    part("#figure-mean").textContent = cosine(spread.mean_similarity);
+    part("#figure-lowest").textContent = cosine(spread.min_similarity);
     part("#figure-threshold").textContent = suggested === null ? "–" : suggested.toFixed(3);
     part("#figures").hidden = false;
     if (suggested !== null) threshold.value = suggested.toFixed(3);
-  }
-
-  function showScores(limit) {
-    const template = document.getElementById("score-template");
-    const rows = scored.map(({ photo, answer }) => {
-      const row = template.content.cloneNode(true).firstElementChild;
-      row.toggleAttribute("data-unusual", answer.is_anomaly);
-      row.querySelector("img").src = photo.url;
-      row.querySelector(".score-name").textContent = photo.name;
-      row.style.setProperty("--share", answer.anomaly_score);
-      row.style.setProperty("--mark", limit);
-      row.querySelector("output").textContent = answer.anomaly_score.toFixed(3);
-      row.querySelector(".score-verdict span").textContent = answer.is_anomaly
-        ? "unusual"
-        : "as usual";
-      return row;
-    });
-    part("#scores").replaceChildren(...rows);
   }
 
   threshold.addEventListener("input", nowChanged);
@@ -119,4 +93,17 @@ export function mountWatch(panel, model) {
     take: (photos) => (usual.photos.length ? now : usual).add(photos),
     again: usualChanged,
   };
+}
+
+function showScore(frame, photo, answer, limit) {
+  const score = frame.querySelector(".score");
+  score.hidden = false;
+  score.toggleAttribute("data-unusual", answer.is_anomaly);
+  score.style.setProperty("--share", answer.anomaly_score);
+  score.style.setProperty("--mark", limit);
+  score.querySelector(".score-name").textContent = photo.name;
+  score.querySelector("output").textContent = answer.anomaly_score.toFixed(3);
+  score.querySelector(".score-verdict span").textContent = answer.is_anomaly
+    ? "unusual"
+    : "as usual";
 }
