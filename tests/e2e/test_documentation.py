@@ -1,6 +1,7 @@
 """Every snippet of the documentation, run against the real server."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def store_old_embeddings(folder: Path, checkpoint: Path) -> None:
     from transformers import CLIPImageProcessorPil, CLIPModel
 
     model = CLIPModel.from_pretrained(checkpoint).eval()
-    prepare = CLIPImageProcessorPil()
+    prepare: Any = CLIPImageProcessorPil()
     stored = {}
     for name, photo in photos().items():
         exif = Image.Exif()
@@ -121,15 +122,24 @@ def test_snippets(
             if snippet.excused:
                 continue
             reader.run(page, snippet)
-        EXPECTED.get(page.stem, lambda _: None)(reader.variables)
+        if page.stem in EXPECTED:
+            EXPECTED[page.stem](reader.variables)
 
 
 def test_pages_link_to_what_exists() -> None:
-    import re
-
     for page in (*PAGES, ROOT / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_compares_as_the_sourced_table_does() -> None:
+    sourced = (ROOT / "docs" / "comparison.md").read_text()
+    table = [line for line in sourced.splitlines() if line.startswith("|")]
+    assert len(table) > 10
+    plain = re.sub(r" \[[\d, ]+\]", "", "\n".join(table))
+    assert plain in (ROOT / "README.md").read_text()
+    cited = {int(n) for group in re.findall(r"\[([\d, ]+)\]", sourced) for n in group.split(",")}
+    assert cited == {int(number) for number in re.findall(r"^(\d+)\. ", sourced, re.MULTILINE)}
 
 
 def test_every_page_is_found_from_the_readme() -> None:
