@@ -1,12 +1,20 @@
-"""A real browser for the tests of the page."""
+"""A real browser for the tests of the page, and what its visitors do there."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+_DRAWINGS = Path(__file__).parents[2] / "adapters" / "demo_model" / "held_out"
+TRUCK, TAXI, CAT = (_DRAWINGS / f"{name}.png" for name in ("delivery_truck", "taxi", "cat"))
+PANELS = ("classify", "describe", "compare", "watch")
+PATIENCE_MS = 20_000
+
+expect.set_options(timeout=PATIENCE_MS)
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = (
@@ -43,7 +51,7 @@ def opened(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
     """A page in a fresh profile; fails afterwards if the browser had anything to complain of."""
     profile = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
     page = profile.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_MS)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
@@ -54,3 +62,28 @@ def opened(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
         profile.close()
     # The browser itself reports every answer of 400 and more; those are the server's to explain.
     assert [line for line in complaints if "Failed to load resource" not in line] == []
+
+
+def choose(page: Page, panel: str, *files: Path) -> None:
+    """Choose files in a part of the page."""
+    page.set_input_files(f"{panel} input[type=file]", list(files))
+
+
+def outcome(page: Page, panel: str) -> Locator:
+    """Where a panel says what became of its question."""
+    return page.locator(f"#{panel} .outcome")
+
+
+def fill(page: Page, panel: str) -> None:
+    """Bring a panel to its fullest."""
+    page.click(f"#tab-{panel}")
+    if panel in {"classify", "describe"}:
+        choose(page, f"#{panel}", TRUCK)
+        expect(outcome(page, panel)).to_contain_text("truck")
+    elif panel == "compare":
+        choose(page, "[data-finder=one]", TRUCK)
+        choose(page, "[data-finder=other]", TAXI)
+        expect(page.locator("#compare-outcome")).to_have_text("Not the same")
+    else:
+        page.click("#watch-samples")
+        expect(page.locator("#now-outcome")).to_contain_text("of 2 unusual")

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,12 @@ import pytest
 from PIL import Image
 
 from tests.e2e.footage import drawing, scene, sighting
-from tests.e2e.servers import SERVE, Server, running, wait_for
+from tests.e2e.servers import Server
 from tests.e2e.snippets import Reader, snippets_of
 from tests.photos import photos
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "clients" / "python" / "README.md"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("server") / "log"
-    with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
-        wait_for(server, "/health/ready")
-        yield server
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ export class Question {
       if (!signal.aborted) this.#say("", text ?? "");
     } catch (error) {
       if (signal.aborted) return;
-      if (!(error instanceof Problem)) throw error;
-      this.#say("problem", `${sentence(error.message)} (${error.code})`);
+      const code = error instanceof Problem ? ` (${error.code})` : "";
+      this.#say("problem", sentence(error.message) + code);
     }
   }
 
