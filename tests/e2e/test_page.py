@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -175,6 +176,16 @@ def test_a_real_checkpoint_has_no_banner(
         with opened(browser, server.url) as page:
             expect(page.locator("#model")).to_have_attribute("data-state", "healthy")
             expect(page.locator("#banner")).to_be_hidden()
+
+
+def test_a_sleeping_model_is_told(browser: Browser, tmp_path: Path) -> None:
+    fake = {"CLIP_ENCODER": "fake", "CLIP_IDLE_UNLOAD_SECONDS": "0.2"}
+    with running(SERVE, tmp_path / "log", **fake) as server:
+        while not httpx.get(server.url + "/health").json()["unloaded_while_idle"]:
+            assert server.process.poll() is None
+        with opened(browser, server.url) as page:
+            expect(page.locator("#model")).to_contain_text("asleep")
+            expect(page.locator("#banner")).to_contain_text("No model is at work here.")
 
 
 def test_a_degraded_server_says_why(browser: Browser, tmp_path: Path) -> None:

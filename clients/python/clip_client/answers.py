@@ -113,6 +113,8 @@ class Health(Struct, frozen=True):
         precision: what the towers compute in, such as ``fp32``.
         model_fingerprint: identifies the checkpoint.
         reason: why the server is degraded.
+        unloaded_while_idle: whether the next call will wait for the model to be loaded again.
+        backend_reason: why TensorRT, though asked for, is not what answers.
     """
 
     status: str
@@ -127,3 +129,5 @@ class Health(Struct, frozen=True):
     precision: str | None = None
     model_fingerprint: str | None = None
     reason: str | None = None
+    unloaded_while_idle: bool = False
+    backend_reason: str | None = None

@@ -40,9 +40,7 @@ export function followHealth(changed) {
   function show(health) {
     part("model").dataset.state = health.status;
     part("model-name").textContent = health.model ?? "No model";
-    part("model-detail").textContent = health.model
-      ? `${health.backend} ${health.precision} · ${health.device} · ${health.embedding_dimension}-d`
-      : "";
+    part("model-detail").textContent = details(health);
     part("model").title = health.model_fingerprint
       ? `Fingerprint ${health.model_fingerprint}`
       : "";
@@ -58,4 +56,10 @@ export function followHealth(changed) {
 
   look();
   return model;
+}
+
+function details(health) {
+  if (health.unloaded_while_idle) return "asleep; the next question wakes it";
+  if (!health.model) return "";
+  return `${health.backend} ${health.precision} · ${health.device} · ${health.embedding_dimension}-d`;
 }
