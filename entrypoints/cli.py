@@ -17,12 +17,12 @@ from entrypoints.commands.validate import validate
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="clip-embedding-server")
 def main() -> None:
-    r"""CLIP embeddings over HTTP, and on the command line.
+    """CLIP embeddings over HTTP, and on the command line.
 
     Every command is configured by the same environment variables; CLIP_MODEL_PATH names the
     checkpoint.
 
-    \b
+    \u0008
     Examples:
       clip-server doctor
       CLIP_MODEL_PATH=builtin:demo clip-server serve

@@ -10,13 +10,13 @@ import click
 @click.argument("source")
 @click.argument("directory", type=click.Path(path_type=Path))
 def bundle(source: str, directory: Path) -> None:
-    r"""Make a bundle of a checkpoint.
+    """Make a bundle of a checkpoint.
 
     A bundle is the checkpoint SOURCE together with all that serves it on OpenVINO without PyTorch,
     in the new directory DIRECTORY. SOURCE is whatever CLIP_MODEL_PATH may be. Serve the
     result with CLIP_MODEL_PATH=DIRECTORY.
 
-    \b
+    \u0008
     Example:
       clip-server bundle /models/clip-vit-l /models/clip-vit-l-bundle
     """

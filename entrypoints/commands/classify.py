@@ -31,12 +31,12 @@ _BAR: Final = 30
 def classify(
     photo: BinaryIO, labels: tuple[str, ...], camera_type: str | None, as_json: bool
 ) -> None:
-    r"""Say which label fits a photo.
+    """Say which label fits a photo.
 
     PHOTO is an image file, or - for standard input. The probabilities are those of POST
     /classify and sum to 1 over the labels.
 
-    \b
+    \u0008
     Examples:
       clip-server classify photo.jpg 'a cat' 'a delivery truck' 'a person walking'
       clip-server classify door.jpg 'a parcel' 'nobody' --camera-type doorbell

@@ -20,13 +20,13 @@ _TIMED_CALLS: Final = 5
 
 @click.command()
 def doctor() -> None:
-    r"""Check machine and settings before serving.
+    """Check machine and settings before serving.
 
     Tells what hardware, checkpoint and encoder the server would use and why, and what would be
     faster. Loads the model as `serve` does, and times it. The exit status is 1 if the server
     could not answer as things are.
 
-    \b
+    \u0008
     Examples:
       clip-server doctor
       CLIP_MODEL_PATH=/models/clip-vit-l CLIP_PRECISION=int8 clip-server doctor

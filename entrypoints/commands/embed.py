@@ -33,13 +33,13 @@ _SILENCE_S: Final = 30
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there already.")
 def embed(paths: tuple[str, ...], output: Path, overwrite: bool) -> None:
-    r"""Embed images into one file, a row for each.
+    """Embed images into one file, a row for each.
 
     PATH is an image, a folder (with all folders in it) or a pattern in quotes. What cannot be read
     gets a row that says why. A run that was stopped or killed goes on where it was when the same
     command is given again: it keeps its work in OUTPUT.journal until OUTPUT is written.
 
-    \b
+    \u0008
     Examples:
       clip-server embed photos/ --output photos.parquet
       clip-server embed 'cameras/*/2026-11-*' door.jpg -o november.npz

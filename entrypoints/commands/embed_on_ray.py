@@ -31,14 +31,14 @@ from entrypoints.commands.starting import settings_or_exit
 def embed_on_ray(
     paths: tuple[str, ...], output: Path, address: str | None, **resources: float
 ) -> None:
-    r"""Embed images on a Ray cluster.
+    """Embed images on a Ray cluster.
 
     PATH is an image, a folder or a pattern in quotes, or one Parquet file or folder with a column
     path and, if it holds the images themselves, a column image. All nodes must see files and
     output under the same path. A job that was killed goes on where it was when the same command is
     given again. Needs the extra 'ray'.
 
-    \b
+    \u0008
     Examples:
       clip-server embed-on-ray /shared/photos --output /shared/embeddings
       clip-server embed-on-ray /shared/photos -o /shared/embeddings --address ray-head:6379 \

@@ -11,11 +11,11 @@ logger = logging.getLogger(__name__)
 
 @click.command()
 def serve() -> None:
-    r"""Start the server.
+    """Start the server.
 
     It is configured by the environment: see the table in the README.
 
-    \b
+    \u0008
     Examples:
       CLIP_MODEL_PATH=builtin:demo clip-server serve
       CLIP_MODEL_PATH=/models/clip-vit-l PORT=9000 clip-server serve

@@ -157,3 +157,14 @@ def test_a_missing_checkpoint_is_told(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "does not exist" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["embed"], ["classify"], ["doctor"], ["export"]]
+)
+def test_help_shows_examples_line_by_line(command: list[str]) -> None:
+    lines = run(*command, "--help").stdout.splitlines()
+    (heading,) = (place for place, line in enumerate(lines) if line.startswith("  Example"))
+    example = lines[heading + 1]
+    assert example.startswith("    ")
+    assert "clip-server" in example
