@@ -137,11 +137,20 @@ def test_openai_raises_its_own_exceptions(
 
 def test_openai_waits_and_asks_again_while_the_model_starts(tmp_path: Path) -> None:
     with running(SERVE, tmp_path / "log", CLIP_MODEL_PATH="builtin:demo") as server:
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=10)
-        assert len(client.embeddings.create(model="clip", input="a cat").data[0].embedding) == 768
+        url = f"{server.url}/v1"
+        with openai.OpenAI(base_url=url, api_key="unused", max_retries=10) as client:
+            answer = client.embeddings.create(model="clip", input="a cat")
+        assert len(answer.data[0].embedding) == 768
 
 
-def test_langchain(server: Server) -> None:
+@pytest.fixture
+def connections() -> Iterator[httpx.Client]:
+    """Given to clients that would leave connections of their own open."""
+    with httpx.Client() as connections:
+        yield connections
+
+
+def test_langchain(server: Server, connections: httpx.Client) -> None:
     from langchain_openai import OpenAIEmbeddings
 
     embeddings = OpenAIEmbeddings(
@@ -149,6 +158,7 @@ def test_langchain(server: Server) -> None:
         base_url=f"{server.url}/v1",
         api_key=lambda: "unused",
         check_embedding_ctx_length=False,
+        http_client=connections,
     )
     pictures, texts = own_answers(server)
     assert same(embeddings.embed_documents(TEXTS), texts)
@@ -157,10 +167,15 @@ def test_langchain(server: Server) -> None:
     assert int((pictures @ query).argmax()) == 1
 
 
-def test_llama_index(server: Server) -> None:
+def test_llama_index(server: Server, connections: httpx.Client) -> None:
     from llama_index.embeddings.openai import OpenAIEmbedding
 
-    embedding = OpenAIEmbedding(model_name="clip", api_base=f"{server.url}/v1", api_key="unused")
+    embedding = OpenAIEmbedding(
+        model_name="clip",
+        api_base=f"{server.url}/v1",
+        api_key="unused",
+        http_client=connections,
+    )
     pictures, texts = own_answers(server)
     assert same(embedding.get_text_embedding_batch(TEXTS), texts)
     assert same(embedding.get_text_embedding_batch([data_uri(path) for path in PICTURES]), pictures)
