@@ -8,6 +8,7 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
 
@@ -94,12 +95,10 @@ async def _work(
 ) -> None:
     headers = {"Content-Type": "application/json"}
     while (start := time.perf_counter()) < deadline:
-        async with session.post(url, data=next(bodies), headers=headers) as answer:
-            await answer.read()
-            if answer.status == 200:
-                result.latencies_s.append(time.perf_counter() - start)
-            else:
-                result.failures += 1
+        if await _answered(session.post(url, data=next(bodies), headers=headers)):
+            result.latencies_s.append(time.perf_counter() - start)
+        else:
+            result.failures += 1
 
 
 async def _probe(
@@ -107,13 +106,21 @@ async def _probe(
 ) -> None:
     while url is not None and not done.is_set():
         start = time.perf_counter()
-        async with session.get(url) as answer:
-            await answer.read()
-            if answer.status == 200:
-                result.health_latencies_s.append(time.perf_counter() - start)
-            else:
-                result.failures += 1
+        if await _answered(session.get(url)):
+            result.health_latencies_s.append(time.perf_counter() - start)
+        else:
+            result.failures += 1
         await asyncio.sleep(_HEALTH_EVERY_S)
+
+
+async def _answered(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> bool:
+    """Whether a request was answered with 200; a broken connection is no answer."""
+    try:
+        async with request as answer:
+            await answer.read()
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
 
 
 if __name__ == "__main__":
