@@ -1,0 +1,1 @@
+"""The container image, made and run without a container engine."""
