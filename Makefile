@@ -14,7 +14,7 @@ TENSORRT ?= tensorrt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test gpu-check lint format bench train-demo evaluate-demo constraints clean
+.PHONY: help serve test gpu-check image-check lint format bench train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: $(VENV)/.test ## Install and run every test
 
 gpu-check: $(VENV)/.gpu ## On a machine with an NVIDIA GPU: verify TensorRT and write gpu-report.md
 	$(BIN)/python -m tests.gpu.check
+
+image-check: $(VENV)/.test ## As root on Linux: make the CPU image's contents without a container engine, and run them
+	$(BIN)/python -m tests.image.check $(IMAGE_CHECK_ARGS)
 
 lint: $(VENV)/.lint ## Style, types and the direction of imports
 	$(BIN)/ruff check .

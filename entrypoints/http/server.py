@@ -16,7 +16,7 @@ from entrypoints.http.app import create_app
 
 logger = logging.getLogger(__name__)
 
-_CLOSE_SECONDS: Final = 2
+CLOSE_SECONDS: Final = 2
 """For what is left after draining: idle connections, busy threads."""
 
 
@@ -45,7 +45,7 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)  # type: ignore[arg-type]
         # Python waits for its threads, but loading or encoding can take minutes in libraries
         # that cannot be interrupted.
-        end = threading.Timer(_CLOSE_SECONDS, os._exit, [0])
+        end = threading.Timer(CLOSE_SECONDS, os._exit, [0])
         end.daemon = True
         end.start()
 
@@ -89,6 +89,6 @@ def serve(container: Container) -> None:
         timeout_keep_alive=75,
         access_log=False,  # `observation` says more
         # What is still open after draining is idle or slower than the grace allows.
-        timeout_graceful_shutdown=_CLOSE_SECONDS,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
     )
     DrainingServer(config, admission=container.admission(), grace_s=settings.shutdown_grace_s).run()

@@ -1,10 +1,10 @@
 """Does a Dockerfile's steps in a clean Debian root and runs what comes of them, as root on Linux.
 
-For machines without a container engine. The steps of a target are done by chroot, with Debian's own
-``python3`` of the same release in the place of the image ``python:…-slim``. Then the server is started
-as a container engine would: as the image's user, on a read-only root file system, with a file system
-for ``/tmp`` and for each volume; the image's own health check is waited for, questions are asked, and
-SIGTERM is sent.
+For machines without a container engine. The steps of a target are done by chroot, with Debian's
+own ``python3`` of the same release in the place of the image ``python:…-slim``. Then the server is
+started as a container engine would: as the image's user, on a read-only root file system, with a
+file system for ``/tmp`` and for each volume; the image's own health check is waited for, questions
+are asked, and SIGTERM is sent.
 """
 
 import base64
@@ -55,7 +55,7 @@ _IN_NAMESPACES: Final = "--in-namespaces"
 )
 @click.option("--argument", "arguments", multiple=True, help="NAME=VALUE, as --build-arg.")
 @click.option(_IN_NAMESPACES, is_flag=True, hidden=True)
-def main(
+def main(  # noqa: PLR0917 (click calls it by name)
     target: str,
     release: str,
     mirror: str,
