@@ -45,9 +45,10 @@ class Image:
 
 @contextmanager
 def kernel_file_systems(root: Path) -> Iterator[None]:
-    """Show ``/proc`` and a small ``/dev`` in ``root``, as container engines do."""
+    """Show ``/proc``, ``/sys`` and a small ``/dev`` in ``root``, as container engines do."""
     with (
         mounted("-t", "proc", "proc", str(root / "proc")),
+        mounted("-t", "sysfs", "-o", "ro", "sys", str(root / "sys")),
         mounted("-t", "tmpfs", "-o", "mode=0755", "dev", str(root / "dev")),
     ):
         for name in _DEVICES:
