@@ -93,11 +93,14 @@ class Settings:
         return self.use_tensorrt and self.encoder is EncoderChoice.AUTO
 
 
-def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+def read_settings(
+    environment: Mapping[str, str] | None = None, *, find_home: Callable[[], Path] = Path.home
+) -> Settings:
     """Read and check every variable.
 
     Args:
         environment: instead of the process's own.
+        find_home: the user's home directory; raises RuntimeError where there is none.
 
     Raises:
         InvalidSetting: one of them has a value that is not allowed.
@@ -113,7 +116,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         precision=read("CLIP_PRECISION", None, _precision),
         openvino_device=read("CLIP_OPENVINO_DEVICE", "CPU", _text),
         openvino_streams=read("CLIP_OPENVINO_STREAMS", 1, _integer(1, 64)),
-        cache=read("CLIP_CACHE_DIR", _default_cache(variables), _cache),
+        cache=read("CLIP_CACHE_DIR", _default_cache(variables, find_home), _cache),
         use_tensorrt=read("CLIP_USE_TENSORRT", True, _boolean),
         engine_path=read("CLIP_ENGINE_PATH", None, _path),
         embedding_dimension=read(
@@ -180,9 +183,13 @@ def _size_warning(max_texts: int) -> list[str]:
     ]
 
 
-def _default_cache(variables: "_Variables") -> Path | None:
-    home = variables.foreign("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "clip-embedding-server"
+def _default_cache(variables: "_Variables", find_home: Callable[[], Path]) -> Path | None:
+    try:
+        parent = variables.foreign("XDG_CACHE_HOME") or find_home() / ".cache"
+    except RuntimeError:
+        # A user without an account, as containers and systemd have them: nowhere to keep anything.
+        return None
+    return Path(parent) / "clip-embedding-server"
 
 
 def _traces_wanted(variables: "_Variables") -> bool:

@@ -131,3 +131,18 @@ def test_traces_are_wanted_where_the_standard_variables_name_a_collector(
     variables: dict[str, str], wanted: bool
 ) -> None:
     assert read_settings(variables).traces is wanted
+
+
+def test_a_user_without_a_home_has_no_cache_unless_one_is_named() -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    assert read_settings({}, find_home=nowhere).cache is None
+    named = read_settings({"CLIP_CACHE_DIR": "/cache"}, find_home=nowhere)
+    assert named.cache == Path("/cache")
+    assert read_settings({"XDG_CACHE_HOME": "/x"}, find_home=nowhere).cache == Path(
+        "/x/clip-embedding-server"
+    )
+    assert read_settings({}, find_home=lambda: Path("/home/me")).cache == Path(
+        "/home/me/.cache/clip-embedding-server"
+    )
