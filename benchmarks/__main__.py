@@ -65,7 +65,11 @@ class Load:
 @click.option("--seconds", type=float, default=8.0, show_default=True,
               help="Of each load in each round.")  # fmt: skip
 @click.option("--rounds", type=int, default=3, show_default=True)
-def main(work: Path, infinity: Path, output: Path, seconds: float, rounds: int) -> None:
+@click.option("--only", multiple=True, metavar="WORDS",
+              help="Only servers whose name holds these words; may be repeated.")  # fmt: skip
+def main(
+    *, work: Path, infinity: Path, output: Path, seconds: float, rounds: int, only: tuple[str, ...]
+) -> None:
     """Measure throughput and latency of every server, of the encoders alone and of the machine."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -76,6 +80,8 @@ def main(work: Path, infinity: Path, output: Path, seconds: float, rounds: int) 
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
         running = []
         for one in contestants(checkpoint, cache, infinity.absolute()):
+            if only and not any(words in one.name for words in only):
+                continue
             logger.info("starting %s", one.name)
             running.append(stack.enter_context(started(one, logs)))
         for number in range(rounds):
