@@ -33,7 +33,7 @@ def surroundings() -> Surroundings:
     }
     devices: list[str] = []
     if "openvino" in installed:
-        import openvino
+        from adapters.openvino_runtime import openvino
 
         devices = openvino.Core().available_devices
     return Surroundings(

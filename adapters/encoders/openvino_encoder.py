@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from adapters.encoders.precision import Precision
 from adapters.export.bundle import Bundle
 from adapters.export.quantization import int8_image_tower
 from adapters.hardware import usable_cores
+from adapters.openvino_runtime import openvino
 from adapters.scratch import scratch_directory
 from adapters.tokenizer import ClipTokenizer, batches_by_length
 from application.ports import (

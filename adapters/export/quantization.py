@@ -1,7 +1,6 @@
 """The image tower in int8, made from a bundle by NNCF and judged before it is used."""
 
 import logging
-import os
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -54,15 +53,15 @@ def int8_image_tower(bundle: Bundle, cache: Path) -> Path:
 
 
 def _quantise(bundle: Bundle, target: Path) -> None:
-    # NNCF reports its use over the network unless it is told that this is a test environment.
-    os.environ.setdefault("NNCF_CI", "1")
+    # First, so that NNCF, which reports its use as well, finds the telemetry gone.
+    from adapters.openvino_runtime import openvino
+
     try:
         import nncf
     except ImportError:
         raise EncoderUnavailable(
             "CLIP_PRECISION=int8 needs NNCF; install the extra 'int8'."
         ) from None
-    import openvino
 
     model = openvino.Core().read_model(str(bundle.image_tower))
     crops = [pixels[np.newaxis] for name in _CALIBRATION for pixels in crops_of(name)]
@@ -85,7 +84,7 @@ def _quantise(bundle: Bundle, target: Path) -> None:
 
 
 def _smallest_cosine(reference: Path, candidate: object, batch: PixelBatch) -> float:
-    import openvino
+    from adapters.openvino_runtime import openvino
 
     core = openvino.Core()
     exact = core.compile_model(str(reference), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

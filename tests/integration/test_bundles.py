@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 
@@ -21,6 +20,7 @@ from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.encoders.torch_encoder import TorchEncoder
 from adapters.export.bundle import Bundle, is_bundle, read_bundle, write_bundle
 from adapters.images.preprocessing import preprocess
+from adapters.openvino_runtime import openvino
 from application.ports import Device, EncoderUnavailable
 from tests.checkpoints import save_hugging_face, small_clip
 from tests.photos import photos
@@ -200,4 +200,21 @@ def test_without_a_cache_nothing_is_left_behind(
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_tells_nobody_of_its_start(tmp_path: Path) -> None:
+    program = (
+        "from adapters.openvino_runtime import openvino\n"
+        "from openvino.tools.ovc import telemetry_utils\n"
+        "print(telemetry_utils.tm.__name__)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
     assert list(tmp_path.iterdir()) == []
