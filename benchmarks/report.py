@@ -21,7 +21,7 @@ def write_report(results: Results, directory: Path) -> Path:
     parts = [
         f"# Measured on {results.machine}",
         f"{datetime.now(UTC):%Y-%m-%d}, `make bench`, full-size ViT-L/14 with random weights. All "
-        "in one run, the servers alternating; rates are medians of the rounds, with the slowest "
+        "in one run, the servers taking turns; rates are medians of the rounds, with the slowest "
         "and the fastest. The load is a process of its own on the same machine.",
         _servers(rows),
         _encoders(results),

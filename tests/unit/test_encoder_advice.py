@@ -31,6 +31,7 @@ AROUND = Surroundings(
         ({}, {}, ["set CLIP_PRECISION=int8"]),
         ({}, {"installed": {"openvino"}}, ["install the extra 'int8' and set CLIP_PRECISION=int8"]),
         ({"precision": "int8"}, {}, []),
+        ({}, {"instructions": ["avx512_bf16", "amx_bf16", "amx_int8"]}, []),
         ({"precision": "fp32"}, {}, ["set CLIP_PRECISION=auto", "CLIP_PRECISION=int8"]),
         ({"precision": "fp32"}, {"instructions": ["avx2"]}, ["CLIP_PRECISION=int8"]),
         (
