@@ -4,16 +4,11 @@ Run as a program it prints one JSON object: the peak of each precision in operat
 """
 
 import json
-import platform
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from adapters.hardware import usable_cores
+from adapters.hardware import memory, processor, usable_cores
 
 OPERATIONS_PER_IMAGE: Final = 2 * (
     # Multiplications of CLIP ViT-L/14's image tower: patches, then 24 blocks on 257 tokens of
@@ -32,13 +27,9 @@ _SECONDS_EACH: Final = 1.5
 
 def machine_name() -> str:
     """Processor, cores and memory in a line."""
-    name = platform.processor()
-    with suppress(OSError):  # not Linux: the name alone
-        described = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-        names = [line for line in described.splitlines() if line.startswith("model name")]
-        name = names[0].partition(":")[2].strip() if names else name
-    memory = psutil.virtual_memory().total / 1024**3
-    return f"{name}, {usable_cores()} cores, {memory:.0f} GiB"
+    main = memory()
+    size = "" if main is None else f", {main.total / 1024**3:.0f} GiB"
+    return f"{processor().name}, {usable_cores()} cores{size}"
 
 
 def matrix_peaks() -> dict[str, float]:
