@@ -115,11 +115,7 @@ class EncodingQueue:
         """
         answer: asyncio.Future[Embedding] = asyncio.get_running_loop().create_future()
         entry = _ImageEntry(pixels, self._model.encoder(), answer)
-        self._append(entry)
-        embedding = await answer
-        self._observer.stage_passed(Stage.IMAGE_QUEUE, entry.appended_s, entry.started_s)
-        self._observer.stage_passed(Stage.IMAGE_ENCODE, entry.started_s, entry.ended_s)
-        return embedding
+        return await self._answered(entry, answer, Stage.IMAGE_QUEUE, Stage.IMAGE_ENCODE)
 
     async def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """Embeddings of the texts, in their order.
@@ -130,15 +126,25 @@ class EncodingQueue:
         """
         answer: asyncio.Future[list[Embedding]] = asyncio.get_running_loop().create_future()
         entry = _TextsEntry(texts, self._model.encoder(), answer)
-        self._append(entry)
-        embeddings = await answer
-        self._observer.stage_passed(Stage.TEXT_QUEUE, entry.appended_s, entry.started_s)
-        self._observer.stage_passed(Stage.TEXT_ENCODE, entry.started_s, entry.ended_s)
-        return embeddings
+        return await self._answered(entry, answer, Stage.TEXT_QUEUE, Stage.TEXT_ENCODE)
 
     def close(self) -> None:
         """Let the threads end once they have finished what they are doing."""
         self._threads.shutdown(wait=False)
+
+    async def _answered(
+        self,
+        entry: _ImageEntry | _TextsEntry,
+        answer: asyncio.Future[_T],
+        waiting: Stage,
+        encoding: Stage,
+    ) -> _T:
+        """Have the entry encoded, and tell the observer how long it waited and was encoded."""
+        self._append(entry)
+        result = await answer
+        self._observer.stage_passed(waiting, entry.appended_s, entry.started_s)
+        self._observer.stage_passed(encoding, entry.started_s, entry.ended_s)
+        return result
 
     def _append(self, entry: _ImageEntry | _TextsEntry) -> None:
         self._waiting.append(entry)
