@@ -12,6 +12,19 @@ DEMO: Final = "builtin:demo"
 DEMO_DIRECTORY: Final = Path(__file__).parent.parent / "demo_model" / "checkpoint"
 
 
+def check_dimension(dimension: int, *, promised: int, source: str) -> None:
+    """Refuse a checkpoint whose embeddings are not as long as the service promises.
+
+    Raises:
+        InvalidCheckpoint: says both lengths.
+    """
+    if dimension != promised:
+        raise InvalidCheckpoint(
+            f"{source} makes embeddings of {dimension} numbers, but this service "
+            f"promises {promised} (CLIP_EMBEDDING_DIMENSION)."
+        )
+
+
 def read_checkpoint(source: str) -> Checkpoint:
     """Read a checkpoint.
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from adapters.checkpoints.checkpoint import InvalidCheckpoint
-from adapters.checkpoints.reading import read_checkpoint
+from adapters.checkpoints.reading import check_dimension, read_checkpoint
 from adapters.encoders.fake_encoder import FakeEncoder
 from adapters.encoders.precision import Precision
 from adapters.encoders.tensorrt_backend import TensorRtBackend
@@ -160,11 +160,7 @@ class EncoderSelection(EncoderLoaderPort):
         )
 
     def _check_dimension(self, dimension: int) -> None:
-        if dimension != self.embedding_dimension:
-            raise InvalidCheckpoint(
-                f"{self.checkpoint} makes embeddings of {dimension} numbers, but this service "
-                f"promises {self.embedding_dimension} (CLIP_EMBEDDING_DIMENSION)."
-            )
+        check_dimension(dimension, promised=self.embedding_dimension, source=self.checkpoint)
 
 
 def _best_for_torch(device: Device) -> Precision:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
-from adapters.checkpoints.reading import read_checkpoint
+from adapters.checkpoints.reading import check_dimension, read_checkpoint
 from adapters.encoders.precision import Precision
 from adapters.encoders.text_tower import TextTower
 from adapters.hardware import nvidia_driver_present
@@ -158,13 +158,13 @@ class TensorRtBackend(EncoderUpgradePort):
     def _read(self) -> Checkpoint:
         try:
             checkpoint = read_checkpoint(self.checkpoint)
+            check_dimension(
+                checkpoint.embedding_dimension,
+                promised=self.embedding_dimension,
+                source=self.checkpoint,
+            )
         except InvalidCheckpoint as invalid:
             raise EncoderUnavailable(str(invalid)) from invalid
-        if checkpoint.embedding_dimension != self.embedding_dimension:
-            raise EncoderUnavailable(
-                f"{self.checkpoint} makes embeddings of {checkpoint.embedding_dimension} numbers, "
-                f"but this service promises {self.embedding_dimension} (CLIP_EMBEDDING_DIMENSION)."
-            )
         return checkpoint
 
     def _engines(self, fingerprint: str) -> "TensorRtEngines":
