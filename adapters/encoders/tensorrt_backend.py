@@ -126,11 +126,9 @@ class TensorRtBackend(EncoderUpgradePort):
         Raises:
             EncoderUnavailable: there is no engine that may be used, or it cannot run here.
         """
-        self._engines("").check_possible()
+        checkpoint, engines = self._possible()
         from adapters.tensorrt.engine_file import EngineUnusable
 
-        checkpoint = self._read()
-        engines = self._engines(checkpoint.fingerprint)
         try:
             runner = engines.load(checkpoint.fingerprint)
         except EngineUnusable as unusable:
@@ -143,17 +141,22 @@ class TensorRtBackend(EncoderUpgradePort):
         Raises:
             EncoderUnavailable: it cannot be made; says why.
         """
-        try:
-            return self.load()
-        except EncoderUnavailable as unavailable:
-            logger.info("no engine yet: %s", unavailable)
-        self._engines("").check_possible()
+        checkpoint, engines = self._possible()
         from adapters.encoders.reference import reference_embeddings
+        from adapters.tensorrt.engine_file import EngineUnusable
 
-        checkpoint = self._read()
-        engines = self._engines(checkpoint.fingerprint)
-        runner = engines.make(checkpoint, reference_embeddings(checkpoint, self.samples()))
+        try:
+            runner = engines.load(checkpoint.fingerprint)
+        except EngineUnusable as unusable:
+            logger.info("no engine yet: %s", unusable)
+            runner = engines.make(checkpoint, reference_embeddings(checkpoint, self.samples()))
         return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
+
+    def _possible(self) -> "tuple[Checkpoint, TensorRtEngines]":
+        """The checkpoint and its engines; refused before gigabytes of weights are hashed."""
+        self._engines("").check_possible()
+        checkpoint = self._read()
+        return checkpoint, self._engines(checkpoint.fingerprint)
 
     def _read(self) -> Checkpoint:
         try:
