@@ -5,7 +5,7 @@ import logging
 
 from application.encoding_queue import EncodingQueue
 from application.model_lifecycle import ModelLifecycle
-from application.ports import EncoderPort, EncoderUnavailable, EncoderUpgradePort
+from application.ports import EncoderPort, EncoderUnavailable, EncoderUpgradePort, MemoryPort
 from domain.embedding import Embedding, smallest_cosine
 from domain.errors import ClipError
 from domain.limits import SMALLEST_COSINE
@@ -25,11 +25,17 @@ class EncoderUpgrade:
     """
 
     def __init__(
-        self, port: EncoderUpgradePort, *, model: ModelLifecycle, queue: EncodingQueue
+        self,
+        port: EncoderUpgradePort,
+        *,
+        model: ModelLifecycle,
+        queue: EncodingQueue,
+        memory: MemoryPort,
     ) -> None:
         self._port = port
         self._model = model
         self._queue = queue
+        self._memory = memory
         self._reason: str | None = None
 
     @property
@@ -49,7 +55,7 @@ class EncoderUpgrade:
             self._reason = _PREPARING
             await self._switch_over(serving)
             del serving  # or this would be the last to hold its memory
-            await asyncio.to_thread(self._port.tidy_up)
+            await asyncio.to_thread(self._memory.release)
         except (EncoderUnavailable, ClipError) as unavailable:
             self._reason = str(unavailable)
             logger.warning("staying with %s: %s", backend, unavailable)

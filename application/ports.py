@@ -142,10 +142,6 @@ class EncoderUpgradePort(ABC):
             EncoderUnavailable: it cannot be made; says why.
         """
 
-    @abstractmethod
-    def tidy_up(self) -> None:
-        """Give back what is left of the encoder that served before; nobody holds it any more."""
-
 
 class ImagePreparationPort(ABC):
     """Turns an image file into what the image tower takes. Calls block and may run in parallel."""

@@ -97,7 +97,9 @@ class Container(containers.DeclarativeContainer):
     many_images = providers.Singleton(
         ImageEmbeddings, images=images, queue=queue, group=settings.provided.max_batch
     )
-    encoder_upgrade = providers.Singleton(EncoderUpgrade, port=tensorrt, model=model, queue=queue)
+    encoder_upgrade = providers.Singleton(
+        EncoderUpgrade, port=tensorrt, model=model, queue=queue, memory=memory
+    )
     texts = providers.Singleton(
         TextEmbeddings,
         queue=queue,

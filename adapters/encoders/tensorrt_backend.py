@@ -4,7 +4,6 @@ Like the encoders themselves, what this needs is imported when it is first used:
 installed where nobody wants TensorRT.
 """
 
-import gc
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
@@ -110,15 +109,6 @@ class TensorRtBackend(EncoderUpgradePort):
         # PyTorch's image tower is given back with the encoder; others keep theirs in main memory.
         text_tower = getattr(serving, "text_tower", serving)
         return self._encoder(checkpoint, engines, runner, text_tower)
-
-    def tidy_up(self) -> None:
-        """See `EncoderUpgradePort.tidy_up`."""
-        if importlib.util.find_spec("torch") is None or not self.device.cuda_available:
-            return
-        import torch
-
-        gc.collect()
-        torch.cuda.empty_cache()  # else PyTorch keeps what its image tower had for itself
 
     def load(self) -> EncoderPort:
         """The encoder on the engine that is there.

@@ -26,6 +26,7 @@ from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
 from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.export.photos import samples
+from adapters.memory import SystemMemory
 from adapters.tensorrt.cuda import Cuda, OutOfDeviceMemory
 from adapters.tensorrt.engines import find_installation
 from application.admission import Admission
@@ -178,7 +179,7 @@ def check_switch_over(
         model = ModelLifecycle(Loader())
         queue = EncodingQueue(model, max_batch=8)
         admission = Admission(64)
-        upgrade = EncoderUpgrade(backend, model=model, queue=queue)
+        upgrade = EncoderUpgrade(backend, model=model, queue=queue, memory=SystemMemory())
         await model.bring_up()
         pixels = samples()[0]
         answered: list[Embedding] = []

@@ -15,6 +15,7 @@ from application.ports import (
     EncoderLoaderPort,
     EncoderPort,
     EncoderUpgradePort,
+    MemoryPort,
     PixelBatch,
     Pixels,
     RawEmbeddings,
@@ -126,10 +127,7 @@ async def settle() -> None:
 
 
 class Upgrade(EncoderUpgradePort):
-    """Hands out what it was given, once ``gate`` is open, or raises it.
-
-    ``replaced`` refers to an encoder that should be gone by the time that it tidies up.
-    """
+    """Hands out what it was given, once ``gate`` is open, or raises it."""
 
     def __init__(self, outcome: EncoderPort | Exception | None) -> None:
         self.outcome = outcome
@@ -137,8 +135,6 @@ class Upgrade(EncoderUpgradePort):
         self.gate.set()
         self.preparing = threading.Event()
         self.expected: Sequence[Embedding] = ()
-        self.replaced: weakref.ref[EncoderPort] | None = None
-        self.tidied_up = 0
 
     def wanted(self, serving: EncoderDescription) -> bool:
         return self.outcome is not None
@@ -155,6 +151,17 @@ class Upgrade(EncoderUpgradePort):
         assert self.outcome is not None
         return self.outcome
 
-    def tidy_up(self) -> None:
+
+class TidiedMemory(MemoryPort):
+    """Counts how often it was released.
+
+    ``replaced`` refers to an encoder that should be gone by then.
+    """
+
+    def __init__(self) -> None:
+        self.replaced: weakref.ref[EncoderPort] | None = None
+        self.tidied_up = 0
+
+    def release(self) -> None:
         self.tidied_up += 1
         assert self.replaced is None or self.replaced() is None, "it is still held"

@@ -26,6 +26,7 @@ from tests.unit.encoders import (
     SAMPLES,
     Loader,
     RecordingEncoder,
+    TidiedMemory,
     Upgrade,
     Warm,
     pixels_of,
@@ -57,7 +58,13 @@ def assembled(
     model = Warm(RecordingEncoder())
     queue = EncodingQueue(model, max_batch=max_batch)
     port = Upgrade(outcome)
-    return model, queue, port, EncoderUpgrade(port, model=model, queue=queue)
+    return model, queue, port, upgrade_of(port, model, queue)
+
+
+def upgrade_of(
+    port: Upgrade, model: ModelLifecycle, queue: EncodingQueue, memory: TidiedMemory | None = None
+) -> EncoderUpgrade:
+    return EncoderUpgrade(port, model=model, queue=queue, memory=memory or TidiedMemory())
 
 
 async def test_the_faster_encoder_takes_over() -> None:
@@ -75,13 +82,15 @@ async def test_the_faster_encoder_takes_over() -> None:
 
 
 async def test_nobody_holds_the_encoder_that_was_replaced() -> None:
-    model, queue, port, upgrade = assembled(FasterEncoder())
-    port.replaced = weakref.ref(model.encoder())
+    model, queue, port, _ = assembled(FasterEncoder())
+    memory = TidiedMemory()
+    upgrade = upgrade_of(port, model, queue, memory)
+    memory.replaced = weakref.ref(model.encoder())
     model.forget_the_loader()
     await queue.encode_image(pixels_of(3))
     await upgrade.run()
     assert upgrade.reason is None
-    assert port.tidied_up == 1
+    assert memory.tidied_up == 1
     queue.close()
 
 
@@ -135,7 +144,7 @@ async def test_what_nobody_wants_is_not_looked_for() -> None:
 async def test_without_a_model_nothing_is_upgraded() -> None:
     model = ModelLifecycle(Loader(EncoderUnavailable("missing")))
     queue = EncodingQueue(model, max_batch=1)
-    upgrade = EncoderUpgrade(Upgrade(FasterEncoder()), model=model, queue=queue)
+    upgrade = upgrade_of(Upgrade(FasterEncoder()), model, queue)
     await model.bring_up()
     await upgrade.run()
     assert model.state is ModelState.FAILED
@@ -195,7 +204,7 @@ def test_under_load_no_request_is_lost_and_none_is_answered_by_a_mix(
         queue = EncodingQueue(model, max_batch=max_batch)
         port = Upgrade(fast)
         port.gate.clear()
-        upgrade = EncoderUpgrade(port, model=model, queue=queue)
+        upgrade = upgrade_of(port, model, queue)
         running = asyncio.create_task(upgrade.run())
 
         async def images(number: int, count: int) -> list[Embedding]:

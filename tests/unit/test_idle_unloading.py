@@ -111,7 +111,9 @@ class Service:
     def health(self) -> Health:
         return ReportHealth(
             model=self.model,
-            upgrade=EncoderUpgrade(Upgrade(None), model=self.model, queue=self.queue),
+            upgrade=EncoderUpgrade(
+                Upgrade(None), model=self.model, queue=self.queue, memory=self.memory
+            ),
             admission=Admission(capacity=1),
             embedding_dimension=4,
         )()
