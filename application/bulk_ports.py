@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from application.ports import EncoderDescription
 from domain.embedding import Embedding
+from domain.errors import EncoderFault, InvalidInput
 
 
 class BulkFailure(Exception):
@@ -40,6 +41,13 @@ class EmbeddedFile:
     file: ImageFile
     embedding: Embedding | None
     error: str | None
+
+
+def error_of(failure: InvalidInput | EncoderFault | OSError) -> str:
+    """What the row of a file says that could not be embedded: ``code: detail``."""
+    if isinstance(failure, OSError):
+        return f"unreadable_file: {failure.strerror or failure}"
+    return f"{failure.code}: {failure.detail}"
 
 
 @dataclass(frozen=True, slots=True)

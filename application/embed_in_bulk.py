@@ -14,6 +14,7 @@ from application.bulk_ports import (
     ImageFile,
     ImageFilesPort,
     Progress,
+    error_of,
 )
 from application.encoding_queue import EncodingQueue
 from application.image_preparation import ImagePreparation
@@ -121,11 +122,8 @@ class EmbedInBulk:
         try:
             data = await asyncio.to_thread(files.read, file)
             embedding = await self._queue.encode_image(await self._images.prepare(data))
-        except (InvalidInput, EncoderFault) as unfit:
-            return EmbeddedFile(file, embedding=None, error=f"{unfit.code}: {unfit.detail}")
-        except OSError as unreadable:
-            reason = unreadable.strerror or str(unreadable)
-            return EmbeddedFile(file, embedding=None, error=f"unreadable_file: {reason}")
+        except (InvalidInput, EncoderFault, OSError) as failure:
+            return EmbeddedFile(file, embedding=None, error=error_of(failure))
         return EmbeddedFile(file, embedding, error=None)
 
 

@@ -26,7 +26,7 @@ from adapters.bulk.table_formats import parquet_schema
 from adapters.images.preprocessing import levels_of
 from adapters.ray.bulk_output import BulkOutput, count_rows
 from adapters.ray.remote_encoder import arrived
-from application.bulk_ports import BulkFailure, ImageFile
+from application.bulk_ports import BulkFailure, ImageFile, error_of
 from application.ports import EncoderDescription, EncoderPort, ImagePreparationPort
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, InvalidInput
@@ -125,10 +125,8 @@ class _Prepare:
                 found = levels_of(port.prepare(data))
                 assert found is not None, "preparation yields eight-bit levels"
                 levels[place] = found
-            except InvalidInput as unfit:
-                errors[place] = f"{unfit.code}: {unfit.detail}"
-            except OSError as unreadable:
-                errors[place] = f"unreadable_file: {unreadable.strerror or unreadable}"
+            except (InvalidInput, OSError) as failure:
+                errors[place] = error_of(failure)
         return {"path": batch["path"], "levels": levels, "error": errors}
 
 
@@ -155,7 +153,7 @@ class _Encode:
                 try:
                     vectors[place] = Embedding.from_encoder(row).vector
                 except EncoderFault as fault:
-                    errors[place] = f"{fault.code}: {fault.detail}"
+                    errors[place] = error_of(fault)
         description = self._encoder.description
         return pyarrow.table(
             {
