@@ -167,3 +167,9 @@ class Container(containers.DeclarativeContainer):
         embedding_dimension=settings.provided.embedding_dimension,
     )
     report_load = providers.Singleton(ReportLoad, admission=admission, queue=queue, texts=texts)
+
+
+def close_threads(container: Container) -> None:
+    """Let the encoder's and the decoders' threads end once they have done what they are doing."""
+    container.queue().close()
+    container.images().close()

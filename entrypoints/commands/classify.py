@@ -63,11 +63,11 @@ async def _classify(
     container: "Container", image: bytes, labels: tuple[str, ...], camera_type: str | None
 ) -> "ClassifiedImage":
     from domain.prompts import CameraType
+    from entrypoints.container import close_threads
 
     kind = None if camera_type is None else CameraType.named(camera_type)
     try:
         await container.model().bring_up()
         return await container.classify_image()(image, labels, camera_type=kind)
     finally:
-        container.queue().close()
-        container.images().close()
+        close_threads(container)

@@ -67,6 +67,8 @@ def embed(paths: tuple[str, ...], output: Path, overwrite: bool) -> None:
 async def _run(
     container: "Container", paths: tuple[str, ...], output: Path, *, overwrite: bool, bar: "_Bar"
 ) -> "Progress":
+    from entrypoints.container import close_threads
+
     this = asyncio.current_task()
     assert this is not None
     # An orderly end for `kill` too; asyncio does the same for Ctrl-C.
@@ -78,8 +80,7 @@ async def _run(
             container.image_files(paths), target, on_progress=bar.show
         )
     finally:
-        container.queue().close()
-        container.images().close()
+        close_threads(container)
 
 
 class _Bar:

@@ -11,7 +11,7 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from domain.limits import MAX_BODY_BYTES
-from entrypoints.container import Container
+from entrypoints.container import Container, close_threads
 from entrypoints.http.answer_headers import AnswerHeaders
 from entrypoints.http.documentation import documentation_assets, openapi_config
 from entrypoints.http.json_bodies import JsonRequest
@@ -32,8 +32,7 @@ def create_app(container: Container) -> Litestar:
             yield
         finally:
             model.cancel()
-            container.queue().close()
-            container.images().close()
+            close_threads(container)
             await asyncio.to_thread(container.tracing().close)
 
     app = Litestar(

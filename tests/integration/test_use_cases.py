@@ -9,7 +9,7 @@ from adapters.encoders.fake_encoder import FakeEncoder
 from adapters.images.preprocessing import preprocess
 from domain.errors import InvalidBaseline, InvalidImage, InvalidLabels, ModelNotReady, QueueFull
 from domain.prompts import CameraType, prompts_for
-from entrypoints.container import Container
+from entrypoints.container import Container, close_threads
 from entrypoints.settings import read_settings
 from tests.photos import as_file, photo
 
@@ -21,8 +21,7 @@ COFFEE = as_file(photo("coffee"), "PNG")
 async def ready(container: Container) -> AsyncIterator[Container]:
     await container.model().bring_up()
     yield container
-    container.queue().close()
-    container.images().close()
+    close_threads(container)
 
 
 def expected_image(name: str) -> np.ndarray:
