@@ -3,13 +3,15 @@
 import logging
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from adapters.export.bundle import Bundle
 from adapters.export.photos import crops_of
 from application.ports import EncoderUnavailable, PixelBatch
+from domain.embedding import Embedding, smallest_cosine
+from domain.errors import EncoderFault
 from domain.limits import SMALLEST_COSINE
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,13 @@ def _quantise(bundle: Bundle, target: Path) -> None:
         subset_size=len(crops),
     )
     independent = np.stack([pixels for name in _INDEPENDENT for pixels in crops_of(name)])
-    smallest = _smallest_cosine(bundle.image_tower, quantised, independent)
+    try:
+        smallest = _agreement(bundle.image_tower, quantised, independent)
+    except EncoderFault as fault:
+        raise EncoderUnavailable(
+            f"CLIP_PRECISION=int8 does not work for this checkpoint: {fault.detail}. "
+            "Use bf16 or fp32."
+        ) from fault
     logger.info("int8 against fp32 on photos not used in calibration: cosine >= %.4f", smallest)
     if not smallest > SMALLEST_COSINE:
         raise EncoderUnavailable(
@@ -83,15 +91,19 @@ def _quantise(bundle: Bundle, target: Path) -> None:
     openvino.save_model(quantised, str(target))
 
 
-def _smallest_cosine(reference: Path, candidate: object, batch: PixelBatch) -> float:
+def _agreement(reference: Path, candidate: object, batch: PixelBatch) -> float:
+    """The smallest cosine between what both make of each image.
+
+    Raises:
+        EncoderFault: one of them makes a vector that is zero or not finite.
+    """
     from adapters.openvino_runtime import openvino
 
     core = openvino.Core()
     exact = core.compile_model(str(reference), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     tried = core.compile_model(candidate, "CPU")
-    dots = [
-        float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-        for pixels in batch
-        for a, b in [(exact([pixels[np.newaxis]])[0][0], tried([pixels[np.newaxis]])[0][0])]
-    ]
-    return min(dots)
+
+    def embeddings(model: Any) -> list[Embedding]:
+        return [Embedding.from_encoder(model([pixels[np.newaxis]])[0][0]) for pixels in batch]
+
+    return smallest_cosine(embeddings(exact), embeddings(tried))

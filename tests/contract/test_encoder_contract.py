@@ -6,6 +6,7 @@ import pytest
 from adapters.images.preprocessing import preprocess
 from application.ports import EncoderPort, PixelBatch
 from tests.photos import photos, plain
+from tests.rows import unit
 
 # How near an embedding made in company is to the same made alone. Another batch size may take
 # another kernel, which rounds in another place; bfloat16 rounds to eight bits.
@@ -17,10 +18,6 @@ TEXTS = ["a dog", "a delivery truck in front of a house", "fire", "a dog and a c
 @pytest.fixture(scope="session")
 def batch() -> PixelBatch:
     return np.stack([preprocess(image) for image in photos().values()])
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def test_description_is_complete(encoder: EncoderPort) -> None:

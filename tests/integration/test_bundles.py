@@ -24,6 +24,7 @@ from adapters.openvino_runtime import openvino
 from application.ports import Device, EncoderUnavailable
 from tests.checkpoints import save_hugging_face, small_clip
 from tests.photos import photos
+from tests.rows import smallest_cosine
 
 CPU = Device("cpu", cuda_available=False)
 TEXTS = ["a dog", "a delivery truck in the rain at night", "dog " * 75, "dog cat " * 60, "日本 🎉"]
@@ -33,11 +34,6 @@ TEXTS = ["a dog", "a delivery truck in the rain at night", "dog " * 75, "dog cat
 def bundle(hugging_face_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     directory = tmp_path_factory.mktemp("bundles") / "small"
     return write_bundle(read_checkpoint(str(hugging_face_directory)), directory)
-
-
-def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    dots = (a * b).sum(axis=1)
-    return float((dots / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
 
 
 def check_against_torch(source: Path | str, bundle: Bundle) -> None:

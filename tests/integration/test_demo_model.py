@@ -12,10 +12,7 @@ from adapters.demo_model.training.evaluate import evaluate
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.preprocessing import preprocess
 from application.ports import EncoderPort
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+from tests.rows import unit
 
 
 @pytest.mark.parametrize("choice", [EncoderChoice.TORCH, EncoderChoice.OPENVINO])

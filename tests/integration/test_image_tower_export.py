@@ -18,6 +18,7 @@ from adapters.onnx_session import open_session
 from application.ports import Device, PixelBatch
 from tests.checkpoints import full_size_clip, save_hugging_face, small_clip
 from tests.photos import photos
+from tests.rows import smallest_cosine
 
 CPU = Device("cpu", cuda_available=False)
 BOTH = [Precision.FP32, Precision.FP16]
@@ -28,11 +29,6 @@ NEEDED = {Precision.FP32: 0.9999, Precision.FP16: 0.999}
 def batch() -> PixelBatch:
     noise = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     return np.concatenate([np.stack([preprocess(p) for p in photos().values()]), noise])
-
-
-def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    dots = (a * b).sum(axis=1)
-    return float((dots / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
 
 
 def run(path: Path, batch: PixelBatch) -> np.ndarray:

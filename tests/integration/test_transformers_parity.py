@@ -16,13 +16,10 @@ from domain.classification import classify
 from domain.embedding import Embedding
 from tests.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face, small_clip
 from tests.photos import photos
+from tests.rows import unit
 
 # Shorter, exactly (75 words and the two special tokens), and longer than 77 tokens.
 TEXTS = ["a dog", "a photo of a delivery truck at night", "dog " * 75, "dog cat " * 60]
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 class Reference:

@@ -1,0 +1,13 @@
+"""Comparing what encoders return, before the domain normalises it."""
+
+import numpy as np
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """``[n, dimension]`` with each row's length made one."""
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of each row of the one with the same row of the other."""
+    return float((unit(a) * unit(b)).sum(axis=1).min())
