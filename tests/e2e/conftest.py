@@ -16,6 +16,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
         wait_for(server, "/health/ready")
         yield server
+        assert "Traceback" not in server.log
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,11 @@ import openai
 import pytest
 
 from adapters.tokenizer import ClipTokenizer
-from tests.e2e.servers import SERVE, Server, running, wait_for
+from tests.e2e.servers import SERVE, Server, running
 
 HELD_OUT = Path("adapters/demo_model/held_out")
 TEXTS = ["a cat", "a delivery truck", "a person riding a bicycle"]
 PICTURES = [HELD_OUT / name for name in ("cat.png", "delivery_truck.png", "bicycle.png")]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("server") / "log"
-    with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
-        wait_for(server, "/health/ready")
-        yield server
-        assert "Traceback" not in server.log
 
 
 @pytest.fixture
