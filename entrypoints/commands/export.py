@@ -1,10 +1,14 @@
 """``clip-server export``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from entrypoints.commands import engine_options as options
+
+if TYPE_CHECKING:
+    from adapters.checkpoints.checkpoint import Checkpoint
 
 
 @click.command()
@@ -25,15 +29,15 @@ def export(
       clip-server export --model-path builtin:demo --output demo.onnx --precision fp16
     """
     with options.failures_told():
-        export_to(model_path, output or options.onnx_file_in(output_dir, precision), precision)
+        target = output or options.onnx_file_in(output_dir, precision)
+        export_to(options.read(model_path), target, precision)
 
 
-def export_to(model_path: str | None, target: Path, precision: str) -> None:
+def export_to(checkpoint: "Checkpoint", target: Path, precision: str) -> None:
     """Export and say what was written."""
     from adapters.encoders.precision import Precision
     from adapters.export.image_tower_file import data_file, export_image_tower
 
-    checkpoint = options.read(model_path)
     export_image_tower(checkpoint, target, precision=Precision(precision))
     size = (target.stat().st_size + data_file(target).stat().st_size) / 2**20
     click.echo(

@@ -35,10 +35,11 @@ def pipeline(
     """
     with options.failures_told():
         exported = options.onnx_file_in(output_dir, precision)
-        export_to(model_path, exported, precision)
-        validate_file(model_path, exported)
+        checkpoint = options.read(model_path)
+        export_to(checkpoint, exported, precision)
+        validate_file(checkpoint, exported)
         build_to(
-            model_path,
+            lambda: checkpoint,
             exported,
             options.engine_file(None, output_dir, precision),
             precision=precision,

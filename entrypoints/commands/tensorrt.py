@@ -1,10 +1,15 @@
 """``clip-server tensorrt``."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from entrypoints.commands import engine_options as options
+
+if TYPE_CHECKING:
+    from adapters.checkpoints.checkpoint import Checkpoint
 
 
 @click.command()
@@ -38,7 +43,7 @@ def tensorrt(
     """
     with options.failures_told():
         build_to(
-            model_path,
+            lambda: options.read(model_path),
             onnx_file or options.onnx_file_in(output_dir, precision),
             options.engine_file(output, output_dir, precision),
             precision=precision,
@@ -48,7 +53,7 @@ def tensorrt(
 
 
 def build_to(
-    model_path: str | None,
+    read: Callable[[], "Checkpoint"],
     onnx_file: Path,
     target: Path,
     *,
@@ -56,7 +61,16 @@ def build_to(
     max_batch: int,
     architecture: str | None,
 ) -> None:
-    """Build, compare where that is possible, and say what was written."""
+    """Build, compare where that is possible, and say what was written.
+
+    Args:
+        read: gives the checkpoint, where an engine is compared with it.
+        onnx_file: the exported image tower.
+        target: where the engine goes.
+        precision: what it computes in.
+        max_batch: images per call that it takes at most.
+        architecture: compute capability of another machine's GPU; None builds for this one's.
+    """
     from adapters.checkpoints.checkpoint import InvalidCheckpoint
     from adapters.export.image_tower_file import check_image_tower
 
@@ -77,11 +91,16 @@ def build_to(
             "not compared with PyTorch yet, the server does that"
         )
         return
-    _build_here(model_path, onnx_file, target, precision=precision, max_batch=max_batch)
+    _build_here(read, onnx_file, target, precision=precision, max_batch=max_batch)
 
 
 def _build_here(
-    model_path: str | None, onnx_file: Path, target: Path, *, precision: str, max_batch: int
+    read: Callable[[], "Checkpoint"],
+    onnx_file: Path,
+    target: Path,
+    *,
+    precision: str,
+    max_batch: int,
 ) -> None:
     from adapters.encoders.precision import Precision
     from adapters.encoders.reference import reference_embeddings
@@ -96,6 +115,6 @@ def _build_here(
         raise EncoderUnavailable(
             f"{unavailable} To build for another machine's GPU, say which with --architecture."
         ) from unavailable
-    checkpoint = options.read(model_path)
+    checkpoint = read()
     engines.make(checkpoint, reference_embeddings(checkpoint, samples()), exported=onnx_file)
     click.echo(f"{target}: {precision}, batch 1 to {max_batch}, agrees with PyTorch")

@@ -1,10 +1,14 @@
 """``clip-server validate``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from entrypoints.commands import engine_options as options
+
+if TYPE_CHECKING:
+    from adapters.checkpoints.checkpoint import Checkpoint
 
 
 @click.command()
@@ -26,15 +30,16 @@ def validate(
       clip-server validate --model-path builtin:demo --onnx demo.onnx
     """
     with options.failures_told():
-        validate_file(model_path, onnx_file or options.onnx_file_in(output_dir, precision))
+        exported = onnx_file or options.onnx_file_in(output_dir, precision)
+        validate_file(options.read(model_path), exported)
 
 
-def validate_file(model_path: str | None, onnx_file: Path) -> None:
+def validate_file(checkpoint: "Checkpoint", onnx_file: Path) -> None:
     """Validate, print the smallest cosine, and fail unless it is large enough."""
     from adapters.export.validation import agreement_with_pytorch
     from domain.limits import SMALLEST_COSINE
 
-    cosine = agreement_with_pytorch(options.read(model_path), onnx_file)
+    cosine = agreement_with_pytorch(checkpoint, onnx_file)
     click.echo(f"{onnx_file}: smallest cosine against PyTorch {cosine:.6f}")
     if not cosine > SMALLEST_COSINE:
         options.fail(f"cosine {cosine:.6f} is too low: more than {SMALLEST_COSINE} is needed.")
