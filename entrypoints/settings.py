@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice
-from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION
+from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION, MAX_BODY_BYTES
 from entrypoints.logs import LogFormat
 
 _T = TypeVar("_T")
 
 _WARN_ABOVE_TEXTS: Final = 1000
+_LEAST_BODY_MIB: Final = MAX_BODY_BYTES // 1024**2
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -48,6 +49,9 @@ class Settings:
         max_batch: ``CLIP_MAX_BATCH_SIZE``, images per call of the image tower.
         text_cache_size: ``CLIP_TEXT_CACHE_SIZE``, text embeddings that are kept.
         max_requests: ``CLIP_MAX_REQUESTS``, requests waiting or running before 503.
+        max_connections: ``CLIP_MAX_CONNECTIONS``, connections open at once.
+        max_body_memory_mib: ``CLIP_MAX_BODY_MEMORY_MIB``, MiB that the bodies of all requests that
+            are being received or answered may hold.
         shutdown_grace_s: ``CLIP_SHUTDOWN_GRACE_SECONDS``, for requests to finish in on SIGTERM.
         idle_unload_s: ``CLIP_IDLE_UNLOAD_SECONDS`` without requests until the model is unloaded;
             None keeps it.
@@ -76,6 +80,8 @@ class Settings:
     max_batch: int
     text_cache_size: int
     max_requests: int
+    max_connections: int
+    max_body_memory_mib: int
     shutdown_grace_s: float
     idle_unload_s: float | None
     log_format: LogFormat | None
@@ -126,6 +132,8 @@ def read_settings(
         max_batch=read("CLIP_MAX_BATCH_SIZE", 8, _integer(1, 1024)),
         text_cache_size=read("CLIP_TEXT_CACHE_SIZE", 4096, _integer(0)),
         max_requests=read("CLIP_MAX_REQUESTS", 64, _integer(1)),
+        max_connections=read("CLIP_MAX_CONNECTIONS", 1000, _integer(1)),
+        max_body_memory_mib=read("CLIP_MAX_BODY_MEMORY_MIB", 256, _integer(_LEAST_BODY_MIB)),
         shutdown_grace_s=read("CLIP_SHUTDOWN_GRACE_SECONDS", 30.0, _seconds),
         idle_unload_s=read("CLIP_IDLE_UNLOAD_SECONDS", 0.0, _seconds) or None,
         log_format=read("CLIP_LOG_FORMAT", None, _log_format),

@@ -19,6 +19,7 @@ from entrypoints.http.metrics import metrics
 from entrypoints.http.observation import RequestObservation
 from entrypoints.http.page_files import page_routes
 from entrypoints.http.problems import EXCEPTION_HANDLERS
+from entrypoints.http.reception import Reception
 from entrypoints.http.routes import ROUTES
 
 
@@ -61,7 +62,11 @@ def create_app(container: Container) -> Litestar:
     )
     # Around all of it: Litestar's own middleware does not see what its router refuses.
     app.asgi_handler = RequestObservation(
-        app.asgi_handler,
+        Reception(
+            app.asgi_handler,
+            admission=container.admission(),
+            most_bytes=container.settings().max_body_memory_mib * 1024 * 1024,
+        ),
         metrics=container.metrics(),
         stages=container.stage_times(),
         tracing=container.tracing(),

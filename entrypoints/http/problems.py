@@ -23,6 +23,7 @@ from entrypoints.http.answer_headers import request_id
 from entrypoints.http.json_bodies import MalformedBody, WrongContentType
 from entrypoints.http.observation import note_outcome
 from entrypoints.http.openai_errors import as_openai, field_of, speaks_openai
+from entrypoints.http.reception import BodyTooSlow
 from entrypoints.http.schemas.openai import ErrorAnswer
 from entrypoints.http.schemas.problem import Problem
 
@@ -32,6 +33,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 _STATUSES: Final[tuple[tuple[type[ClipError], int], ...]] = (
     (MalformedBody, 400),
+    (BodyTooSlow, 408),
     (UnknownModel, 404),
     (ImageTooLarge, 413),
     (WrongContentType, 415),
@@ -64,9 +66,11 @@ def _clip_error(request: Request[Any, Any, Any], error: ClipError) -> _Answer:
     status = status_of(error)
     if status is None:
         return _unforeseen(request, error)
-    headers = (
-        {"Retry-After": str(error.retry_after_s)} if isinstance(error, ServiceUnavailable) else {}
-    )
+    headers = {}
+    if isinstance(error, ServiceUnavailable):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, BodyTooSlow):
+        headers["Connection"] = "close"  # nobody waits for the rest of it
     field = field_of(error) if isinstance(error, InvalidInput) else None
     return _answer(request, status, error.detail, error.code, headers, field=field)
 

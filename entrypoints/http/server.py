@@ -6,13 +6,15 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 
 from application.admission import Admission
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
+from entrypoints.http.client_limits import IDLE_SECONDS
+from entrypoints.http.connections import Connections, connections_possible
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +81,16 @@ class DrainingServer(uvicorn.Server):
 def serve(container: Container) -> None:
     """Serve until a signal ends it."""
     settings = container.settings()
+    connections = Connections(most=connections_possible(settings.max_connections))
     config = uvicorn.Config(
         create_app(container),
         host=settings.host,
         port=settings.port,
+        # Uvicorn only ever calls it.
+        http=cast(type[asyncio.Protocol], connections.protocol),
+        ws="none",
         log_config=None,
-        # Longer than clients keep an idle connection, so that they close it and not the server:
-        # otherwise a request may meet a connection that is just being closed, and be lost.
-        timeout_keep_alive=75,
+        timeout_keep_alive=IDLE_SECONDS,
         access_log=False,  # `observation` says more
         # What is still open after draining is idle or slower than the grace allows.
         timeout_graceful_shutdown=CLOSE_SECONDS,

@@ -32,6 +32,11 @@ class Server:
         """What it has printed so far."""
         return self.log_file.read_text()
 
+    @property
+    def open_files(self) -> int:
+        """File descriptors that its process holds."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
     def answered(self, endpoint: str) -> list[dict[str, Any]]:
         """The log's lines about requests to an endpoint."""
         lines = (json.loads(line) for line in self.log.splitlines())

@@ -37,6 +37,7 @@ _ERRORS: Final[Mapping[int, ResponseSpec]] = {
     for status, what in (
         (400, "The body is not JSON, or a field is missing, of the wrong type or breaks a limit."),
         (404, "Another model is loaded."),
+        (408, "The body arrives too slowly."),
         (413, "The body or a decoded image is too large."),
         (415, "The body is not declared as JSON."),
         (500, "Something unforeseen; the server's log has it under the request id."),

@@ -19,6 +19,7 @@ PROBLEMS: Final[Mapping[int, ResponseSpec]] = {
     )
     for status, what in (
         (400, "The body is not what it is declared to be: no JSON, or no form."),
+        (408, "The body arrives too slowly."),
         (413, "The body or the decoded image is too large."),
         (415, "The body is not declared as something that is taken here."),
         (422, "A field is missing, of the wrong type, or breaks a limit."),
