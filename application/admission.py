@@ -49,7 +49,10 @@ class Admission:
             QueueFull: ``capacity`` requests would be exceeded.
         """
         places = min(places, self._capacity)
-        self.check_room(places)
+        if self._draining:
+            raise Draining("the server is shutting down and takes no new requests.")
+        if self._inside + places > self._capacity:
+            raise self.full(places)
         self._inside += places
         self._empty.clear()
         try:
@@ -59,24 +62,13 @@ class Admission:
             if self._inside == 0:
                 self._empty.set()
 
-    def check_room(self, places: int = 1) -> None:
-        """Refuse a request that would not be let in now.
-
-        Args:
-            places: how many requests it counts as, at most ``capacity``.
-
-        Raises:
-            Draining: the service is shutting down.
-            QueueFull: ``capacity`` requests would be exceeded.
-        """
-        if self._draining:
-            raise Draining("the server is shutting down and takes no new requests.")
-        if self._inside + places > self._capacity:
-            weight = "" if places == 1 else f" and this one, with its size, counts as {places}"
-            raise QueueFull(
-                f"{self._inside} requests are already waiting or running{weight}; "
-                f"at most {self._capacity} are taken at once."
-            )
+    def full(self, places: int = 1) -> QueueFull:
+        """The error for a request that counts as so many and finds no room."""
+        weight = "" if places == 1 else f" and this one, with its size, counts as {places}"
+        return QueueFull(
+            f"{self._inside} requests are already waiting or running{weight}; "
+            f"at most {self._capacity} are taken at once."
+        )
 
     def start_draining(self) -> None:
         """Refuse every new request from now on."""

@@ -14,6 +14,7 @@ from domain.limits import MAX_BODY_BYTES
 from entrypoints.container import Container, close_threads
 from entrypoints.http.answer_headers import AnswerHeaders
 from entrypoints.http.documentation import documentation_assets, openapi_config
+from entrypoints.http.door import Door
 from entrypoints.http.json_bodies import JsonRequest
 from entrypoints.http.metrics import metrics
 from entrypoints.http.observation import RequestObservation
@@ -36,6 +37,7 @@ def create_app(container: Container) -> Litestar:
             close_threads(container)
             await asyncio.to_thread(container.tracing().close)
 
+    answer_headers = AnswerHeaders(container.model(), container.admission())
     app = Litestar(
         route_handlers=[*ROUTES, *page_routes(), metrics, documentation_assets()],
         dependencies={
@@ -53,23 +55,28 @@ def create_app(container: Container) -> Litestar:
             "prometheus": _injected(container.metrics),
         },
         lifespan=[model_in_background],
-        before_send=[AnswerHeaders(container.model(), container.admission())],
+        before_send=[answer_headers],
         exception_handlers=EXCEPTION_HANDLERS,
         request_class=JsonRequest,
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,  # the process's own logging stands
         openapi_config=openapi_config(version("clip-embedding-server")),
     )
+    questions = [path for each in ROUTES if "POST" in each.http_methods for path in each.paths]
     # Around all of it: Litestar's own middleware does not see what its router refuses.
-    app.asgi_handler = RequestObservation(
-        Reception(
-            app.asgi_handler,
-            admission=container.admission(),
-            most_bytes=container.settings().max_body_memory_mib * 1024 * 1024,
+    app.asgi_handler = Door(
+        RequestObservation(
+            Reception(
+                app.asgi_handler, most_bytes=container.settings().max_body_memory_mib * 1024 * 1024
+            ),
+            metrics=container.metrics(),
+            stages=container.stage_times(),
+            tracing=container.tracing(),
         ),
+        questions=questions,
+        admission=container.admission(),
+        headers=answer_headers,
         metrics=container.metrics(),
-        stages=container.stage_times(),
-        tracing=container.tracing(),
     )
     return app
 

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from litestar import Response
-
 from domain.errors import InvalidInput
 from entrypoints.http.json_bodies import MalformedBody, WrongContentType, WrongShape
 from entrypoints.http.schemas.openai import ErrorAnswer, ErrorObject
@@ -38,27 +36,25 @@ def field_of(error: InvalidInput) -> str | None:
     return _FIELDS.get(error.code, "input")
 
 
-def as_openai(
-    status: int, detail: str, code: str, headers: dict[str, str], *, field: str | None
-) -> Response[ErrorAnswer]:
+def status_for_openai(status: int) -> int:
+    """What OpenAI answers where another path answers ``status``."""
+    return _STATUSES.get(status, status)
+
+
+def as_openai(status: int, detail: str, code: str, *, field: str | None) -> ErrorAnswer:
     """An error as OpenAI answers it.
 
     Args:
         status: the HTTP status that it has elsewhere.
         detail: what is wrong, for people.
         code: what is wrong, for programs.
-        headers: to be sent with it.
         field: which of the request's fields is wrong, if it is one.
     """
-    return Response(
-        ErrorAnswer(
-            ErrorObject(
-                message=detail,
-                type="invalid_request_error" if status < 500 else "server_error",
-                param=field,
-                code=code,
-            )
-        ),
-        status_code=_STATUSES.get(status, status),
-        headers=headers,
+    return ErrorAnswer(
+        ErrorObject(
+            message=detail,
+            type="invalid_request_error" if status < 500 else "server_error",
+            param=field,
+            code=code,
+        )
     )

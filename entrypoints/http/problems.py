@@ -5,11 +5,12 @@ Under `openai_errors.PREFIX` the same errors are told as OpenAI tells them.
 
 import http
 import logging
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from litestar import Request, Response
+from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Scope
 
 from domain.errors import (
     ClipError,
@@ -22,7 +23,12 @@ from domain.limits import MAX_BODY_BYTES
 from entrypoints.http.answer_headers import request_id
 from entrypoints.http.json_bodies import MalformedBody, WrongContentType
 from entrypoints.http.observation import note_outcome
-from entrypoints.http.openai_errors import as_openai, field_of, speaks_openai
+from entrypoints.http.openai_errors import (
+    as_openai,
+    field_of,
+    speaks_openai,
+    status_for_openai,
+)
 from entrypoints.http.reception import BodyTooSlow
 from entrypoints.http.schemas.openai import ErrorAnswer
 from entrypoints.http.schemas.problem import Problem
@@ -54,7 +60,7 @@ INTERNAL: Final = (
 )
 
 
-_Answer: TypeAlias = Response[Problem] | Response[ErrorAnswer]
+_Answer: TypeAlias = Response[Problem | ErrorAnswer]
 
 
 def status_of(error: ClipError) -> int | None:
@@ -105,6 +111,45 @@ def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> _Answer:
     return _answer(request, 500, INTERNAL, "internal_error", {})
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An error as it is told at the path that was asked.
+
+    Attributes:
+        status: the HTTP status.
+        content: the body.
+        media_type: its type.
+    """
+
+    status: int
+    content: Problem | ErrorAnswer
+    media_type: str
+
+
+def told(scope: Scope, status: int, detail: str, code: str, *, field: str | None = None) -> Told:
+    """Put an error into words and numbers.
+
+    Args:
+        scope: of the request.
+        status: the HTTP status that it has everywhere but at OpenAI's paths.
+        detail: what is wrong, for people.
+        code: what is wrong, for programs.
+        field: which of the request's fields is wrong, if it is one; only OpenAI's way tells it.
+    """
+    if speaks_openai(scope["path"]):
+        error = as_openai(status, detail, code, field=field)
+        return Told(status_for_openai(status), error, MediaType.JSON)
+    problem = Problem(
+        type="about:blank",
+        title=_title(status),
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id(scope),
+    )
+    return Told(status, problem, MEDIA_TYPE)
+
+
 def _answer(
     request: Request[Any, Any, Any],
     status: int,
@@ -115,20 +160,9 @@ def _answer(
     field: str | None = None,
 ) -> _Answer:
     note_outcome(request.scope, code)
-    if speaks_openai(request.url.path):
-        return as_openai(status, detail, code, headers, field=field)
+    error = told(request.scope, status, detail, code, field=field)
     return Response(
-        Problem(
-            type="about:blank",
-            title=_title(status),
-            status=status,
-            detail=detail,
-            code=code,
-            request_id=request_id(request.scope),
-        ),
-        status_code=status,
-        media_type=MEDIA_TYPE,
-        headers=headers,
+        error.content, status_code=error.status, media_type=error.media_type, headers=headers
     )
 
 

@@ -1,4 +1,4 @@
-"""Receives request bodies: not when there is no room, not for ever, and not too many at once."""
+"""Receives request bodies: not for ever, and not too many at once."""
 
 import asyncio
 import time
@@ -8,7 +8,6 @@ from typing import Final
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send
 
-from application.admission import Admission
 from domain.errors import ClipError, ServiceUnavailable
 from entrypoints.http.client_limits import (
     GRACE_SECONDS,
@@ -58,23 +57,19 @@ class _Body:
 class Reception:
     """An ASGI application around another one, which it hands the bodies of requests.
 
-    A request that would be refused anyway, because the service is full or shuts down, is refused
-    before its body is read. A body that arrives too slowly is broken off. All bodies together, from
-    their first byte to the end of the request, hold no more than a fixed number of bytes: where
-    there would be more, the one that has been arriving for longest is broken off, which is that
-    of the slowest client.
+    A body that arrives too slowly is broken off. All bodies together, from their first byte to the
+    end of the request, hold no more than a fixed number of bytes: where there would be more, the
+    one that has been arriving for longest is broken off, which is that of the slowest client.
     """
 
-    def __init__(self, app: ASGIApp, *, admission: Admission, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, most_bytes: int) -> None:
         """Make one.
 
         Args:
             app: answers the requests.
-            admission: says whether there is room.
             most_bytes: that all bodies together may hold.
         """
         self._app = app
-        self._admission = admission
         self._most_bytes = most_bytes
         self._held = 0
         self._bodies: dict[_Body, None] = {}
@@ -90,7 +85,6 @@ class Reception:
         async def received() -> HTTPReceiveMessage:
             nonlocal body
             if body is None:
-                self._admission.check_room()
                 body = _Body()
                 self._bodies[body] = None
             if body.complete:

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from application.admission import Admission
-from domain.errors import Draining, QueueFull
 from entrypoints.http.client_limits import GRACE_SECONDS, SLOWEST_BYTES_PER_SECOND, Patience
 from entrypoints.http.reception import BodiesTooLarge, Reception
 
@@ -45,8 +43,8 @@ class App:
         await self.finish.wait()
 
 
-def reception(app: App, admission: Admission | None = None) -> Any:
-    return Reception(app, admission=admission or Admission(8), most_bytes=MOST)
+def reception(app: App) -> Any:
+    return Reception(app, most_bytes=MOST)
 
 
 async def test_bodies_reach_the_application() -> None:
@@ -115,17 +113,11 @@ async def test_memory_is_free_again_once_requests_are_over() -> None:
     assert app.bodies[-1] == 100
 
 
-async def test_where_there_is_no_room_nothing_is_read() -> None:
-    app, admission = App(), Admission(1)
-    with admission.admit():
-        with pytest.raises(QueueFull):
-            await Client(reception(app, admission)).request
-        # Questions without a body are not admitted in the first place.
-        app.finish.set()
-        await Client(reception(app, admission), method="GET").request
-    admission.start_draining()
-    with pytest.raises(Draining):
-        await Client(reception(app, admission)).request
+async def test_questions_without_a_body_are_let_through() -> None:
+    app = App()
+    app.finish.set()
+    await Client(reception(app), method="GET").request
+    assert app.bodies == [0]
 
 
 def test_patience_grows_with_progress_and_never_beyond_the_grace() -> None:

@@ -1,0 +1,166 @@
+"""Requests of every kind, each with its right answer worked out beforehand."""
+
+import base64
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapters.images.pillow_preparation import PillowImagePreparation
+from application.ports import EncoderPort
+from domain.classification import classify
+from domain.embedding import Embedding
+
+LABELS = [f"thing {number}" for number in range(60)]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request, and whether an answer is the right one."""
+
+    path: str
+    body: bytes
+    fits: Callable[[Any], bool]
+    content_type: str = "application/json"
+
+
+class Questions:
+    """Draws requests about a few hundred images, whose answers an encoder in this process knows."""
+
+    def __init__(self, rng: random.Random, encoder: EncoderPort, files: Sequence[bytes]) -> None:
+        """Work all answers out.
+
+        Args:
+            rng: draws.
+            encoder: computes as the server's does.
+            files: image files.
+        """
+        self._rng = rng
+        self._logit_scale = encoder.description.logit_scale
+        prepare = PillowImagePreparation().prepare
+        self._files = files
+        self._embeddings = [
+            Embedding.from_encoder(encoder.encode_images(prepare(file)[np.newaxis])[0])
+            for file in files
+        ]
+        rows = encoder.encode_texts(LABELS)
+        self._labels = dict(zip(LABELS, map(Embedding.from_encoder, rows), strict=True))
+
+    def draw(self) -> Question:
+        """One at random, as cameras would ask: mostly single images, now and then many."""
+        kinds = [self._embed, self._anomaly, self._classify, self._similarities]
+        rare = [self._bare, self._batch, self._texts, self._compare, self._openai]
+        return self._rng.choice(kinds * 4 + rare)()
+
+    def _place(self) -> int:
+        return self._rng.randrange(len(self._files))
+
+    def _image(self, place: int) -> str:
+        return base64.b64encode(self._files[place]).decode()
+
+    def _embed(self) -> Question:
+        place = self._place()
+        return _question(
+            "/embed",
+            {"image": self._image(place)},
+            lambda answer: answer["embedding"],
+            self._embeddings[place].vector,
+        )
+
+    def _bare(self) -> Question:
+        place = self._place()
+        return Question(
+            "/embed",
+            self._files[place],
+            _fits(lambda answer: answer["embedding"], self._embeddings[place].vector),
+            "application/octet-stream",
+        )
+
+    def _anomaly(self) -> Question:
+        place, other = self._place(), self._place()
+        cosine = self._embeddings[place].cosine(self._embeddings[other])
+        baseline = self._embeddings[other].vector.tolist()
+        return _question(
+            "/anomaly-score",
+            {"image": self._image(place), "baseline_embedding": baseline},
+            lambda answer: [answer["similarity_to_baseline"], answer["anomaly_score"]],
+            [cosine, min(max(1 - cosine, 0.0), 1.0)],
+        )
+
+    def _classify(self) -> Question:
+        place = self._place()
+        chosen = {label: self._labels[label] for label in self._rng.sample(LABELS, 5)}
+        scores = classify(self._embeddings[place], chosen, logit_scale=self._logit_scale).scores
+        return _question(
+            "/classify",
+            {"image": self._image(place), "labels": list(chosen)},
+            lambda answer: [answer["scores"][label] for label in chosen],
+            list(scores.values()),
+        )
+
+    def _similarities(self) -> Question:
+        place = self._place()
+        chosen = self._rng.sample(LABELS, 3)
+        return _question(
+            "/batch-similarity",
+            {"image": self._image(place), "texts": chosen},
+            lambda answer: [answer["similarities"][text] for text in chosen],
+            [self._embeddings[place].cosine(self._labels[text]) for text in chosen],
+        )
+
+    def _batch(self) -> Question:
+        places = [self._place() for _ in range(5)]
+        return _question(
+            "/embed/batch",
+            {"images": [self._image(place) for place in places]},
+            lambda answer: [item["embedding"] for item in answer["results"]],
+            [self._embeddings[place].vector for place in places],
+        )
+
+    def _texts(self) -> Question:
+        chosen = self._rng.sample(LABELS, 4)
+        return _question(
+            "/embed/text",
+            {"texts": chosen},
+            lambda answer: answer["embeddings"],
+            [self._labels[text].vector for text in chosen],
+        )
+
+    def _compare(self) -> Question:
+        place, other = self._place(), self._place()
+        return _question(
+            "/compare",
+            {"image_a": self._image(place), "image_b": self._image(other)},
+            lambda answer: answer["similarity"],
+            self._embeddings[place].cosine(self._embeddings[other]),
+        )
+
+    def _openai(self) -> Question:
+        place, text = self._place(), self._rng.choice(LABELS)
+        inputs = [f"data:image/png;base64,{self._image(place)}", text]
+        return _question(
+            "/v1/embeddings",
+            {"input": inputs, "model": "clip"},
+            lambda answer: [entry["embedding"] for entry in answer["data"]],
+            [self._embeddings[place].vector, self._labels[text].vector],
+        )
+
+
+def _question(
+    path: str, body: dict[str, Any], found: Callable[[Any], Any], expected: Any
+) -> Question:
+    return Question(path, json.dumps(body).encode(), _fits(found, expected))
+
+
+def _fits(found: Callable[[Any], Any], expected: Any) -> Callable[[Any], bool]:
+    """Whether the numbers that are found in an answer are the expected ones, in their order."""
+    wanted = np.asarray(expected)
+
+    def fits(answer: Any) -> bool:
+        given = np.asarray(found(answer))
+        return given.shape == wanted.shape and bool(np.allclose(given, wanted, atol=1e-4))
+
+    return fits
