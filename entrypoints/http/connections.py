@@ -1,11 +1,11 @@
 """Connections whose clients cannot wear the server out: with limits on number, time and bytes."""
 
 import asyncio
+import itertools
 import logging
 import math
 import resource
 import uuid
-from collections import Counter
 from typing import Any, Final
 
 import msgspec
@@ -54,7 +54,9 @@ class Connections:
             most: connections that may be open at once.
         """
         self._most = most
-        self._open: dict[WatchedConnection, None] = {}
+        self._count = 0
+        self._by_address: dict[str, dict[WatchedConnection, None]] = {}
+        """Of each address, those first whose turn to send has lasted longest."""
         self._sweeping: asyncio.TimerHandle | None = None
 
     def protocol(
@@ -69,27 +71,33 @@ class Connections:
 
     def opened(self, connection: "WatchedConnection") -> bool:
         """Take a new connection in; False if there is no room for it."""
-        if len(self._open) >= self._most:
-            waited_for = [each for each in self._open if each.waited_for_since is not None]
-            if not waited_for:
+        if self._count >= self._most:
+            most = max(self._by_address.values(), key=len)
+            candidates = itertools.chain(most, *self._by_address.values())
+            longest = next((each for each in candidates if each.waited_for), None)
+            if longest is None:
                 return False
-            count = Counter(each.address for each in waited_for)
-            address, _ = count.most_common(1)[0]
-            self._drop(
-                min(
-                    (each for each in waited_for if each.address == address),
-                    key=lambda each: each.waited_for_since or 0.0,
-                ),
-                "too many connections",
-            )
-        self._open[connection] = None
+            self._drop(longest, "too many connections")
+        self._by_address.setdefault(connection.address, {})[connection] = None
+        self._count += 1
         if self._sweeping is None:
             self._sweep_later(connection.loop)
         return True
 
+    def waits_anew(self, connection: "WatchedConnection") -> None:
+        """Its client's turn to send has just begun."""
+        of_address = self._by_address.get(connection.address, {})
+        if connection in of_address:
+            of_address[connection] = of_address.pop(connection)
+
     def closed(self, connection: "WatchedConnection") -> None:
         """Forget a connection."""
-        self._open.pop(connection, None)
+        of_address = self._by_address.get(connection.address, {})
+        if connection in of_address:
+            del of_address[connection]
+            self._count -= 1
+            if not of_address:
+                del self._by_address[connection.address]
 
     def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
@@ -97,7 +105,8 @@ class Connections:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = loop.time()
         unsent: list[WatchedConnection] = []
-        for connection in tuple(self._open):
+        everyone = itertools.chain.from_iterable(self._by_address.values())
+        for connection in tuple(everyone):
             if (reason := connection.overdue(now_s)) is not None:
                 self._drop(connection, reason)
             elif connection.unsent:
@@ -109,7 +118,7 @@ class Connections:
             excess -= connection.unsent
             self._drop(connection, "too many bytes of answers are waiting to be taken")
         self._sweeping = None
-        if self._open:
+        if self._count:
             self._sweep_later(loop)
 
     def _drop(self, connection: "WatchedConnection", reason: str) -> None:
@@ -137,19 +146,24 @@ class WatchedConnection(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._patience: Patience | None = None
         self.unsent = 0
-        self.waited_for_since: float | None = self.loop.time()
+        self._waited_for_since: float | None = self.loop.time()
 
     @property
     def address(self) -> str:
         """Of the client."""
         return self.client[0] if self.client else ""
 
+    @property
+    def waited_for(self) -> bool:
+        """Whether it is the client's turn to send something."""
+        return self._waited_for_since is not None
+
     def overdue(self, now_s: float) -> str | None:
         """Why the connection should be closed; None if it should not."""
         if (
-            self.waited_for_since is not None
+            self._waited_for_since is not None
             and self._wait_s is not None
-            and now_s - self.waited_for_since > self._wait_s
+            and now_s - self._waited_for_since > self._wait_s
         ):
             return f"nothing complete was sent within {self._wait_s} seconds"
         before, self.unsent = self.unsent, self.transport.get_write_buffer_size()
@@ -193,7 +207,7 @@ class WatchedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what the client sent."""
-        if self.waited_for_since is not None and self._wait_s == IDLE_SECONDS:
+        if self._waited_for_since is not None and self._wait_s == IDLE_SECONDS:
             self._wait_for(HEAD_SECONDS)
         self._overhead += len(data)
         super().data_received(data)
@@ -222,7 +236,7 @@ class WatchedConnection(HttpToolsProtocol):
         self._receiving = False
         self._overhead = 0
         if self.cycle is None or not self.cycle.response_complete:
-            self.waited_for_since = None
+            self._waited_for_since = None
         else:
             self._wait_for(IDLE_SECONDS)
         super().on_message_complete()
@@ -247,8 +261,9 @@ class WatchedConnection(HttpToolsProtocol):
         """Nothing: answered over HTTP/1.1, and no reason to fill the log."""
 
     def _wait_for(self, seconds: float | None) -> None:
-        self.waited_for_since = self.loop.time()
+        self._waited_for_since = self.loop.time()
         self._wait_s = seconds
+        self._watch.waits_anew(self)
 
     def _refuse(self, status: int, code: str, detail: str, headers: bytes = b"") -> None:
         """Answer without the application, and close."""
