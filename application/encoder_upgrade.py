@@ -13,6 +13,7 @@ from domain.limits import SMALLEST_COSINE
 logger = logging.getLogger(__name__)
 
 _PREPARING = "a faster encoder is being prepared; requests are answered meanwhile."
+_DOUBTED = "the encoder that serves was replaced or in doubt when the faster one was ready."
 _UNEXPECTED = "preparing a faster encoder failed unexpectedly; the server's log has the reason."
 
 
@@ -86,3 +87,6 @@ class EncoderUpgrade:
             )
             # Comes after whatever the other one was encoding, so that it is done with.
             await self._queue.encode_image(samples[0])
+        else:
+            self._reason = _DOUBTED
+            logger.warning("staying with %s: %s", serving.description.backend, _DOUBTED)

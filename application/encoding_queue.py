@@ -22,8 +22,15 @@ from application.ports import (
     RawEmbeddings,
     Stage,
 )
+from application.self_test import check_shape
 from domain.embedding import Embedding
-from domain.errors import EncoderFault, ModelNotReady, ServiceUnavailable
+from domain.errors import (
+    ClipError,
+    EncoderDoubted,
+    EncoderHanging,
+    ModelNotReady,
+    ServiceUnavailable,
+)
 
 _T = TypeVar("_T")
 
@@ -69,6 +76,10 @@ class EncodingQueue:
     An encoder in this process is busy with one call. One that stands for many on other machines
     takes several at once, or all but one of them would stand idle.
 
+    An encoder whose answer is no embedding, or that fails, is not asked again before it has been
+    tested (`ModelLifecycle.doubt`); what waits for it is told so. A call that does not return
+    fails all that wait, since there is no way to interrupt it.
+
     How much may wait is bounded by `application.admission.Admission`, in front of the use cases.
     """
 
@@ -78,6 +89,7 @@ class EncodingQueue:
         *,
         max_batch: int,
         concurrent_calls: int = 1,
+        call_timeout_s: float | None = None,
         observer: ObserverPort = UNOBSERVED,
     ) -> None:
         """Make one.
@@ -86,13 +98,15 @@ class EncodingQueue:
             model: its encoder is asked.
             max_batch: images per call.
             concurrent_calls: calls at the same time; more than 1 only for encoders that allow it.
-            observer: is told of batches, and of each entry's wait and encoding.
+            call_timeout_s: seconds after which a call counts as hanging; None: never.
+            observer: is told of doubts and batches, and of each entry's wait and encoding.
         """
         self._model = model
         self._observer = observer
         self._max_batch = max_batch
         self._waiting: deque[_ImageEntry | _TextsEntry] = deque()
         self._concurrent_calls = concurrent_calls
+        self._call_timeout_s = call_timeout_s
         self._workers: list[asyncio.Task[None]] = []
         self._threads = ThreadPoolExecutor(concurrent_calls, thread_name_prefix="encoder")
 
@@ -110,7 +124,7 @@ class EncodingQueue:
         """Embedding of one preprocessed image, float32 ``[3, 224, 224]``.
 
         Raises:
-            ModelNotReady: no model is loaded.
+            ServiceUnavailable: no model is loaded, or it must not answer now.
             EncoderFault: the encoder broke its contract on this image.
         """
         answer: asyncio.Future[Embedding] = asyncio.get_running_loop().create_future()
@@ -121,12 +135,21 @@ class EncodingQueue:
         """Embeddings of the texts, in their order.
 
         Raises:
-            ModelNotReady: no model is loaded.
+            ServiceUnavailable: no model is loaded, or it must not answer now.
             EncoderFault: the encoder broke its contract on one of the texts.
         """
         answer: asyncio.Future[list[Embedding]] = asyncio.get_running_loop().create_future()
         entry = _TextsEntry(texts, self._model.encoder(), answer)
         return await self._answered(entry, answer, Stage.TEXT_QUEUE, Stage.TEXT_ENCODE)
+
+    async def prove(self, encoder: EncoderPort) -> None:
+        """Test a doubted encoder as `ModelLifecycle.prove` does, beside no other call of it.
+
+        Raises:
+            EncoderHanging: that takes too long.
+            EncoderFault: it fails; or whatever the encoder raises.
+        """
+        await self._in_thread(lambda: self._model.prove(encoder), ())
 
     def close(self) -> None:
         """Let the threads end once they have finished what they are doing."""
@@ -183,17 +206,18 @@ class EncodingQueue:
         return taken
 
     async def _answer_images(self, entries: list[_ImageEntry]) -> None:
-        batch = np.stack([entry.pixels for entry in entries])
         try:
-            rows = await self._call(
-                lambda encoder: encoder.encode_images(batch), entries, len(entries)
+            embeddings = await self._call(
+                lambda encoder: encoder.encode_images(np.stack([each.pixels for each in entries])),
+                entries,
+                len(entries),
             )
         except ServiceUnavailable as unavailable:  # no image's fault: trying each would not help
-            for entry in entries:
-                _fail(entry.answer, unavailable)
+            _fail_all(entries, unavailable)
             return
         except Exception as failure:
             if len(entries) == 1:
+                self._doubt(entries[0].encoder, failure)
                 _fail(entries[0].answer, failure)
                 return
             # One bad image must not fail the others that happened to share its batch.
@@ -203,27 +227,27 @@ class EncodingQueue:
                     await self._answer_images([entry])
             return
         self._observer.batch_encoded(len(entries))
-        for entry, row in zip(entries, rows, strict=True):
-            try:
-                _resolve(entry.answer, Embedding.from_encoder(row))
-            except EncoderFault as fault:
-                _fail(entry.answer, fault)
+        for entry, embedding in zip(entries, embeddings, strict=True):
+            _resolve(entry.answer, embedding)
 
     async def _answer_texts(self, entry: _TextsEntry) -> None:
         try:
-            rows = await self._call(
+            embeddings = await self._call(
                 lambda encoder: encoder.encode_texts(entry.texts), [entry], len(entry.texts)
             )
-            _resolve(entry.answer, [Embedding.from_encoder(row) for row in rows])
         except Exception as failure:
+            if not isinstance(failure, ServiceUnavailable):
+                self._doubt(entry.encoder, failure)
             _fail(entry.answer, failure)
+        else:
+            _resolve(entry.answer, embeddings)
 
     async def _call(
         self,
         encode: Callable[[EncoderPort], RawEmbeddings],
         entries: Sequence[_ImageEntry] | Sequence[_TextsEntry],
         count: int,
-    ) -> RawEmbeddings:
+    ) -> list[Embedding]:
         """Run ``encode`` in a thread and check that it gave ``count`` embeddings."""
         encoder = entries[0].encoder  # the same for all of a batch
 
@@ -235,15 +259,61 @@ class EncodingQueue:
                 entry.started_s, entry.ended_s = started_s, ended_s
             return rows
 
+        self._model.check(encoder)
+        doubts = self._model.doubts
         try:
-            rows = await asyncio.get_running_loop().run_in_executor(self._threads, timed)
+            rows = await self._in_thread(timed, entries)
         except EncoderLost as lost:
             self._model.lose(encoder, str(lost))
             raise ModelNotReady(f"no model is loaded: {lost}", retry_after_s=30) from lost
-        expected = (count, encoder.description.embedding_dimension)
-        if rows.shape != expected:
-            raise EncoderFault(f"the encoder returned shape {rows.shape} instead of {expected}")
-        return rows
+        if self._model.doubts != doubts:  # raised by a call beside this one
+            raise EncoderDoubted("the encoder was doubted while it answered this.", retry_after_s=2)
+        check_shape(encoder, rows, count)
+        return [Embedding.from_encoder(row) for row in rows]
+
+    async def _in_thread(
+        self,
+        work: Callable[[], _T],
+        entries: Sequence[_ImageEntry | _TextsEntry],
+    ) -> _T:
+        """Run ``work`` in one of the encoder's threads.
+
+        Raises:
+            EncoderHanging: it took longer than allowed, and was waited for until it returned. The
+                ``entries`` that it was for, and all that waits, have been told at once.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        patience_s = self._call_timeout_s if self._model.watched else None
+        done, _ = await asyncio.wait((running,), timeout=patience_s)
+        if done:
+            return running.result()
+        hanging = self._model.hang()
+        self._observer.encoder_doubted("hanging")
+        logger.error("a call of the encoder has not returned within %s seconds", patience_s)
+        self._fail_waiting(hanging)
+        _fail_all(entries, hanging)
+        await asyncio.wait((running,))
+        logger.error("the call of the encoder that was hanging has returned; its result is dropped")
+        running.exception()  # looked at, or Python warns of it
+        self._model.returned()
+        raise hanging
+
+    def _doubt(self, encoder: EncoderPort, failure: Exception) -> None:
+        """What is the encoder's own fault, and not for want of trying, makes it doubtful."""
+        fault = failure.detail if isinstance(failure, ClipError) else "a call of it failed"
+        if self._model.doubt(encoder, fault):
+            known = isinstance(failure, ClipError)
+            logger.error(
+                "the encoder is doubted: %s", repr(failure), exc_info=None if known else failure
+            )
+            self._observer.encoder_doubted("fault")
+            self._fail_waiting(EncoderDoubted(str(self._model.failure), retry_after_s=2), encoder)
+
+    def _fail_waiting(
+        self, failure: EncoderDoubted | EncoderHanging, encoder: EncoderPort | None = None
+    ) -> None:
+        """Fail all that waits, or what waits for one encoder."""
+        _fail_all([e for e in self._waiting if encoder is None or e.encoder is encoder], failure)
 
 
 def _resolve(answer: asyncio.Future[_T], result: _T) -> None:
@@ -254,3 +324,9 @@ def _resolve(answer: asyncio.Future[_T], result: _T) -> None:
 def _fail(answer: asyncio.Future[_T], failure: Exception) -> None:
     if not answer.done():
         answer.set_exception(failure)
+
+
+def _fail_all(entries: Sequence[_ImageEntry | _TextsEntry], failure: Exception) -> None:
+    for entry in entries:
+        if not entry.answer.done():
+            entry.answer.set_exception(failure)

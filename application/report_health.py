@@ -13,6 +13,7 @@ class Health:
     """The service at this moment.
 
     Attributes:
+        alive: whether starting the process again would not help more than waiting.
         ready: whether a request sent now would be taken.
         healthy: whether there is a model to answer with, loaded or to be loaded again.
         reason: why it is not ready or not healthy, else None.
@@ -24,6 +25,7 @@ class Health:
         embedding_dimension: floats per embedding that the service promises.
     """
 
+    alive: bool
     ready: bool
     healthy: bool
     reason: str | None
@@ -60,7 +62,9 @@ class ReportHealth:
             reason = "the server is shutting down."
         elif state is ModelState.STARTING:
             reason = "the model is still being loaded."
+        unsure = state in (ModelState.DOUBTED, ModelState.HANGING)
         return Health(
+            alive=state is not ModelState.HANGING,
             # What was unloaded while idle is loaded again for whoever asks.
             ready=not draining and state in (ModelState.READY, ModelState.UNLOADED),
             healthy=state is ModelState.READY or (state is ModelState.UNLOADED and not failure),
@@ -69,6 +73,9 @@ class ReportHealth:
             state=state,
             encoder=self._model.description,
             device=self._model.device,
-            device_memory_used=None if encoder is None else encoder.device_memory_used(),
+            # One that is doubted is not asked anything.
+            device_memory_used=(
+                None if encoder is None or unsure else encoder.device_memory_used()
+            ),
             embedding_dimension=self._embedding_dimension,
         )

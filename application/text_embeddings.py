@@ -54,8 +54,9 @@ class TextEmbeddings:
             ModelNotReady: no model is loaded.
             EncoderFault: the encoder broke its contract.
         """
-        fingerprint = self._model.encoder().description.fingerprint
-        keys = [_key(fingerprint, text) for text in texts]
+        # What was kept before an encoder failed its self-test may be wrong: no longer found.
+        origin = f"{self._model.encoder().description.fingerprint} {self._model.condemnations}"
+        keys = [_key(origin, text) for text in texts]
         found: dict[bytes, Embedding] = {}
         awaited: dict[bytes, asyncio.Future[Embedding]] = {}
         missing: dict[bytes, str] = {}
@@ -109,6 +110,6 @@ class TextEmbeddings:
             self._known.popitem(last=False)
 
 
-def _key(fingerprint: str, text: str) -> bytes:
+def _key(origin: str, text: str) -> bytes:
     # A digest, so that a megabyte of text takes no more room than a word.
-    return hashlib.blake2b(f"{fingerprint}\n{text}".encode(), digest_size=16).digest()
+    return hashlib.blake2b(f"{origin}\n{text}".encode(), digest_size=16).digest()

@@ -21,6 +21,9 @@ the limit it broke. How an error travels (HTTP status, exit code) is for the ent
     │   └── UnknownModel
     ├── ServiceUnavailable      the same request may succeed later
     │   ├── ModelNotReady
+    │   ├── EncoderDoubted
+    │   ├── EncoderHanging
+    │   ├── OutOfMemory
     │   ├── QueueFull
     │   └── Draining
     └── EncoderFault            the encoder broke its contract
@@ -146,6 +149,24 @@ class ModelNotReady(ServiceUnavailable):
     """No model is loaded: still starting (``model_starting``) or failed (``model_not_loaded``)."""
 
     code = "model_not_loaded"
+
+
+class EncoderDoubted(ServiceUnavailable):
+    """The encoder broke its contract and has not proven since that it can be trusted."""
+
+    code = "encoder_doubted"
+
+
+class EncoderHanging(ServiceUnavailable):
+    """A call of the encoder does not return."""
+
+    code = "encoder_hanging"
+
+
+class OutOfMemory(ServiceUnavailable):
+    """There is no memory left for this request."""
+
+    code = "out_of_memory"
 
 
 class QueueFull(ServiceUnavailable):

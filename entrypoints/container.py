@@ -25,6 +25,7 @@ from application.embed_images import EmbedImages
 from application.embed_in_bulk import EmbedInBulk
 from application.embed_inputs import EmbedInputs
 from application.embed_texts import EmbedTexts
+from application.encoder_recovery import EncoderRecovery
 from application.encoder_upgrade import EncoderUpgrade
 from application.encoding_queue import EncodingQueue
 from application.idle_unloading import IdleUnloading
@@ -80,6 +81,7 @@ class Container(containers.DeclarativeContainer):
     embeddings_file = providers.Factory(JournalledEmbeddings)
 
     concurrent_calls = providers.Object(1)  # that the encoder behind the port takes
+    call_timeout_s = settings.provided.encode_timeout_s
 
     # Application services
     admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
@@ -92,6 +94,7 @@ class Container(containers.DeclarativeContainer):
         model=model,
         max_batch=settings.provided.max_batch,
         concurrent_calls=concurrent_calls,
+        call_timeout_s=call_timeout_s,
         observer=observer,
     )
     many_images = providers.Singleton(
@@ -99,6 +102,9 @@ class Container(containers.DeclarativeContainer):
     )
     encoder_upgrade = providers.Singleton(
         EncoderUpgrade, port=tensorrt, model=model, queue=queue, memory=memory
+    )
+    encoder_recovery = providers.Singleton(
+        EncoderRecovery, model=model, queue=queue, memory=memory, clock=clock, observer=observer
     )
     texts = providers.Singleton(
         TextEmbeddings,

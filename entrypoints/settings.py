@@ -52,6 +52,8 @@ class Settings:
         max_connections: ``CLIP_MAX_CONNECTIONS``, connections open at once.
         max_body_memory_mib: ``CLIP_MAX_BODY_MEMORY_MIB``, MiB that the bodies of all requests that
             are being received or answered may hold.
+        encode_timeout_s: ``CLIP_ENCODE_TIMEOUT_SECONDS`` after which a call of the encoder counts
+            as hanging; None: never.
         shutdown_grace_s: ``CLIP_SHUTDOWN_GRACE_SECONDS``, for requests to finish in on SIGTERM.
         idle_unload_s: ``CLIP_IDLE_UNLOAD_SECONDS`` without requests until the model is unloaded;
             None keeps it.
@@ -82,6 +84,7 @@ class Settings:
     max_requests: int
     max_connections: int
     max_body_memory_mib: int
+    encode_timeout_s: float | None
     shutdown_grace_s: float
     idle_unload_s: float | None
     log_format: LogFormat | None
@@ -134,6 +137,7 @@ def read_settings(
         max_requests=read("CLIP_MAX_REQUESTS", 64, _integer(1)),
         max_connections=read("CLIP_MAX_CONNECTIONS", 1000, _integer(1)),
         max_body_memory_mib=read("CLIP_MAX_BODY_MEMORY_MIB", 256, _integer(_LEAST_BODY_MIB)),
+        encode_timeout_s=read("CLIP_ENCODE_TIMEOUT_SECONDS", 120.0, _seconds) or None,
         shutdown_grace_s=read("CLIP_SHUTDOWN_GRACE_SECONDS", 30.0, _seconds),
         idle_unload_s=read("CLIP_IDLE_UNLOAD_SECONDS", 0.0, _seconds) or None,
         log_format=read("CLIP_LOG_FORMAT", None, _log_format),

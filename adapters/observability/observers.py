@@ -21,6 +21,16 @@ class Observers(ObserverPort):
         for observer in self._observers:
             observer.batch_encoded(images)
 
+    def encoder_doubted(self, cause: str) -> None:
+        """See `ObserverPort.encoder_doubted`."""
+        for observer in self._observers:
+            observer.encoder_doubted(cause)
+
+    def encoder_loaded_anew(self, *, succeeded: bool) -> None:
+        """See `ObserverPort.encoder_loaded_anew`."""
+        for observer in self._observers:
+            observer.encoder_loaded_anew(succeeded=succeeded)
+
     def texts_looked_up(self, *, hits: int, misses: int) -> None:
         """See `ObserverPort.texts_looked_up`."""
         for observer in self._observers:

@@ -56,6 +56,21 @@ class PrometheusMetrics(ObserverPort):
             buckets=_IMAGES,
             registry=registry,
         )
+        doubts = Counter(
+            "clip_encoder_doubts",
+            "Times that the encoder was kept from answering: it broke its contract (fault), or a "
+            "call of it did not return in time (hanging).",
+            ("cause",),
+            registry=registry,
+        )
+        self._doubts = {cause: doubts.labels(cause) for cause in ("fault", "hanging")}
+        loads = Counter(
+            "clip_encoder_reloads",
+            "Loads of an encoder that had failed its self-test; outcome is ok or failed.",
+            ("outcome",),
+            registry=registry,
+        )
+        self._loads_anew = {True: loads.labels("ok"), False: loads.labels("failed")}
         self._cache_hits = Counter(
             "clip_text_cache_hits",
             "Texts whose embedding was in the cache or coming.",
@@ -96,6 +111,14 @@ class PrometheusMetrics(ObserverPort):
     def batch_encoded(self, images: int) -> None:
         """See `ObserverPort.batch_encoded`."""
         self._batch_images.observe(images)
+
+    def encoder_doubted(self, cause: str) -> None:
+        """See `ObserverPort.encoder_doubted`."""
+        self._doubts[cause].inc()
+
+    def encoder_loaded_anew(self, *, succeeded: bool) -> None:
+        """See `ObserverPort.encoder_loaded_anew`."""
+        self._loads_anew[succeeded].inc()
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:
         """See `ObserverPort.texts_looked_up`."""

@@ -82,10 +82,17 @@ def create_app(container: Container) -> Litestar:
 
 
 async def _keep_model(container: Container) -> None:
-    """Serve as soon as possible, then as fast as possible; and let go of the model when idle."""
-    await container.model().bring_up()
-    await container.encoder_upgrade().run()
-    await container.idle_unloading().run()
+    """Serve as soon as possible, then as fast as possible; and let go of the model when idle.
+
+    All the while an encoder that breaks its contract is seen to.
+    """
+
+    async def bring_up() -> None:
+        await container.model().bring_up()
+        await container.encoder_upgrade().run()
+        await container.idle_unloading().run()
+
+    await asyncio.gather(container.encoder_recovery().run(), bring_up())
 
 
 def _injected(provider: Provider[Any]) -> Provide:

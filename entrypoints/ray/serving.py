@@ -107,6 +107,8 @@ def _ingress() -> "Litestar":
         )
     )
     container.concurrent_calls.override(providers.Object(_CONCURRENT_CALLS))
+    # The remote encoder has a time-out of its own, and no thread here is lost to a replica's call.
+    container.call_timeout_s.override(providers.Object(None))
     # Ray sends requests here as soon as this returns: not before there is an encoder.
     with ThreadPoolExecutor(max_workers=1) as thread:
         _brought_up(container.model(), thread)

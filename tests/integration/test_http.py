@@ -253,10 +253,14 @@ class BrokenEncoder(FakeEncoder):
 
 
 class NanEncoder(FakeEncoder):
-    """Returns no numbers."""
+    """Returns no numbers once it has been loaded and tried."""
+
+    calls = 0
 
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
-        return np.full_like(super().encode_images(batch), np.nan)
+        self.calls += 1
+        rows = super().encode_images(batch)
+        return rows if self.calls == 1 else np.full_like(rows, np.nan)
 
 
 @pytest.mark.parametrize("encoder", [BrokenEncoder, NanEncoder])
@@ -269,6 +273,14 @@ async def test_the_unforeseen_is_500_without_internals(
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         body = await refused(client, "/embed", 500)
+        ready = await client.get("/health/ready")
+        assert ready.status_code == 503
+        assert "encoder" in ready.json()["reason"]
+        assert (await client.get("/health/live")).status_code == 200
+        health = (await client.get("/health")).json()
+        assert (health["status"], health["model_loaded"]) == ("degraded", False)
+        refusal = await refused(client, "/embed", 503)
+        assert refusal["code"] == "encoder_doubted"
     assert body["code"] == "internal_error"
     assert "secret" not in json.dumps(body)
     assert "nan" not in json.dumps(body).lower()

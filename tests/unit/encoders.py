@@ -76,7 +76,8 @@ class RecordingEncoder(EncoderPort):
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         self._record(self.text_batches, list(texts))
-        return self.answer(np.stack([vector_of(float(text)) for text in texts]))
+        numbers = [float(text) if text.isdigit() else 0.0 for text in texts]
+        return self.answer(np.stack([vector_of(number) for number in numbers]))
 
     def device_memory_used(self) -> int | None:
         return None

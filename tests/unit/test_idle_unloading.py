@@ -23,13 +23,6 @@ from tests.unit.encoders import RecordingEncoder, Upgrade, pixels_of, settle
 IDLE_S = 60.0
 
 
-class WarmingEncoder(RecordingEncoder):
-    """A recording encoder that can be warmed up by any text."""
-
-    def encode_texts(self, texts: object) -> object:  # type: ignore[override]
-        return texts
-
-
 class FreshLoader(EncoderLoaderPort):
     """Makes a new encoder each time and keeps none; can be held back or told to fail."""
 
@@ -46,7 +39,7 @@ class FreshLoader(EncoderLoaderPort):
         assert self.gate.wait(10), "the test never opened the gate"
         if self.missing is not None:
             raise EncoderUnavailable(self.missing)
-        encoder = WarmingEncoder()
+        encoder = RecordingEncoder()
         self.made.append(weakref.ref(encoder))
         return encoder
 

@@ -18,7 +18,6 @@ async def test_before_loading_it_is_starting() -> None:
 
 async def test_loaded_and_warmed_up_it_is_ready() -> None:
     encoder = RecordingEncoder()
-    encoder.encode_texts = lambda texts: encoder.answer  # type: ignore[method-assign,assignment,return-value]
     model = ModelLifecycle(Loader(encoder))
     await model.bring_up()
     assert model.state is ModelState.READY

@@ -19,10 +19,22 @@ def health(report_health: NamedDependency[ReportHealth]) -> HealthAnswer:
     return _health_answer(report_health())
 
 
-@get("/health/live", sync_to_thread=False, tags=["health"])
-def live() -> LivenessAnswer:
-    """200 as long as the process answers."""
-    return LivenessAnswer(status="alive")
+@get(
+    "/health/live",
+    sync_to_thread=False,
+    tags=["health"],
+    responses={
+        503: ResponseSpec(
+            LivenessAnswer, description="Must be started again.", generate_examples=False
+        )
+    },
+)
+def live(report_health: NamedDependency[ReportHealth]) -> Response[LivenessAnswer]:
+    """200 as long as the process answers; 503 while a call of the encoder does not return."""
+    now = report_health()
+    if now.alive:
+        return Response(LivenessAnswer(status="alive"), status_code=200)
+    return Response(LivenessAnswer(status="hanging"), status_code=503)
 
 
 @get(

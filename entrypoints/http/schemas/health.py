@@ -35,9 +35,9 @@ class HealthAnswer(Struct):
 
 
 class LivenessAnswer(Struct):
-    """The process answers."""
+    """Whether the process can go on."""
 
-    status: str
+    status: Annotated[str, documented("`alive`, or `hanging` in a call that does not return.")]
 
 
 class ReadinessAnswer(Struct):
