@@ -156,6 +156,7 @@ class ImagePreparationPort(ABC):
         Raises:
             ImageTooLarge: more bytes than allowed.
             InvalidImage: not an image, format not allowed, too many pixels, or damaged.
+            MemoryError: there is not enough to decode it; says nothing about the image.
         """
 
 

@@ -39,6 +39,9 @@ _OTHER_FORMATS: Final = (
 )
 """(name, offset, first bytes) of formats that people send and that are refused by name."""
 
+_NO_MEMORY: Final[str] = Image.core.getcodecstatus(-9)
+"""How an `OSError` of a decoder begins that could not allocate (libImaging's Imaging.h: -9)."""
+
 # Sizes are checked here against the contract's own, smaller limit, with the contract's own error.
 Image.MAX_IMAGE_PIXELS = None
 # Registers the decoders now rather than in the first request, where threads would race to do it.
@@ -76,6 +79,8 @@ def _open(data: bytes) -> Image.Image:
             f"image is not an image file that can be read; {_ALLOWED} are allowed.",
             code="not_an_image",
         ) from None
+    except MemoryError:  # no fault of the file's
+        raise
     except Exception as damaged:  # Pillow's parsers raise whatever a damaged header leads to
         raise InvalidImage(
             f"image has a damaged header ({type(damaged).__name__}).", code="damaged_image"
@@ -105,7 +110,11 @@ def _decode_rgb(image: Image.Image) -> Image.Image:
         # As every viewer shows it; `transformers` turns images likewise when it loads them.
         upright = ImageOps.exif_transpose(image)
         return _to_rgb(upright)
+    except MemoryError:  # no fault of the file's
+        raise
     except Exception as damaged:  # decoders raise OSError, SyntaxError, struct.error, …
+        if str(damaged).startswith(_NO_MEMORY):
+            raise MemoryError from damaged
         raise InvalidImage(
             f"image ({image.format}) is truncated or damaged: its pixels cannot be decoded.",
             code="damaged_image",

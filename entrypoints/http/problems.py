@@ -16,6 +16,7 @@ from domain.errors import (
     ClipError,
     ImageTooLarge,
     InvalidInput,
+    OutOfMemory,
     ServiceUnavailable,
     UnknownModel,
 )
@@ -111,6 +112,14 @@ def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> _Answer:
     return _answer(request, 500, INTERNAL, "internal_error", {})
 
 
+def _out_of_memory(request: Request[Any, Any, Any], _: MemoryError) -> _Answer:
+    # A line and no traceback: there will be many of these at once, and each costs memory too.
+    logger.error("request %s: no memory left for %s", request_id(request.scope), request.url.path)
+    return _clip_error(
+        request, OutOfMemory("there is no memory left to answer this now.", retry_after_s=5)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """An error as it is told at the path that was asked.
@@ -176,5 +185,6 @@ def _title(status: int) -> str:
 EXCEPTION_HANDLERS: Final[ExceptionHandlersMap] = {
     ClipError: _clip_error,
     HTTPException: _http_error,
+    MemoryError: _out_of_memory,
     Exception: _unforeseen,
 }

@@ -1,0 +1,62 @@
+"""A server that runs out of memory says so, and answers rightly as soon as there is some again."""
+
+import io
+import resource
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from tests.e2e.servers import SERVE, Server, running, wait_for
+from tests.photos import as_file, photo
+
+_SPARE_BYTES = 300 * 2**20
+"""Address space that is left: less than two of the images take while they are decoded."""
+
+
+def large_png() -> bytes:
+    """4096 x 4096 pixels with transparency: 400 MiB while it is decoded, a few KiB as a file."""
+    pixels = np.zeros((4096, 4096, 4), dtype=np.uint8)
+    pixels[..., 3] = 200
+    file = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def embed(server: Server, image: bytes) -> httpx.Response:
+    return httpx.post(
+        f"{server.url}/embed", content=image, headers={"content-type": "image/png"}, timeout=120
+    )
+
+
+def allow(server: Server, spare: int | None) -> None:
+    """Leave so much address space to the server beyond what it has; None: all."""
+    limit = resource.RLIM_INFINITY
+    if spare is not None:
+        statm = Path(f"/proc/{server.process.pid}/statm").read_text().split()
+        limit = int(statm[0]) * resource.getpagesize() + spare
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+def test_large_images_beyond_memory_are_503_and_nothing_else_suffers(tmp_path: Path) -> None:
+    cat, large = as_file(photo("cat"), "PNG"), large_png()
+    log = tmp_path / "log"
+    with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
+        wait_for(server, "/health/ready")
+        before = embed(server, cat).json()["embedding"]
+        allow(server, _SPARE_BYTES)
+        with ThreadPoolExecutor(16) as clients:
+            answers = list(clients.map(lambda _: embed(server, large), range(48)))
+        codes = {answer.json()["code"] if answer.status_code != 200 else "ok" for answer in answers}
+        assert "out_of_memory" in codes
+        assert codes <= {"ok", "out_of_memory", "internal_error", "encoder_doubted"}
+        refused = next(a for a in answers if a.status_code == 503)
+        assert int(refused.headers["retry-after"]) > 0
+        wait_for(server, "/health/ready")
+        np.testing.assert_allclose(embed(server, cat).json()["embedding"], before, atol=1e-6)
+        allow(server, None)
+        assert embed(server, large).status_code == 200
+        np.testing.assert_allclose(embed(server, cat).json()["embedding"], before, atol=1e-6)
+        assert server.stop() == 0
