@@ -13,6 +13,26 @@ escaped CR LF after each it is 14,716,872. The rest is room for labels, texts an
 MAX_IMAGE_SIDE = 4096
 """Pixels of an image's width and of its height, as its header states them."""
 
+MAX_JPEG_SCANS = 100
+"""Scans of a progressive JPEG; encoders write about ten.
+
+A scan may be empty: ten bytes that cost a millisecond at the largest size, so that a file of
+`MAX_IMAGE_BYTES` could keep a decoder busy for a quarter of an hour.
+"""
+
+MAX_JPEG_SEGMENTS = 1000
+"""Segments before a JPEG's first scan; photos have ten to thirty, large colour profiles 255 more.
+
+Each is kept while the file is read, and pieces of EXIF are joined one by one.
+"""
+
+MAX_JSON_COMMAS = 2_000_000
+"""Commas of one JSON body, which bound its values: 1000 frames of 1024 numbers have 1,024,000.
+
+A body of `MAX_BODY_BYTES` could hold five million empty lists, two seconds and 400 MiB of work
+during which nobody else would be served.
+"""
+
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "MPO")
 """Formats that are decoded, by Pillow's names; anything else is refused by its first bytes."""
 

@@ -1,11 +1,13 @@
 """Image files to pixels with Pillow: checks, decoding, colour, then `preprocess`."""
 
 import io
+import warnings
 from typing import Final
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from adapters.images.headers import check_jpeg, format_of, other_format_of, webp_size
 from adapters.images.preprocessing import preprocess
 from application.ports import ImagePreparationPort, Pixels
 from domain.errors import ImageTooLarge, InvalidImage
@@ -13,31 +15,11 @@ from domain.limits import IMAGE_FORMATS, IMAGE_SIZE, MAX_IMAGE_BYTES, MAX_IMAGE_
 
 _ALLOWED: Final = ", ".join(IMAGE_FORMATS)
 
-_DECODERS: Final = tuple(name for name in IMAGE_FORMATS if name != "MPO")
-"""What Pillow may open a file with; its JPEG decoder is the one that opens MPO."""
-
 _DRAFT_SIDE: Final = 2 * IMAGE_SIZE
 """JPEGs are decoded at 1/2, 1/4 or 1/8 of their size while both sides stay at least this long.
 
 Twice what is needed, so that the resizing filter still has enough to work on.
 """
-
-_OTHER_FORMATS: Final = (
-    ("TIFF", 0, b"II*\x00"),
-    ("TIFF", 0, b"MM\x00*"),
-    ("AVIF", 4, b"ftypavif"),
-    ("HEIC", 4, b"ftyphei"),
-    ("HEIC", 4, b"ftypmif1"),
-    ("MP4", 4, b"ftyp"),
-    ("JPEG 2000", 0, b"\x00\x00\x00\x0cjP  "),
-    ("JPEG XL", 0, b"\x00\x00\x00\x0cJXL "),
-    ("JPEG XL", 0, b"\xff\x0a"),
-    ("ICO", 0, b"\x00\x00\x01\x00"),
-    ("PSD", 0, b"8BPS"),
-    ("PDF", 0, b"%PDF"),
-    ("SVG", 0, b"<svg"),
-)
-"""(name, offset, first bytes) of formats that people send and that are refused by name."""
 
 _NO_MEMORY: Final[str] = Image.core.getcodecstatus(-9)
 """How an `OSError` of a decoder begins that could not allocate (libImaging's Imaging.h: -9)."""
@@ -46,6 +28,9 @@ _NO_MEMORY: Final[str] = Image.core.getcodecstatus(-9)
 Image.MAX_IMAGE_PIXELS = None
 # Registers the decoders now rather than in the first request, where threads would race to do it.
 Image.init()
+# Pillow warns of each damaged EXIF entry. Python keeps every different text for good, so that files
+# made for it would fill the log and then the memory.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class PillowImagePreparation(ImagePreparationPort):
@@ -60,35 +45,49 @@ class PillowImagePreparation(ImagePreparationPort):
             )
         if not data:
             raise InvalidImage("image is empty; it must hold an image file.", code="not_an_image")
-        with _open(data) as image:
-            _check_size(image)
+        file_format = _checked_format(data)
+        with _open(data, file_format) as image:
+            _check_size(image.size)
             return preprocess(_decode_rgb(image))
 
 
-def _open(data: bytes) -> Image.Image:
-    """Read the header only; no pixel is decoded."""
-    try:
-        return Image.open(io.BytesIO(data), formats=_DECODERS)
-    except UnidentifiedImageError:
-        for name, offset, magic in _OTHER_FORMATS:
-            if data.startswith(magic, offset):
-                raise InvalidImage(
-                    f"image is {name}; only {_ALLOWED} are allowed.", code="unsupported_format"
-                ) from None
+def _checked_format(data: bytes) -> str:
+    """Which of Pillow's decoders the file is for, told before any of them sees it."""
+    if (file_format := format_of(data)) is None:
+        if (other := other_format_of(data)) is not None:
+            raise InvalidImage(
+                f"image is {other}; only {_ALLOWED} are allowed.", code="unsupported_format"
+            )
         raise InvalidImage(
             f"image is not an image file that can be read; {_ALLOWED} are allowed.",
             code="not_an_image",
-        ) from None
-    except MemoryError:  # no fault of the file's
+        )
+    if file_format == "JPEG":
+        check_jpeg(data)
+    elif file_format == "WEBP" and (size := webp_size(data)) is not None:
+        # Its decoder makes room for two whole pictures as soon as it is opened.
+        _check_size(size)
+    return file_format
+
+
+def _open(data: bytes, file_format: str) -> Image.Image:
+    """Read the header only; no pixel is decoded. Pillow's JPEG decoder is the one for MPO."""
+    try:
+        return Image.open(io.BytesIO(data), formats=[file_format])
+    except MemoryError:  # the machine's fault, not the file's
         raise
+    except UnidentifiedImageError:
+        raise InvalidImage(
+            f"image begins like {file_format} and has a damaged header.", code="damaged_image"
+        ) from None
     except Exception as damaged:  # Pillow's parsers raise whatever a damaged header leads to
         raise InvalidImage(
             f"image has a damaged header ({type(damaged).__name__}).", code="damaged_image"
         ) from damaged
 
 
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
     if width > MAX_IMAGE_SIDE or height > MAX_IMAGE_SIDE:
         raise InvalidImage(
             f"image is {width} x {height} pixels; "
@@ -110,7 +109,7 @@ def _decode_rgb(image: Image.Image) -> Image.Image:
         # As every viewer shows it; `transformers` turns images likewise when it loads them.
         upright = ImageOps.exif_transpose(image)
         return _to_rgb(upright)
-    except MemoryError:  # no fault of the file's
+    except MemoryError:  # the machine's fault, not the file's
         raise
     except Exception as damaged:  # decoders raise OSError, SyntaxError, struct.error, …
         if str(damaged).startswith(_NO_MEMORY):

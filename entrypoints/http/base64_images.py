@@ -1,16 +1,25 @@
 """Image files that travel as base64, bare or as a data URI."""
 
 import re
-import urllib.parse
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from domain.errors import InvalidInput
 
 _DROP_WHITE_SPACE: Final = str.maketrans("", "", " \t\r\n\v\f")
-_DATA_URI: Final = re.compile(r"\s*data:([^,]{0,256}?)\s*,", re.IGNORECASE)
-"""RFC 2397's ``data:[<media type>][;<parameter>]*[;base64],`` up to its comma."""
+_DATA_URI: Final = re.compile(r"\s*+data:([^,]{0,256}+),", re.IGNORECASE)
+"""RFC 2397's ``data:[<media type>][;<parameter>]*[;base64],`` up to its comma.
+
+It never goes back over what it has read: megabytes of white space would make that take seconds.
+"""
+
+_HEX_DIGITS: Final = np.full(256, 255, dtype=np.uint8)
+_HEX_DIGITS[np.frombuffer(b"0123456789", np.uint8)] = np.arange(10)
+_HEX_DIGITS[np.frombuffer(b"abcdef", np.uint8)] = np.arange(10, 16)
+_HEX_DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
+"""uint8 ``[256]``: a hexadecimal digit's value by its ASCII code; 255 for what is none."""
 
 
 class NotBase64(InvalidInput):
@@ -32,7 +41,7 @@ def is_data_uri(text: str) -> bool:
     head = _DATA_URI.match(text)
     if head is None:
         return False
-    media_type, _, parameters = head[1].lower().partition(";")
+    media_type, _, parameters = head[1].lower().rstrip().partition(";")
     return media_type.startswith("image/") or parameters.endswith("base64")
 
 
@@ -60,12 +69,34 @@ def decode_image(text: str, *, name: str) -> bytes:
 def plain_base64(text: str) -> str:
     """Base64 without white space and without a data URI's head; anything else as it is."""
     if head := _DATA_URI.match(text):
-        if not head[1].lower().endswith(";base64"):
+        if not head[1].lower().rstrip().endswith(";base64"):
             return text
         text = text[head.end() :]
         if "%" in text:  # RFC 2397 allows what any URI may hold
-            text = urllib.parse.unquote(text)
+            text = _unescaped(text)
     return text.translate(_DROP_WHITE_SPACE)
+
+
+def _unescaped(text: str) -> str:
+    """With percent-encoded characters (RFC 3986) as what they stand for.
+
+    As a whole if anything in it is no base64, escaped or not: it is refused then. The standard
+    library's way takes six seconds and 2 GiB for a body full of escapes.
+    """
+    if not text.isascii():
+        return text
+    characters = np.frombuffer(text.encode(), dtype=np.uint8)
+    (escapes,) = np.nonzero(characters == ord("%"))
+    if escapes[-1] + 2 >= len(characters):
+        return text
+    upper, lower = _HEX_DIGITS[characters[escapes + 1]], _HEX_DIGITS[characters[escapes + 2]]
+    if upper.max() > 7 or lower.max() > 15:
+        return text
+    meant = characters.copy()
+    meant[escapes] = upper * 16 + lower
+    kept = np.ones(len(characters), dtype=np.bool_)
+    kept[escapes + 1] = kept[escapes + 2] = False
+    return meant[kept].tobytes().decode("ascii")
 
 
 def plainly(value: Any) -> Any:

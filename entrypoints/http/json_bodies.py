@@ -8,12 +8,16 @@ from litestar import Request
 from litestar.exceptions import InternalServerException
 
 from domain.errors import InvalidInput
+from domain.limits import MAX_JSON_COMMAS
 from entrypoints.http.base64_images import NotBase64, plainly
 from entrypoints.http.disconnects import ClientGone
 
 _Body = TypeVar("_Body")
 
 _INVALID_BASE64: Final = "Invalid base64"
+_MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises at a body that is not JSON, or is nested deeper than anyone means it."""
+
 _PLACE: Final = re.compile(r"`\$\.(.+?)`")
 """Where msgspec found something wrong, at the end of its messages."""
 
@@ -111,13 +115,18 @@ def decode_body(body: bytes, kind: type[_Body]) -> _Body:
     Raises:
         NotJson: it is not well-formed JSON.
         NotBase64: a field that must be base64 is not.
-        WrongShape: a field is missing or of another type.
+        WrongShape: a field is missing or of another type, or there are too many values.
     """
+    if (commas := body.count(b",")) > MAX_JSON_COMMAS:
+        raise WrongShape(
+            f"the body has {commas} commas; at most {MAX_JSON_COMMAS} are allowed.",
+            code="too_many_values",
+        )
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as invalid:
         reason = str(invalid)
-    except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
+    except _MALFORMED as malformed:
         raise _not_json(malformed) from None
     if reason.startswith(_INVALID_BASE64):
         # With line breaks, as the `base64` command writes it, or as a data URI. Those who send it
@@ -126,7 +135,7 @@ def decode_body(body: bytes, kind: type[_Body]) -> _Body:
             return msgspec.json.decode(_with_plain_base64(body, kind), type=kind)
         except msgspec.ValidationError as invalid:
             reason = str(invalid)
-        except (msgspec.DecodeError, UnicodeDecodeError) as malformed:
+        except _MALFORMED as malformed:
             raise _not_json(malformed) from None
     _check_well_formed(body)
     raise _wrong_shape(reason)
@@ -138,12 +147,13 @@ def _check_well_formed(body: bytes) -> None:
         msgspec.json.decode(body)
     except msgspec.ValidationError:  # a number too large for a float is well-formed
         return
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
+    except _MALFORMED as malformed:
         raise _not_json(malformed) from None
 
 
 def _not_json(malformed: Exception) -> NotJson:
-    return NotJson(f"the body is not JSON: {malformed}.")
+    reason = "it is nested too deeply" if isinstance(malformed, RecursionError) else str(malformed)
+    return NotJson(f"the body is not JSON: {reason.rstrip('.')}.")
 
 
 def _with_plain_base64(body: bytes, kind: type[Any]) -> bytes:

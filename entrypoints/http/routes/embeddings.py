@@ -8,6 +8,7 @@ from litestar.params import Body
 
 from application.embed_images import EmbeddedImage, EmbedImages
 from application.embed_texts import EmbedTexts
+from domain.counts import check_image_count
 from domain.embedding import Embedding
 from domain.errors import InvalidInput
 from entrypoints.http import examples
@@ -37,6 +38,7 @@ async def embed_batch(
 ) -> EmbedBatchAnswer:
     """Each of several images as a unit vector; a bad one has an error in its place."""
     watch = Stopwatch()
+    check_image_count(len(data.images))  # before a million of them are decoded one by one
     images = [_file_or_why_not(text, place) for place, text in enumerate(data.images)]
     outcomes = await unless_gone(request, embed_images(images))
     return EmbedBatchAnswer([_item(request, outcome) for outcome in outcomes], watch.milliseconds)

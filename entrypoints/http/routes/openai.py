@@ -12,6 +12,7 @@ from litestar.params import Body, FromPath
 
 from application.embed_inputs import ANY_MODEL, EmbedInputs, is_called
 from application.report_health import ReportHealth
+from domain.counts import check_input_count
 from domain.embedding import Embedding
 from domain.errors import InvalidInputs, UnknownModel
 from entrypoints.http import examples
@@ -106,7 +107,9 @@ def _inputs(sent: str | list[str | int | list[int]], modality: str | None) -> li
             code="unknown_modality",
         )
     inputs: list[bytes | str] = []
-    for place, item in enumerate([sent] if isinstance(sent, str) else sent):
+    items = [sent] if isinstance(sent, str) else sent
+    check_input_count(len(items))  # before a million of them are looked at one by one
+    for place, item in enumerate(items):
         if not isinstance(item, str):
             raise InvalidInputs(
                 f"input[{place}] holds token numbers, which are another vocabulary's than CLIP's; "
