@@ -14,7 +14,7 @@ TENSORRT ?= tensorrt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test gpu-check image-check lint format bench train-demo evaluate-demo constraints clean
+.PHONY: help serve test hostile fuzz gpu-check image-check lint format bench train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,6 +24,13 @@ serve: $(VENV)/.serve ## Install and serve on port 8093, with the embedded demo 
 
 test: $(VENV)/.test ## Install and run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+hostile: $(VENV)/.test ## Send the server all that is meant to knock it over, and print what each request cost
+	$(BIN)/python -m tests.hostile
+
+fuzz: $(VENV)/.fuzz ## Fuzz the image, JSON, form and checkpoint readers, then the API; FUZZ_ARGS="--runs 100000"
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000} $(BIN)/python -m pytest tests/fuzz/test_openapi.py
 
 gpu-check: $(VENV)/.gpu ## On a machine with an NVIDIA GPU: verify TensorRT and write gpu-report.md
 	$(BIN)/python -m tests.gpu.check
@@ -74,6 +81,10 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[test]' --editable $(CLIENT)
 	@touch $@ $(VENV)/.serve
+
+$(VENV)/.fuzz: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[fuzz]' --editable $(CLIENT)
+	@touch $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[bench]'

@@ -1,0 +1,1 @@
+"""Inputs made by chance, by the million where there is time."""

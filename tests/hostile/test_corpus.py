@@ -1,0 +1,75 @@
+"""Nothing in the corpus makes the server lie, leak, hang or die."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import pytest
+
+from domain.limits import IMAGE_FORMATS
+from tests.e2e.servers import Server
+from tests.hostile import files
+from tests.hostile.corpus import Hostile, corpus, image
+from tests.hostile.measuring import (
+    Answer,
+    Prober,
+    every_question_answers,
+    known_embedding,
+    measured,
+    send,
+)
+
+MAX_MEBIBYTES: Final = 600
+"""What a request may take for a moment: the worst image's 500, and room for how memory is freed."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unharmed(server: Server) -> Iterator[None]:
+    """Before and after all of it, the same photo has the same embedding."""
+    before = known_embedding(server)
+    yield
+    np.testing.assert_allclose(known_embedding(server), before, atol=1e-6)
+    every_question_answers(server)
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("hostile", corpus(), ids=lambda hostile: hostile.name)
+def test_it_gets_its_documented_answer(server: Server, prober: Prober, hostile: Hostile) -> None:
+    answer, cost = measured(server, prober, hostile)
+    check(hostile, answer)
+    assert cost.mebibytes < MAX_MEBIBYTES
+
+
+@pytest.mark.parametrize("file_format", IMAGE_FORMATS)
+def test_damaged_files_are_refused_or_seen(server: Server, file_format: str) -> None:
+    statuses = set()
+    for data in files.damaged(file_format, 60):
+        request = image("damaged", lambda data=data: data)  # type: ignore[misc]
+        answer = send(server, request)
+        statuses.add(answer.status)
+        if answer.status == 200:
+            assert np.isfinite(answer.json["embedding"]).all()
+        else:
+            assert (answer.status, answer.json["status"]) == (422, 422), answer
+            assert answer.content_type == "application/problem+json"
+    assert 422 in statuses
+
+
+def check(hostile: Hostile, answer: Answer) -> None:
+    """The status, the code and the shape of an answer."""
+    assert answer.status == hostile.status, answer.body[:500]
+    if hostile.item:
+        assert answer.json["results"][0]["error"]["code"] == hostile.code
+    elif hostile.code is None:
+        assert answer.content_type == "application/json"
+    elif hostile.path.startswith("/v1/"):
+        assert answer.json["error"]["code"] == hostile.code
+        assert answer.json["error"]["message"]
+    else:
+        assert answer.content_type == "application/problem+json"
+        problem = answer.json
+        assert (problem["status"], problem["code"]) == (hostile.status, hostile.code)
+        assert set(problem) == {"type", "title", "status", "detail", "code", "request_id"}
+        # What was sent is named, never sent back whole.
+        assert 0 < len(problem["detail"]) < 2000
+        assert "Traceback" not in problem["detail"]
