@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice
 from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION, MAX_BODY_BYTES
+from entrypoints.http.access import ApiKeys, key_problem
 from entrypoints.logs import LogFormat
+from entrypoints.tls import Tls, UnusableTls
 
 _T = TypeVar("_T")
 
@@ -25,7 +27,10 @@ _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class InvalidSetting(Exception):
-    """A variable has a value that is not allowed; one line that names all three."""
+    """A variable has a value that is not allowed; one line that names all three.
+
+    Where the value is secret the line does not have it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,12 @@ class Settings:
         shutdown_grace_s: ``CLIP_SHUTDOWN_GRACE_SECONDS``, for requests to finish in on SIGTERM.
         idle_unload_s: ``CLIP_IDLE_UNLOAD_SECONDS`` without requests until the model is unloaded;
             None keeps it.
+        api_keys: ``CLIP_API_KEYS``, one of which a request must have; None lets all in.
+        cors_origins: ``CLIP_CORS_ORIGINS``, websites whose pages may ask; ``*`` is all of them.
+        tls: ``CLIP_TLS_CERTIFICATE`` and what belongs to it; None serves without TLS.
+        serves_metrics: ``CLIP_METRICS_ENABLED``, whether there is ``/metrics``.
+        serves_docs: ``CLIP_DOCS_ENABLED``, whether there is ``/docs``.
+        serves_page: ``CLIP_PAGE_ENABLED``, whether there is the page at ``/``.
         log_format: ``CLIP_LOG_FORMAT``; None takes text on a terminal, else JSON.
         log_level: ``CLIP_LOG_LEVEL``, of `logging`.
         traces: whether the standard ``OTEL_*`` variables ask for traces.
@@ -87,6 +98,12 @@ class Settings:
     encode_timeout_s: float | None
     shutdown_grace_s: float
     idle_unload_s: float | None
+    api_keys: ApiKeys | None
+    cors_origins: tuple[str, ...]
+    tls: Tls | None
+    serves_metrics: bool
+    serves_docs: bool
+    serves_page: bool
     log_format: LogFormat | None
     log_level: int
     traces: bool
@@ -140,6 +157,12 @@ def read_settings(
         encode_timeout_s=read("CLIP_ENCODE_TIMEOUT_SECONDS", 120.0, _seconds) or None,
         shutdown_grace_s=read("CLIP_SHUTDOWN_GRACE_SECONDS", 30.0, _seconds),
         idle_unload_s=read("CLIP_IDLE_UNLOAD_SECONDS", 0.0, _seconds) or None,
+        api_keys=variables.read_secret("CLIP_API_KEYS", _api_keys),
+        cors_origins=read("CLIP_CORS_ORIGINS", (), _origins),
+        tls=_tls(variables),
+        serves_metrics=read("CLIP_METRICS_ENABLED", True, _boolean),
+        serves_docs=read("CLIP_DOCS_ENABLED", True, _boolean),
+        serves_page=read("CLIP_PAGE_ENABLED", True, _boolean),
         log_format=read("CLIP_LOG_FORMAT", None, _log_format),
         log_level=read("CLIP_LOG_LEVEL", logging.INFO, _log_level),
         traces=_traces_wanted(variables),
@@ -170,6 +193,17 @@ class _Variables:
             return parse(value)
         except ValueError as reason:
             raise InvalidSetting(f"{name}={value!r} is not allowed: {reason}.") from None
+
+    def read_secret(self, name: str, parse: Callable[[str], _T]) -> _T | None:
+        """The parsed value, as it was set; None where it is unset or empty. Never repeats it."""
+        self._known.add(name)
+        value = self._environment.get(name, "")
+        if not value:
+            return None
+        try:
+            return parse(value)
+        except ValueError as reason:
+            raise InvalidSetting(f"{name} is not allowed: {reason}.") from None
 
     def foreign(self, name: str) -> str | None:
         """A variable that belongs to the system and not to this service."""
@@ -214,6 +248,60 @@ def _traces_wanted(variables: "_Variables") -> bool:
         or variables.foreign("OTEL_EXPORTER_OTLP_ENDPOINT")
         or variables.foreign("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     )
+
+
+def _tls(variables: "_Variables") -> Tls | None:
+    names = {
+        "certificate": "CLIP_TLS_CERTIFICATE",
+        "key": "CLIP_TLS_KEY",
+        "client_ca": "CLIP_TLS_CLIENT_CA",
+    }
+    files = {part: variables.read(name, None, _path) for part, name in names.items()}
+    password = variables.read_secret("CLIP_TLS_KEY_PASSWORD", _text)
+    certificate = files["certificate"]
+    if certificate is None:
+        given = [names[part] for part, path in files.items() if path is not None]
+        given += ["CLIP_TLS_KEY_PASSWORD"] if password else []
+        if given:
+            raise InvalidSetting(
+                f"{given[0]} is set but CLIP_TLS_CERTIFICATE is not; TLS needs both."
+            )
+        return None
+    for part, path in files.items():
+        if path is not None and not path.is_file():
+            raise InvalidSetting(
+                f"{names[part]}={str(path)!r} is not allowed: there is no such file."
+            )
+    tls = Tls(certificate, files["key"], password, files["client_ca"])
+    try:
+        tls.check()
+    except UnusableTls as unusable:
+        raise InvalidSetting(
+            f"{names[unusable.part]}={str(files[unusable.part])!r} is not allowed: "
+            f"{unusable.reason}."
+        ) from None
+    return tls
+
+
+def _api_keys(value: str) -> ApiKeys:
+    keys = [key.strip() for key in value.split(",")]
+    for place, key in enumerate(keys, start=1):
+        if (problem := key_problem(key)) is not None:
+            raise ValueError(f"of its keys, separated by commas, number {place} is none: {problem}")
+    return ApiKeys(keys)
+
+
+def _origins(value: str) -> tuple[str, ...]:
+    origins = tuple(origin.strip().lower() for origin in value.split(","))
+    for origin in origins:
+        parts = urlsplit(origin)
+        plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if origin != "*" and (not plain or "*" in origin or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise ValueError(
+                "it must be * or origins such as https://cameras.example:8443, without a path and "
+                "separated by commas"
+            )
+    return origins
 
 
 def _text(value: str) -> str:

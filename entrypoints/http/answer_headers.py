@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Final
 
 from litestar.datastructures import MutableScopeHeaders
@@ -29,16 +30,43 @@ def request_id(scope: Scope) -> str:
     return str(state[_STATE_KEY])
 
 
+def security_headers(*, cross_origin: bool, tls: bool) -> dict[str, str]:
+    """What tells browsers to be careful, for answers that don't say otherwise themselves.
+
+    Args:
+        cross_origin: whether pages of other websites may ask.
+        tls: whether this process itself ends TLS. A proxy that does has a policy of its own.
+    """
+    headers = {
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
+        # Answers are data; the page and the documentation have policies of their own.
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        # They depend on the key, and on photos that nobody should find in a cache.
+        "Cache-Control": "no-store",
+    }
+    if not cross_origin:
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    if tls:
+        # A day only: it holds for every port of this host name, and so for the neighbours' too.
+        headers["Strict-Transport-Security"] = "max-age=86400"
+    return headers
+
+
 class AnswerHeaders:
-    """A Litestar ``before_send`` hook: adds the request id and the checkpoint's fingerprint.
+    """A Litestar ``before_send`` hook: request id, the checkpoint's fingerprint, security headers.
 
     While the service shuts down it also asks clients to close the connection, so that they turn
     to a server that stays.
     """
 
-    def __init__(self, model: ModelLifecycle, admission: Admission) -> None:
+    def __init__(
+        self, model: ModelLifecycle, admission: Admission, *, security: Mapping[str, str]
+    ) -> None:
         self._model = model
         self._admission = admission
+        self._security = security
 
     async def __call__(self, message: Message, scope: Scope) -> None:
         """Add the headers to the message that starts an answer."""
@@ -50,3 +78,5 @@ class AnswerHeaders:
             headers[FINGERPRINT] = description.fingerprint
         if self._admission.draining:
             headers["Connection"] = "close"
+        for name, value in self._security.items():
+            headers.setdefault(name, value)

@@ -1,18 +1,26 @@
 """The Litestar application."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
 from dependency_injector.providers import Provider
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.di import Provide
+from litestar.types import ControllerRouterHandler
 
 from domain.limits import MAX_BODY_BYTES
 from entrypoints.container import Container, close_threads
-from entrypoints.http.answer_headers import AnswerHeaders
+from entrypoints.http.access import KEY_HEADER, guards
+from entrypoints.http.answer_headers import (
+    FINGERPRINT,
+    REQUEST_ID,
+    AnswerHeaders,
+    security_headers,
+)
 from entrypoints.http.documentation import documentation_assets, openapi_config
 from entrypoints.http.door import Door
 from entrypoints.http.json_bodies import JsonRequest
@@ -22,6 +30,7 @@ from entrypoints.http.page_files import page_routes
 from entrypoints.http.problems import EXCEPTION_HANDLERS
 from entrypoints.http.reception import Reception
 from entrypoints.http.routes import ROUTES
+from entrypoints.settings import Settings
 
 
 def create_app(container: Container) -> Litestar:
@@ -37,9 +46,18 @@ def create_app(container: Container) -> Litestar:
             close_threads(container)
             await asyncio.to_thread(container.tracing().close)
 
-    answer_headers = AnswerHeaders(container.model(), container.admission())
+    settings = container.settings()
+    answer_headers = AnswerHeaders(
+        container.model(),
+        container.admission(),
+        security=security_headers(
+            cross_origin=bool(settings.cors_origins), tls=settings.tls is not None
+        ),
+    )
     app = Litestar(
-        route_handlers=[*ROUTES, *page_routes(), metrics, documentation_assets()],
+        route_handlers=_routes(settings),
+        guards=guards(settings.api_keys, settings.cors_origins),
+        cors_config=_cors(settings.cors_origins),
         dependencies={
             "embed_image": _injected(container.embed_image),
             "score_anomaly": _injected(container.score_anomaly),
@@ -60,14 +78,18 @@ def create_app(container: Container) -> Litestar:
         request_class=JsonRequest,
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,  # the process's own logging stands
-        openapi_config=openapi_config(version("clip-embedding-server")),
+        openapi_config=(
+            openapi_config(version("clip-embedding-server"), keys=settings.api_keys is not None)
+            if settings.serves_docs
+            else None
+        ),
     )
     questions = [path for each in ROUTES if "POST" in each.http_methods for path in each.paths]
     # Around all of it: Litestar's own middleware does not see what its router refuses.
     app.asgi_handler = Door(
         RequestObservation(
             Reception(
-                app.asgi_handler, most_bytes=container.settings().max_body_memory_mib * 1024 * 1024
+                app.asgi_handler, most_bytes=settings.max_body_memory_mib * 1024 * 1024
             ),
             metrics=container.metrics(),
             stages=container.stage_times(),
@@ -79,6 +101,29 @@ def create_app(container: Container) -> Litestar:
         metrics=container.metrics(),
     )
     return app
+
+
+def _routes(settings: Settings) -> list[ControllerRouterHandler]:
+    """What is served; whatever was closed is not there at all."""
+    routes: list[ControllerRouterHandler] = [*ROUTES]
+    if settings.serves_page:
+        routes += page_routes()
+    if settings.serves_metrics:
+        routes.append(metrics)
+    if settings.serves_docs:
+        routes.append(documentation_assets())
+    return routes
+
+
+def _cors(origins: Sequence[str]) -> CORSConfig | None:
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", KEY_HEADER, REQUEST_ID],
+        expose_headers=[REQUEST_ID, FINGERPRINT, "Retry-After"],
+    )
 
 
 async def _keep_model(container: Container) -> None:

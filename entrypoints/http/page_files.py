@@ -11,6 +11,8 @@ from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from entrypoints.http.access import OPEN_TO_ALL
+
 _FOLDER: Final = Path(__file__).parent / "page"
 
 _MEDIA_TYPES: Final = {
@@ -38,8 +40,6 @@ _SECURITY: Final = {
         )
     ),
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 
@@ -76,12 +76,13 @@ def page_routes() -> Sequence[HTTPRouteHandler]:
         if path.suffix in _MEDIA_TYPES
     }
 
-    @get("/", include_in_schema=False, sync_to_thread=False)
+    # Open to all: it is the page that asks for a key.
+    @get("/", include_in_schema=False, sync_to_thread=False, opt=OPEN_TO_ALL)
     def page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """The page itself."""
         return _served(request, files["index.html"])
 
-    @get("/page/{name:path}", include_in_schema=False, sync_to_thread=False)
+    @get("/page/{name:path}", include_in_schema=False, sync_to_thread=False, opt=OPEN_TO_ALL)
     def page_file(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         """A style sheet, script or picture of the page."""
         found = files.get(name.lstrip("/"))

@@ -21,6 +21,7 @@ from domain.errors import (
     UnknownModel,
 )
 from domain.limits import MAX_BODY_BYTES
+from entrypoints.http.access import CrossSite, KeyRefused
 from entrypoints.http.answer_headers import request_id
 from entrypoints.http.json_bodies import MalformedBody, WrongContentType
 from entrypoints.http.observation import note_outcome
@@ -40,6 +41,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 _STATUSES: Final[tuple[tuple[type[ClipError], int], ...]] = (
     (MalformedBody, 400),
+    (KeyRefused, 401),
+    (CrossSite, 403),
     (BodyTooSlow, 408),
     (UnknownModel, 404),
     (ImageTooLarge, 413),
@@ -76,7 +79,9 @@ def _clip_error(request: Request[Any, Any, Any], error: ClipError) -> _Answer:
     headers = {}
     if isinstance(error, ServiceUnavailable):
         headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, BodyTooSlow):
+    elif isinstance(error, KeyRefused):
+        headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, BodyTooSlow):
         headers["Connection"] = "close"  # nobody waits for the rest of it
     field = field_of(error) if isinstance(error, InvalidInput) else None
     return _answer(request, status, error.detail, error.code, headers, field=field)

@@ -82,6 +82,12 @@ def serve(container: Container) -> None:
     """Serve until a signal ends it."""
     settings = container.settings()
     connections = Connections(most=connections_possible(settings.max_connections))
+    if settings.api_keys is None:
+        logger.warning(
+            "CLIP_API_KEYS is not set: anyone who reaches %s:%d may ask",
+            settings.host,
+            settings.port,
+        )
     config = uvicorn.Config(
         create_app(container),
         host=settings.host,
@@ -91,6 +97,8 @@ def serve(container: Container) -> None:
         ws="none",
         log_config=None,
         timeout_keep_alive=IDLE_SECONDS,
+        server_header=False,  # who looks for a version with a hole need not be told
+        **({} if settings.tls is None else settings.tls.for_uvicorn()),
         access_log=False,  # `observation` says more
         # What is still open after draining is idle or slower than the grace allows.
         timeout_graceful_shutdown=CLOSE_SECONDS,

@@ -1,6 +1,7 @@
 """The environment: defaults, every check, and one clear line for what is wrong."""
 
 import logging
+import traceback
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,10 @@ def test_defaults_are_the_contract() -> None:
     assert (settings.profile, settings.environment) == (True, "production")
     assert settings.pyroscope_url == "http://pyroscope:4040"
     assert settings.traces is False
+    assert (settings.api_keys, settings.cors_origins, settings.tls) == (None, (), None)
+    assert settings.serves_metrics
+    assert settings.serves_docs
+    assert settings.serves_page
     assert settings.warnings == ()
 
 
@@ -90,6 +95,13 @@ def test_only_an_encoder_that_is_not_pinned_is_upgraded(
         ("CLIP_LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("PYROSCOPE_ENABLED", "perhaps", "true, yes, on"),
         ("PYROSCOPE_URL", "pyroscope:4040", "URL such as"),
+        ("CLIP_CORS_ORIGINS", "cameras.example", "origins such as https://"),
+        ("CLIP_CORS_ORIGINS", "https://cameras.example/", "without a path"),
+        ("CLIP_CORS_ORIGINS", "https://a.example,,https://b.example", "separated by commas"),
+        ("CLIP_CORS_ORIGINS", "https://*.example", "it must be * or origins"),
+        ("CLIP_CORS_ORIGINS", "https://a.example:port", "Port could not be"),
+        ("CLIP_METRICS_ENABLED", "perhaps", "true, yes, on"),
+        ("CLIP_TLS_CERTIFICATE", "/nowhere/server.pem", "no such file"),
     ],
 )
 def test_a_bad_value_is_one_line_with_name_value_and_what_is_allowed(
@@ -146,3 +158,56 @@ def test_a_user_without_a_home_has_no_cache_unless_one_is_named() -> None:
     assert read_settings({}, find_home=lambda: Path("/home/me")).cache == Path(
         "/home/me/.cache/clip-embedding-server"
     )
+
+
+GOOD_KEY = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ("s3cr3t", 1),
+        (f"{GOOD_KEY},s3cr3t-15-chars", 2),
+        (f",{GOOD_KEY}", 1),
+        (f"{GOOD_KEY},", 2),
+        (f"{GOOD_KEY},s3cr3t with some spaces", 2),
+        (f"{GOOD_KEY},{GOOD_KEY},s3cr3t-with-\u00e9-that-is-long", 3),
+        ("s3cr3t-with-a-\ttab-in-it", 1),
+    ],
+)
+def test_a_bad_key_is_named_by_its_place_and_never_printed(keys: str, place: int) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        read_settings({"CLIP_API_KEYS": keys})
+    message = str(caught.value)
+    assert message.startswith("CLIP_API_KEYS is not allowed")
+    assert f"number {place} is none" in message
+    assert "at least 16 characters" in message
+    assert "\n" not in message
+    everything = "".join(traceback.format_exception(caught.value))
+    assert "s3cr3t" not in everything
+    assert GOOD_KEY not in everything
+
+
+def test_keys_are_in_nothing_that_is_printed() -> None:
+    settings = read_settings({"CLIP_API_KEYS": f" {GOOD_KEY} , another-key-of-a-camera"})
+    assert settings.api_keys is not None
+    assert settings.api_keys.let_in(GOOD_KEY.encode())
+    assert settings.api_keys.let_in(b"another-key-of-a-camera")
+    assert GOOD_KEY not in repr(settings)
+    assert "api_keys=ApiKeys(2)" in repr(settings)
+
+
+@pytest.mark.parametrize("name", ["CLIP_TLS_KEY", "CLIP_TLS_CLIENT_CA", "CLIP_TLS_KEY_PASSWORD"])
+def test_tls_needs_a_certificate(name: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        read_settings({name: "s3cr3t"})
+    assert str(caught.value) == f"{name} is set but CLIP_TLS_CERTIFICATE is not; TLS needs both."
+
+
+def test_websites_that_may_ask() -> None:
+    sent = "https://Cameras.example, http://[::1]:3000"
+    assert read_settings({"CLIP_CORS_ORIGINS": sent}).cors_origins == (
+        "https://cameras.example",
+        "http://[::1]:3000",
+    )
+    assert read_settings({"CLIP_CORS_ORIGINS": "*"}).cors_origins == ("*",)

@@ -8,21 +8,26 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from application.model_lifecycle import ModelState
 from application.report_health import Health, ReportHealth
+from entrypoints.http.access import OPEN_TO_ALL
+from entrypoints.http.routes.question import PROBLEMS
 from entrypoints.http.schemas.health import HealthAnswer, LivenessAnswer, ReadinessAnswer
 
 _BYTES_PER_GIB: Final = 1024**3
 
 
-@get("/health", sync_to_thread=False, tags=["health"])
+@get("/health", sync_to_thread=False, tags=["health"], responses={401: PROBLEMS[401]})
 def health(report_health: NamedDependency[ReportHealth]) -> HealthAnswer:
     """What is loaded and on what. 200 whether healthy or degraded."""
     return _health_answer(report_health())
 
 
+# Probes have no keys, and learn nothing here that connecting would not tell them.
 @get(
     "/health/live",
     sync_to_thread=False,
     tags=["health"],
+    opt=OPEN_TO_ALL,
+    security=[{}],
     responses={
         503: ResponseSpec(
             LivenessAnswer, description="Must be started again.", generate_examples=False
@@ -41,6 +46,8 @@ def live(report_health: NamedDependency[ReportHealth]) -> Response[LivenessAnswe
     "/health/ready",
     sync_to_thread=False,
     tags=["health"],
+    opt=OPEN_TO_ALL,
+    security=[{}],
     responses={
         503: ResponseSpec(ReadinessAnswer, description="Not ready.", generate_examples=False)
     },

@@ -37,6 +37,8 @@ _ERRORS: Final[Mapping[int, ResponseSpec]] = {
     status: ResponseSpec(ErrorAnswer, description=what, generate_examples=False)
     for status, what in (
         (400, "The body is not JSON, or a field is missing, of the wrong type or breaks a limit."),
+        (401, "The server has keys (`CLIP_API_KEYS`), and the request has none of them."),
+        (403, "A browser was made to send this by a website that may not."),
         (404, "Another model is loaded."),
         (408, "The body arrives too slowly."),
         (413, "The body or a decoded image is too large."),
@@ -73,7 +75,7 @@ async def create_embeddings(
     )
 
 
-@get("/v1/models", sync_to_thread=False, tags=[_TAG])
+@get("/v1/models", sync_to_thread=False, tags=[_TAG], responses={401: _ERRORS[401]})
 def list_models(report_health: NamedDependency[ReportHealth]) -> ModelsAnswer:
     """The model that is loaded; none while there is none."""
     return ModelsAnswer([_model(name) for name in _loaded(report_health)])
@@ -83,7 +85,7 @@ def list_models(report_health: NamedDependency[ReportHealth]) -> ModelsAnswer:
     "/v1/models/{model_id:path}",
     sync_to_thread=False,
     tags=[_TAG],
-    responses={404: _ERRORS[404]},
+    responses={status: _ERRORS[status] for status in (401, 404)},
 )
 def retrieve_model(
     model_id: FromPath[str], report_health: NamedDependency[ReportHealth]

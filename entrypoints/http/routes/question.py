@@ -19,6 +19,8 @@ PROBLEMS: Final[Mapping[int, ResponseSpec]] = {
     )
     for status, what in (
         (400, "The body is not what it is declared to be: no JSON, or no form."),
+        (401, "The server has keys (`CLIP_API_KEYS`), and the request has none of them."),
+        (403, "A browser was made to send this by a website that may not."),
         (408, "The body arrives too slowly."),
         (413, "The body or the decoded image is too large."),
         (415, "The body is not declared as something that is taken here."),
