@@ -296,7 +296,9 @@ def _origins(value: str) -> tuple[str, ...]:
     for origin in origins:
         parts = urlsplit(origin)
         plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        if origin != "*" and (not plain or "*" in origin or origin != f"{parts.scheme}://{parts.netloc}"):
+        if origin != "*" and (
+            not plain or "*" in origin or origin != f"{parts.scheme}://{parts.netloc}"
+        ):
             raise ValueError(
                 "it must be * or origins such as https://cameras.example:8443, without a path and "
                 "separated by commas"

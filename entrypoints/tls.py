@@ -73,6 +73,13 @@ class Tls:
                 part, f"it cannot be read ({unreadable.strerror or unreadable})"
             ) from None
 
+    def trust(self) -> ssl.SSLContext:
+        """For a client on this machine that wants to know whether this very server is there."""
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        context.check_hostname = False  # it is asked for by its address
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate, not its authority
+        return context
+
     def for_uvicorn(self) -> dict[str, Any]:
         """The same as arguments of `uvicorn.Config`."""
         options: dict[str, Any] = {

@@ -130,7 +130,7 @@ def _address(settings: "Settings") -> list[str]:
     """Whether the port can be had, or one of these servers has it already."""
     import json
     import socket
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
     _heading("Address")
@@ -145,11 +145,21 @@ def _address(settings: "Settings") -> list[str]:
     else:
         _line(where, "free")
         return []
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+    scheme, context = ("http", None) if settings.tls is None else ("https", settings.tls.trust())
     try:
-        host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
-        with urlopen(f"http://{host}:{settings.port}/health", timeout=2) as answer:
+        with urlopen(
+            f"{scheme}://{host}:{settings.port}/health", timeout=2, context=context
+        ) as answer:
             running = json.load(answer)["model"]
+    except HTTPError as refused:
+        if refused.code == 401:
+            _line(where, "a server is running there already, which wants a key")
+            return []
+        running = None
     except (URLError, OSError, ValueError, KeyError, TypeError):
+        running = None
+    if running is None:
         _line(where, f"cannot be had: {reason}")
         return [f"HOST and PORT: {where} cannot be had ({reason})."]
     _line(where, f"a server is running there already, with model {running}")

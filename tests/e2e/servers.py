@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -82,13 +83,15 @@ def launched(command: list[str], log_file: Path, **environment: str) -> Iterator
             process.wait(timeout=30)
 
 
-def wait_for(server: Server, path: str, seconds: float = 120) -> None:
-    """Return once ``path`` answers 200."""
+def wait_for(
+    server: Server, path: str, seconds: float = 120, *, verify: ssl.SSLContext | bool = True
+) -> None:
+    """Return once ``path`` answers 200; ``verify`` is httpx's."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert server.process.poll() is None, f"the server ended: {server.log}"
         try:
-            if httpx.get(server.url + path, timeout=5).status_code == 200:
+            if httpx.get(server.url + path, timeout=5, verify=verify).status_code == 200:
                 return
         except httpx.TransportError:
             pass

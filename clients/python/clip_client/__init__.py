@@ -20,6 +20,7 @@ from clip_client.errors import (
     Refused,
     ServerFault,
     TimedOut,
+    Unauthorized,
     Unavailable,
     UnexpectedAnswer,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "ServerFault",
     "Spread",
     "TimedOut",
+    "Unauthorized",
     "Unavailable",
     "UnexpectedAnswer",
     "Vector",

@@ -12,7 +12,7 @@ from clip_client import calls
 from clip_client.answers import AnomalyScore, Baseline, Classification, Comparison, Health
 from clip_client.calls import ImageOrVector
 from clip_client.errors import Refused
-from clip_client.exchange import Answer, Call, Exchange, Retries
+from clip_client.exchange import Answer, Call, Exchange, Retries, with_key
 from clip_client.images import ImageSource
 from clip_client.vectors import Embedding, Vector, average_embedding, cosine_similarity
 
@@ -42,6 +42,7 @@ class ClipClient:
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retries: Retries = DEFAULT_RETRIES,
         headers: Mapping[str, str] | None = None,
@@ -51,14 +52,15 @@ class ClipClient:
 
         Args:
             url: where the server is, a path in front of its own included.
+            api_key: one of the server's, where it has any; sent as a bearer token.
             timeout: seconds to wait for the connection to move on, or each of httpx's kinds.
             retries: how calls that the server could not take are tried again.
-            headers: sent with every call, such as a proxy's ``Authorization``.
+            headers: sent with every call, such as a proxy's own.
             transport: httpx's, for a proxy, a client certificate or a Unix socket.
         """
         self._retries = retries
         self._http = httpx.Client(
-            base_url=url, timeout=timeout, headers=headers, transport=transport
+            base_url=url, timeout=timeout, headers=with_key(headers, api_key), transport=transport
         )
 
     def embed(self, image: ImageSource) -> Embedding:
@@ -181,6 +183,7 @@ class AsyncClipClient:
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retries: Retries = DEFAULT_RETRIES,
         headers: Mapping[str, str] | None = None,
@@ -189,7 +192,7 @@ class AsyncClipClient:
         """Make one, from what `ClipClient` takes."""
         self._retries = retries
         self._http = httpx.AsyncClient(
-            base_url=url, timeout=timeout, headers=headers, transport=transport
+            base_url=url, timeout=timeout, headers=with_key(headers, api_key), transport=transport
         )
 
     async def embed(self, image: ImageSource) -> Embedding:

@@ -9,7 +9,8 @@
     │   └── TimedOut
     ├── UnexpectedAnswer          what came is not what the server's contract says
     └── Refused                   the server said no; has status, code, detail and request id
-        ├── InvalidRequest        400, 413, 415, 422: it will not help to send it again
+        ├── Unauthorized          401: the server wants an api_key, or another one
+        ├── InvalidRequest        400, 403, 413, 415, 422: it will not help to send it again
         ├── Unavailable           503: starting, too busy or without a model; may succeed later
         └── ServerFault           500: the server's log has the reason under the request id
 """
@@ -56,6 +57,10 @@ class Refused(ClipError):
         self.code = code
         self.detail = detail
         self.request_id = request_id
+
+
+class Unauthorized(Refused):
+    """The server has keys, and the client's ``api_key`` is missing or none of them."""
 
 
 class InvalidRequest(Refused):

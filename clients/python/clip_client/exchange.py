@@ -7,7 +7,7 @@ here once, and are tested without waiting.
 import email.utils
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -21,6 +21,7 @@ from clip_client.errors import (
     Refused,
     ServerFault,
     TimedOut,
+    Unauthorized,
     Unavailable,
     UnexpectedAnswer,
 )
@@ -145,6 +146,19 @@ class Exchange(Generic[Answer]):
             ) from unexpected
 
 
+def with_key(headers: Mapping[str, str] | None, api_key: str | None) -> dict[str, str]:
+    """The headers of every call, the key among them.
+
+    Raises:
+        ValueError: the key cannot be sent in a header.
+    """
+    if api_key is None:
+        return dict(headers or {})
+    if not api_key or not all("!" <= character <= "~" for character in api_key):
+        raise ValueError("api_key must be visible ASCII characters without spaces.")
+    return {**(headers or {}), "Authorization": f"Bearer {api_key}"}
+
+
 def read_as(kind: type[Answer]) -> Callable[[bytes, str | None], Answer]:
     """A `Call.read` that decodes the body and needs no fingerprint."""
     return lambda body, _: msgspec.json.decode(body, type=kind)
@@ -161,6 +175,8 @@ def refusal(
     """The error for a status that the server answers with."""
     if status == 503:
         return Unavailable(status, code, detail, request_id, retry_after_s)
+    if status == 401:
+        return Unauthorized(status, code, detail, request_id)
     return (ServerFault if status >= 500 else InvalidRequest)(status, code, detail, request_id)
 
 
