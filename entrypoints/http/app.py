@@ -107,7 +107,7 @@ def _routes(settings: Settings) -> list[ControllerRouterHandler]:
     """What is served; whatever was closed is not there at all."""
     routes: list[ControllerRouterHandler] = [*ROUTES]
     if settings.serves_page:
-        routes += page_routes()
+        routes += page_routes(docs=settings.serves_docs)
     if settings.serves_metrics:
         routes.append(metrics)
     if settings.serves_docs:

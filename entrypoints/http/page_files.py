@@ -23,6 +23,12 @@ _MEDIA_TYPES: Final = {
     ".svg": "image/svg+xml",
 }
 
+_LINKS_TO_DOCS: Final = {
+    b'<a href="docs">API</a>': b"",
+    b'see <a href="docs">the API</a>': b"see its README",
+}
+"""What the page has instead where there is no ``/docs``."""
+
 _SECURITY: Final = {
     # Scripts and styles from this server's files alone, none inline; requests to this server only.
     "Content-Security-Policy": "; ".join(
@@ -56,8 +62,11 @@ class _File:
     headers: dict[str, str]
 
     @classmethod
-    def read(cls, path: Path) -> "_File":
+    def read(cls, path: Path, *, docs: bool) -> "_File":
         content = path.read_bytes()
+        if not docs:
+            for link, instead in _LINKS_TO_DOCS.items():
+                content = content.replace(link, instead)
         headers = {
             "Content-Type": _MEDIA_TYPES[path.suffix],
             "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
@@ -68,10 +77,14 @@ class _File:
         return cls(content, headers)
 
 
-def page_routes() -> Sequence[HTTPRouteHandler]:
-    """The page at ``/`` and its files below ``/page/``."""
+def page_routes(*, docs: bool) -> Sequence[HTTPRouteHandler]:
+    """The page at ``/`` and its files below ``/page/``.
+
+    Args:
+        docs: whether ``/docs`` is there to be linked to.
+    """
     files = {
-        path.relative_to(_FOLDER).as_posix(): _File.read(path)
+        path.relative_to(_FOLDER).as_posix(): _File.read(path, docs=docs)
         for path in sorted(_FOLDER.rglob("*"))
         if path.suffix in _MEDIA_TYPES
     }

@@ -275,4 +275,6 @@ async def test_what_is_closed_is_not_there(variable: str, paths: list[str]) -> N
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         for path in everything - set(paths):
             assert (await client.get(path)).status_code == 200
+        page = (await client.get("/")).text
+        assert ('href="docs"' in page) is (variable == "CLIP_METRICS_ENABLED")
         assert (await client.post("/embed", json=EMBED)).status_code == 200

@@ -16,17 +16,23 @@ const NOT_FOR_REAL = {
   ],
 };
 
-/** Follows the server's health; `changed` is called when another checkpoint is loaded. */
+/**
+ * Follows the server's health; `changed` is called when another checkpoint is loaded. Returns its
+ * `fingerprint`, and `look`, which looks at once.
+ */
 export function followHealth(changed) {
-  const model = { fingerprint: null };
+  const model = { fingerprint: null, look };
+  let next;
   const part = (id) => document.getElementById(id);
 
   async function look() {
+    clearTimeout(next);
     let health;
     try {
       health = await get("health");
     } catch (problem) {
-      health = { status: "unreachable", reason: problem.message };
+      const status = problem.status === 401 ? "locked" : "unreachable";
+      health = { status, reason: problem.message };
     }
     show(health);
     const fingerprint = health.model_fingerprint ?? null;
@@ -34,18 +40,21 @@ export function followHealth(changed) {
       model.fingerprint = fingerprint;
       changed();
     }
-    setTimeout(look, health.status === "healthy" ? CALM_MS : ANXIOUS_MS);
+    clearTimeout(next);
+    if (health.status === "locked") return; // until there is another key
+    next = setTimeout(look, health.status === "healthy" ? CALM_MS : ANXIOUS_MS);
   }
 
   function show(health) {
     part("model").dataset.state = health.status;
-    part("model-name").textContent = health.model ?? "No model";
+    const locked = health.status === "locked";
+    part("model-name").textContent = health.model ?? (locked ? "Locked" : "No model");
     part("model-detail").textContent = details(health);
     part("model").title = health.model_fingerprint
       ? `Fingerprint ${health.model_fingerprint}`
       : "";
     const warning =
-      health.status === "healthy"
+      health.status === "healthy" || locked
         ? NOT_FOR_REAL[health.model]
         : ["It cannot answer now:", health.reason];
     part("banner").hidden = !warning;

@@ -5,6 +5,7 @@ import { mountCompare } from "./compare.js";
 import { mountDescribe } from "./describe.js";
 import { acceptDrops, mountFinder } from "./finder.js";
 import { followHealth } from "./health.js";
+import { mountKey } from "./key.js";
 import { photosIn, PhotoSlot } from "./photo.js";
 import { mountTabs } from "./tabs.js";
 import { mountWatch } from "./watch.js";
@@ -15,7 +16,12 @@ for (const place of document.querySelectorAll("[data-finder=photo]")) {
   mountFinder(place, photo, ["delivery_truck", "person_walking", "dog", "package"]);
 }
 
-const model = followHealth(() => Object.values(questions).forEach(({ again }) => again()));
+const askAgain = () => Object.values(questions).forEach(({ again }) => again());
+mountKey(() => {
+  model.look();
+  askAgain();
+});
+const model = followHealth(askAgain);
 const questions = {
   classify: mountClassify(panel("classify"), photo),
   describe: mountDescribe(panel("describe"), photo),

@@ -1,5 +1,6 @@
 // The request that was sent, as a command for a shell.
 
+import { hasKey } from "./key.js";
 import { Photo } from "./photo.js";
 import { address } from "./server.js";
 
@@ -45,6 +46,8 @@ export function curl(path, fields, numbers = Infinity) {
   );
   return [
     `curl -s ${quoted(address(path))} \\`,
+    // By its name: what is shown is also photographed, shared, and kept in a shell's history.
+    ...(hasKey() ? ['  -H "Authorization: Bearer $CLIP_API_KEY" \\'] : []),
     "  -H 'Content-Type: application/json' --data-binary @- <<JSON",
     `{\n${lines.join(",\n")}\n}`,
     "JSON",

@@ -1,5 +1,7 @@
 // Requests to the server that this page came from.
 
+import { keyHeaders, refused } from "./key.js";
+
 const MOST_RETRIES = 5;
 const LONGEST_WAIT_S = 10;
 
@@ -42,7 +44,7 @@ export async function post(path, fields, { signal, waiting = () => {} } = {}) {
 
 async function reach(path, options) {
   try {
-    return await fetch(path, options);
+    return await fetch(path, { ...options, headers: { ...options.headers, ...keyHeaders() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, "unreachable", "The server does not answer; is it still running?", null);
@@ -58,6 +60,7 @@ async function read(response) {
     throw new Problem(response.status, "not_json", `Answered with ${response.status}.`, null);
   }
   if (response.ok) return body;
+  if (response.status === 401) refused();
   const after = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   throw new Problem(
     response.status,

@@ -1,0 +1,50 @@
+// The key, where the server has any: asked for when a request is refused, kept for this tab only.
+
+const STORE = "clip-api-key";
+const REFUSED = "clip-key-refused";
+
+let key = null;
+try {
+  key = sessionStorage.getItem(STORE);
+} catch {
+  // storage is turned off: the key lasts until the page is left
+}
+
+/** Whether requests are sent with a key. */
+export const hasKey = () => key !== null;
+
+/** What a request needs to be let in. */
+export const keyHeaders = () => (key === null ? {} : { Authorization: `Bearer ${key}` });
+
+/** Tell whoever asks for the key that a request was refused. */
+export const refused = () => document.dispatchEvent(new Event(REFUSED));
+
+/** Shows the field when it is needed; `changed` is called when there is another key. */
+export function mountKey(changed) {
+  const form = document.getElementById("key");
+  const field = document.getElementById("key-field");
+  const says = document.getElementById("key-says");
+  let asked = false;
+
+  document.addEventListener(REFUSED, () => {
+    // Those that were under way with no key, or with the one before, say nothing new.
+    if (!form.hidden) return;
+    says.textContent = asked ? "The server does not know this key." : "It stays in this tab.";
+    field.setAttribute("aria-invalid", String(asked));
+    form.hidden = false;
+    if (asked) field.select();
+  });
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    key = field.value.trim();
+    asked = true;
+    form.hidden = true;
+    try {
+      sessionStorage.setItem(STORE, key);
+    } catch {
+      // as above
+    }
+    changed();
+  });
+}
