@@ -14,7 +14,7 @@ TENSORRT ?= tensorrt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test hostile fuzz gpu-check image-check lint format bench train-demo evaluate-demo constraints clean
+.PHONY: help serve test hostile fuzz gpu-check image-check lint format bench overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,15 @@ format: $(VENV)/.lint ## Rewrite the code in the project's style
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+overload: $(VENV)/.bench ## Ten times what the server can take, for five minutes: docs/robustness
+	$(BIN)/python -m tests.endurance.overload $(OVERLOAD_ARGS)
+
+hostile-clients: $(VENV)/.bench ## How much others notice of clients that mean no good: docs/robustness
+	$(BIN)/python -m tests.endurance.hostile_clients $(HOSTILE_ARGS)
+
+soak: $(VENV)/.bench ## An hour of load, attacks and faults, every answer judged: docs/robustness
+	$(BIN)/python -m tests.endurance.soak $(SOAK_ARGS)
 
 train-demo: $(VENV)/.train ## Train the embedded demo model anew (needs npm; about an hour)
 	npm ci --prefix adapters/demo_model/training

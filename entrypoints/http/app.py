@@ -88,9 +88,7 @@ def create_app(container: Container) -> Litestar:
     # Around all of it: Litestar's own middleware does not see what its router refuses.
     app.asgi_handler = Door(
         RequestObservation(
-            Reception(
-                app.asgi_handler, most_bytes=settings.max_body_memory_mib * 1024 * 1024
-            ),
+            Reception(app.asgi_handler, most_bytes=settings.max_body_memory_mib * 1024 * 1024),
             metrics=container.metrics(),
             stages=container.stage_times(),
             tracing=container.tracing(),

@@ -23,7 +23,7 @@ def trusting(authority: Authority, *certified: Path) -> ssl.SSLContext:
     """A client's context that trusts the authority and no other."""
     context = ssl.create_default_context(cafile=authority.certificate)
     if certified:
-        context.load_cert_chain(*certified)
+        context.load_cert_chain(*map(str, certified))
     return context
 
 

@@ -15,7 +15,7 @@ import click
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from benchmarks.machine import machine_name
 from tests.e2e.servers import SERVE, Server, running, wait_for
-from tests.endurance import attackers
+from tests.endurance import REPORTS, attackers
 from tests.endurance.attackers import Attack, Target, attacking
 from tests.endurance.load import RIGHT, WRONG, Tally, ask_steadily
 from tests.endurance.questions import Question, Questions
@@ -40,7 +40,7 @@ _ATTACKS: Final[Sequence[tuple[Attack, int, str]]] = (
 
 @click.command()
 @click.option("--seconds", default=20, show_default=True, help="How long each attack lasts.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=REPORTS, show_default=True)
 def main(seconds: int, output: Path) -> None:
     """Attack a server with the demo model in every way, one after the other."""
     output.mkdir(parents=True, exist_ok=True)

@@ -99,16 +99,24 @@ async def ask_steadily(
 
 
 async def ask_in_turn(
-    url: str, questions: Questions, clients: int, seconds: float, tally: Tally
+    url: str,
+    questions: Questions,
+    clients: int,
+    seconds: float,
+    tally: Tally,
+    *,
+    pause_s: float = 0.0,
 ) -> None:
-    """So many clients, each of which asks again when it has been answered; refused ones wait."""
+    """So many clients, each of which asks again when it has been answered, after a pause.
+
+    One that was refused waits for a tenth of a second at least.
+    """
     end_s = time.monotonic() + seconds
 
     async def one(client: aiohttp.ClientSession) -> None:
         while time.monotonic() < end_s:
             outcome = await ask(client, url, questions.draw(), tally)
-            if outcome != RIGHT:
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(pause_s if outcome == RIGHT else max(pause_s, 0.1))
 
     async with session() as client:
         await asyncio.gather(*(one(client) for _ in range(clients)))

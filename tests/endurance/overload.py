@@ -15,6 +15,7 @@ import click
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from benchmarks.machine import machine_name
 from tests.e2e.servers import SERVE, Server, running, wait_for
+from tests.endurance import REPORTS
 from tests.endurance.load import RIGHT, WRONG, Tally, ask_in_turn, ask_steadily
 from tests.endurance.questions import Questions
 from tests.endurance.vitals import Vitals, plot_vitals, watched
@@ -27,7 +28,7 @@ _CALM_SECONDS: Final = 20
 @click.command()
 @click.option("--checkpoint", default="builtin:demo", show_default=True, help="What is served.")
 @click.option("--seconds", default=300, show_default=True, help="How long the overload lasts.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=REPORTS, show_default=True)
 def main(checkpoint: str, seconds: int, output: Path) -> None:
     """Find out what a server can take, and then send ten times as much."""
     output.mkdir(parents=True, exist_ok=True)
