@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Final
 
-from litestar.datastructures import MutableScopeHeaders
 from litestar.types import Message, Scope
 
 from application.admission import Admission
@@ -66,17 +65,22 @@ class AnswerHeaders:
     ) -> None:
         self._model = model
         self._admission = admission
-        self._security = security
+        # As they travel, since this is done for every answer, refusals of a full server included.
+        self._security = [_raw(name, value) for name, value in security.items()]
 
     async def __call__(self, message: Message, scope: Scope) -> None:
-        """Add the headers to the message that starts an answer."""
+        """Add the headers to the message that starts an answer, but for those it has already."""
         if message["type"] != "http.response.start":
             return
-        headers = MutableScopeHeaders.from_message(message)
-        headers[REQUEST_ID] = request_id(scope)
+        own = list(message["headers"])
+        added = [_raw(REQUEST_ID, request_id(scope)), *self._security]
         if (description := self._model.description) is not None:
-            headers[FINGERPRINT] = description.fingerprint
+            added.append(_raw(FINGERPRINT, description.fingerprint))
         if self._admission.draining:
-            headers["Connection"] = "close"
-        for name, value in self._security.items():
-            headers.setdefault(name, value)
+            added.append(_raw("Connection", "close"))
+        present = {name.lower() for name, _ in own}
+        message["headers"] = own + [header for header in added if header[0] not in present]
+
+
+def _raw(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")
