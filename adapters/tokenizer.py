@@ -5,6 +5,7 @@ import gzip
 import html
 import itertools
 import unicodedata
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -51,6 +52,13 @@ of 2 MB kept the tokenizer busy for 40 s.
 _TEXTS_AT_ONCE: Final = 16
 """Texts that are split together; each letter of one takes about 200 bytes meanwhile."""
 
+_LARGEST_VOCABULARY: Final = 16 * 1024 * 1024
+"""Bytes of the unpacked file; CLIP's has 3.2 MB."""
+
+
+class InvalidVocabulary(Exception):
+    """The file of merges is not CLIP's, or damaged."""
+
 
 class ClipTokenizer:
     """Radford et al.'s tokenizer (openai/CLIP, ``simple_tokenizer.py``) on a compiled BPE.
@@ -59,9 +67,12 @@ class ClipTokenizer:
     """
 
     def __init__(self, vocabulary: Path = VOCABULARY) -> None:
-        """Build from the file of merges that CLIP came with."""
-        lines = gzip.decompress(vocabulary.read_bytes()).decode("utf-8").split("\n")
-        merges = [(first, second) for first, second in map(str.split, lines[1 : _MERGES + 1])]
+        """Build from the file of merges that CLIP came with.
+
+        Raises:
+            InvalidVocabulary: it is not there, damaged, or something else.
+        """
+        merges = _merges(vocabulary)
         characters = _byte_characters()
         tokens = [
             *characters,
@@ -129,6 +140,21 @@ def batches_by_length(
         for row, place in zip(padded, places, strict=True):
             row[: len(tokens[place])] = tokens[place]
         yield places, padded
+
+
+def _merges(vocabulary: Path) -> list[tuple[str, str]]:
+    try:
+        with gzip.open(vocabulary) as packed:  # no more of it than CLIP's own could have
+            content = packed.read(_LARGEST_VOCABULARY + 1)
+        if len(content) > _LARGEST_VOCABULARY:
+            raise ValueError(f"it unpacks to more than {_LARGEST_VOCABULARY} bytes")
+        lines = content.decode("utf-8").split("\n")[1 : _MERGES + 1]
+        merges = [(first, second) for first, second in map(str.split, lines)]
+        if len(merges) != _MERGES:
+            raise ValueError(f"it has {len(merges)} merges, not {_MERGES}")
+    except (OSError, EOFError, zlib.error, ValueError) as damaged:
+        raise InvalidVocabulary(f"{vocabulary} cannot be used: {damaged}.") from damaged
+    return merges
 
 
 def _clean(text: str) -> str:

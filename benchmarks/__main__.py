@@ -144,7 +144,7 @@ def _measure(server: RunningContestant, load: Load, results: Results, seconds: f
 
 def _program(module: str, *arguments: str) -> dict[str, float]:
     """What a module prints when it is run in a process of its own."""
-    run = subprocess.run(
+    run = subprocess.run(  # noqa: S603
         [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, check=True
     )
     figures: dict[str, float] = json.loads(run.stdout)

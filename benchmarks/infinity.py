@@ -6,7 +6,7 @@ import sys
 if __name__ == "__main__":
     _, executable = sys.argv
     os.environ["DO_NOT_TRACK"] = "1"
-    os.execv(
+    os.execv(  # noqa: S606
         executable,
         [
             executable,

@@ -136,7 +136,7 @@ def read_settings(
     max_texts = read("CLIP_MAX_BATCH_TEXTS_SIZE", DEFAULT_MAX_TEXTS, _integer(1))
     return Settings(
         model_path=read("CLIP_MODEL_PATH", "/models/clip-vit-l", _text),
-        host=read("HOST", "0.0.0.0", _text),
+        host=read("HOST", "0.0.0.0", _text),  # noqa: S104 as the contract has it
         port=read("PORT", 8093, _integer(0, 65535)),
         encoder=read("CLIP_ENCODER", EncoderChoice.AUTO, _encoder),
         precision=read("CLIP_PRECISION", None, _precision),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,26 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "mlp_ratio": 4.0},
 }
 """What OpenCLIP assumes where a configuration says nothing. Some layouts say it all the same."""
+
+
+_LARGEST: Final[Mapping[str, float]] = {
+    "layers": 1000,
+    "width": 16384,
+    "heads": 1024,
+    "head_width": 16384,
+    "patch_size": IMAGE_SIZE,
+    "mlp_ratio": 100,
+}
+"""What no CLIP comes near, by the setting's name."""
+
+_LARGEST_NUMBER: Final = 65536
+"""Of any other setting; the vocabulary has 49,408 tokens."""
+
+_LARGEST_DESCRIPTION: Final = 1024 * 1024
+"""Bytes of a file that describes a checkpoint; real ones have some thousands."""
+
+_LARGEST_LOGIT_SCALE: Final = 1000.0
+"""CLIP's own is held at 100."""
 
 
 class InvalidCheckpoint(Exception):
@@ -49,8 +70,20 @@ class Checkpoint:
 
     @property
     def logit_scale(self) -> float:
-        """The multiplier of cosines in a classification: exp of the stored parameter."""
-        return math.exp(float(self.weights["logit_scale"].array()))
+        """The multiplier of cosines in a classification: exp of the stored parameter.
+
+        Raises:
+            InvalidCheckpoint: it is no number that scores can be made with.
+        """
+        stored = self.weights["logit_scale"].array()
+        with np.errstate(over="ignore"):
+            scale = np.exp(stored.astype(np.float64)).item() if stored.size == 1 else math.nan
+        if not 0.0 < scale <= _LARGEST_LOGIT_SCALE:
+            raise InvalidCheckpoint(
+                f"{self.model}: its logit scale is {scale:g}, of {stored.size} numbers; it must be "
+                f"one, above 0 and at most {_LARGEST_LOGIT_SCALE:g}."
+            )
+        return float(scale)
 
     @property
     def files(self) -> set[Path]:
@@ -63,6 +96,9 @@ class Checkpoint:
 
         SHA-256 over architecture, preprocessing and every weight in float32, in an order and
         naming that do not depend on the layout it was read from.
+
+        Raises:
+            InvalidCheckpoint: a weight is not finite; every embedding would be NaN.
         """
         digest = hashlib.sha256()
         preprocessing = {"size": IMAGE_SIZE, "mean": MEAN, "std": STD, "resize": "bicubic"}
@@ -70,17 +106,40 @@ class Checkpoint:
         digest.update(json.dumps(described, sort_keys=True).encode())
         for name in sorted(self.weights):
             values = np.ascontiguousarray(self.weights[name].array())
+            if not np.isfinite(values).all():
+                raise InvalidCheckpoint(f"{self.model}: its tensor {name} has NaN or infinity.")
             digest.update(f"{name} {values.shape}".encode())
             digest.update(values.data)
         return digest.hexdigest()[:16]
 
 
+def read_description(path: Path) -> Any:
+    """What a JSON file beside the weights says.
+
+    Raises:
+        InvalidCheckpoint: it cannot be read, is no JSON, or too large to be one of these.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_DESCRIPTION + 1)
+        if len(content) > _LARGEST_DESCRIPTION:
+            raise ValueError(f"it has more than {_LARGEST_DESCRIPTION} bytes")
+        return json.loads(content)
+    # The last where it is nested too deeply.
+    except (OSError, ValueError, RecursionError) as unreadable:
+        raise InvalidCheckpoint(f"{path} cannot be read as JSON: {unreadable}") from unreadable
+
+
 def check_servable(architecture: Mapping[str, Any], *, origin: str) -> None:
     """Refuse an architecture whose inputs differ from what this service prepares.
+
+    Nor may it name sizes that no machine has, or anything that would be fetched: it comes with the
+    checkpoint, and so from anywhere.
 
     Raises:
         InvalidCheckpoint: says what differs.
     """
+    _check_numbers(architecture, origin=origin)
     vision = architecture["vision_cfg"]
     text = architecture["text_cfg"]
     image_size = vision.get("image_size", 224)
@@ -93,6 +152,12 @@ def check_servable(architecture: Mapping[str, Any], *, origin: str) -> None:
         raise InvalidCheckpoint(
             f"{origin}: its text tower needs a tokenizer of its own; "
             "this service has CLIP's byte-pair tokenizer only."
+        )
+    timm = str(vision.get("timm_model_name") or "")
+    if vision.get("timm_model_pretrained") or not re.fullmatch(r"[\w.]*", timm):
+        raise InvalidCheckpoint(
+            f"{origin}: its image tower would be fetched from a hub (timm_model_name {timm!r}); "
+            "all weights must lie in the checkpoint."
         )
     for key, default, needed in (
         ("context_length", 77, CONTEXT_LENGTH),
@@ -114,6 +179,31 @@ def architecture_name(architecture: Mapping[str, Any]) -> str:
         size = sizes.get(shape, f"w{shape[0]}-l{shape[1]}")
         return f"clip-vit-{size}-patch{patch}"
     return f"clip-{vision.get('timm_model_name', 'resnet')}"
+
+
+def _check_numbers(settings: Mapping[str, Any], *, origin: str) -> None:
+    """Refuse sizes that are none, or absurd: memory for them would be asked for unread."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_numbers(value, origin=origin)
+            continue
+        if isinstance(value, list) and (not value or key in _LARGEST) and key != "layers":
+            raise InvalidCheckpoint(f"{origin}: {key} is {str(value)[:40]}, no number.")
+        for number in value if isinstance(value, list) else [value]:
+            _check_number(key, number, origin=origin)
+
+
+def _check_number(key: str, number: object, *, origin: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        if key in _LARGEST:
+            raise InvalidCheckpoint(f"{origin}: {key} is {str(number)[:40]!r}, no number.")
+        return
+    largest = _LARGEST.get(key, _LARGEST_NUMBER)
+    large_enough = number > 0 if key in _LARGEST else number >= -largest
+    if not (large_enough and number <= largest):  # nor is NaN
+        raise InvalidCheckpoint(
+            f"{origin}: {key} is {str(number)[:40]}; it must be above 0 and at most {largest}."
+        )
 
 
 def _without_defaults(architecture: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Checkpoints in Hugging Face's CLIP layout: ``config.json`` beside the weights."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +9,7 @@ from adapters.checkpoints.checkpoint import (
     InvalidCheckpoint,
     architecture_name,
     check_servable,
+    read_description,
 )
 from adapters.checkpoints.tensors import Stacked, Tensor, Transposed
 from adapters.checkpoints.weights_files import first_existing, read_weights
@@ -54,7 +54,11 @@ def read_hugging_face(directory: Path) -> Checkpoint:
     Raises:
         InvalidCheckpoint: not a CLIP model, damaged, or one this service cannot serve.
     """
-    architecture = _architecture(directory / CONFIG)
+    path = directory / CONFIG
+    try:
+        architecture = _architecture(path)
+    except (TypeError, ZeroDivisionError, OverflowError) as impossible:
+        raise InvalidCheckpoint(f"{path} has sizes that are none: {impossible}.") from impossible
     check_servable(architecture, origin=str(directory))
     path = first_existing(directory, _WEIGHTS)
     stored = read_weights(path)
@@ -67,20 +71,28 @@ def read_hugging_face(directory: Path) -> Checkpoint:
 
 def _architecture(path: Path) -> dict[str, Any]:
     """OpenCLIP's ``model_cfg`` for a ``config.json``."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as unreadable:
-        raise InvalidCheckpoint(f"{path} cannot be read as JSON: {unreadable}") from unreadable
+    config = read_description(path)
     if not isinstance(config, dict) or config.get("model_type") != "clip":
         found = config.get("model_type") if isinstance(config, dict) else type(config).__name__
         raise InvalidCheckpoint(f"{path} has model_type {found!r}; only 'clip' can be served.")
     # Old files, OpenAI's own among them, keep the full settings under text_config_dict.
     text = {**_TEXT_DEFAULTS, **_section(config, "text_config")}
     vision = {**_VISION_DEFAULTS, **_section(config, "vision_config")}
+    for section, tower, usual in (
+        ("text", text, _TEXT_DEFAULTS),
+        ("vision", vision, _VISION_DEFAULTS),
+    ):
+        for key, value in usual.items():
+            # Exactly: to Python, True is a number too.
+            if isinstance(value, int) and type(tower[key]) is not int:
+                raise InvalidCheckpoint(
+                    f"{path} has {key} {str(tower[key])[:40]!r} in {section}_config; it must be a "
+                    "whole number."
+                )
     activations = {text["hidden_act"], vision["hidden_act"]}
     if activations not in ({"quick_gelu"}, {"gelu"}):
         raise InvalidCheckpoint(
-            f"{path} has the activations {', '.join(sorted(activations))}; "
+            f"{path} has the activations {', '.join(sorted(map(str, activations)))}; "
             "both towers must have quick_gelu, or both gelu."
         )
     return {

@@ -1,6 +1,5 @@
 """Checkpoints in OpenCLIP's layout, from a directory or from the hub by ``name:tag``."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +9,7 @@ from adapters.checkpoints.checkpoint import (
     InvalidCheckpoint,
     architecture_name,
     check_servable,
+    read_description,
 )
 from adapters.checkpoints.tensors import SparseRows, StoredTensor, Tensor
 from adapters.checkpoints.weights_files import first_existing, read_weights
@@ -22,8 +22,8 @@ _WEIGHTS: Final = (
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-_TOKEN_TABLE: Final = "token_embedding.weight"
-_TOKEN_ROWS: Final = "token_embedding.rows"
+_TOKEN_TABLE: Final = "token_embedding.weight"  # noqa: S105 a tensor, no password
+_TOKEN_ROWS: Final = "token_embedding.rows"  # noqa: S105
 
 
 def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
@@ -42,12 +42,10 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
     """
     path = directory / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_description(path)
         architecture = config["model_cfg"]
         preprocessing = config.get("preprocess_cfg", {})
         check_servable(architecture, origin=str(directory))
-    except (OSError, ValueError) as unreadable:
-        raise InvalidCheckpoint(f"{path} cannot be read as JSON: {unreadable}") from unreadable
     except (KeyError, TypeError, AttributeError) as incomplete:
         raise InvalidCheckpoint(f"{path} has no complete model_cfg.") from incomplete
     _check_preprocessing(preprocessing, origin=str(path))

@@ -3,15 +3,25 @@
 import json
 import math
 import struct
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from adapters.checkpoints.checkpoint import InvalidCheckpoint
 from adapters.checkpoints.tensors import STORABLE, LoadedTensor, StoredTensor, Tensor
 
+if TYPE_CHECKING:
+    import torch
+
 _HEADER_LENGTH: Final = struct.Struct("<Q")
-_LONGEST_HEADER: Final = 100_000_000
+_LONGEST_HEADER: Final = 8 * 1024 * 1024
+"""Bytes. The format allows 100 MB, of which Python would make gigabytes; CLIP's have 0.2 MB."""
+
+_MOST_SIDES: Final = 8
 _BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8}
 
 
@@ -48,22 +58,50 @@ def _map_safetensors(path: Path) -> dict[str, StoredTensor]:
         size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = _HEADER_LENGTH.unpack(file.read(_HEADER_LENGTH.size))
-            if length > min(_LONGEST_HEADER, size):
+            if length > size:
                 raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
+            if length > _LONGEST_HEADER:
+                raise ValueError(f"its header has {length} bytes, more than {_LONGEST_HEADER}")
+            header = json.loads(file.read(length), object_pairs_hook=_once_each)
         start = _HEADER_LENGTH.size + length
-        return {
+        tensors = {
             name: _stored(path, start, size, entry)
             for name, entry in header.items()
             if name != "__metadata__"
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as damaged:
+        _check_apart(tensors.values())
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error,
+    ) as damaged:  # fmt: skip
         raise InvalidCheckpoint(f"{path} is damaged or truncated: {damaged}.") from damaged
+    return tensors
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("its header has a name twice")
+    return entries
+
+
+def _check_apart(tensors: Iterable[StoredTensor]) -> None:
+    """The format forbids tensors that share bytes: a small file could be any number of them."""
+    end = 0
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset < end:
+            raise ValueError("two of its tensors overlap")
+        end = tensor.offset + tensor.length
 
 
 def _stored(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> StoredTensor:
     first, end = entry["data_offsets"]
-    shape = tuple(int(side) for side in entry["shape"])
+    shape = tuple(entry["shape"])
+    if len(shape) > _MOST_SIDES or not all(
+        type(side) is int and 0 < side <= size for side in shape
+    ):
+        raise ValueError("a tensor has a shape that is none")
+    if type(first) is not int or type(end) is not int:
+        raise ValueError("a tensor has offsets that are no whole numbers")
     kind = entry["dtype"]
     if kind not in STORABLE:
         raise ValueError(f"it holds a tensor of type {kind}; {', '.join(sorted(STORABLE))} can be")
@@ -81,10 +119,14 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
             "install the extra 'torch' or convert the file to safetensors."
         ) from None
     try:
+        _check_plainly_stored(path)
         # weights_only: a pickle can run any code when it is loaded; this refuses all but tensors.
+        # Said here, it cannot be turned off by TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD.
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError) as damaged:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile) as damaged:
         raise InvalidCheckpoint(f"{path} is damaged or truncated: {damaged}") from damaged
+    except InvalidCheckpoint:
+        raise
     except Exception as refused:  # torch raises pickle's and its own errors here
         raise InvalidCheckpoint(
             f"{path} is not a plain file of tensors and was not loaded ({type(refused).__name__})."
@@ -96,7 +138,28 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
         for name, tensor in stored.items()
     ):
         raise InvalidCheckpoint(f"{path} holds something other than named tensors.")
-    return {
-        name.removeprefix("module."): LoadedTensor(tensor.float().numpy())
-        for name, tensor in stored.items()
-    }
+    # Views repeat what is stored once, without end: in float32 each would be whole.
+    if sum(tensor.numel() for tensor in stored.values()) > path.stat().st_size:
+        raise InvalidCheckpoint(f"{path} holds tensors of more numbers than it has bytes.")
+    try:
+        return {
+            name.removeprefix("module."): LoadedTensor(_in_float32(tensor))
+            for name, tensor in stored.items()
+        }
+    except (RuntimeError, TypeError, ValueError) as unusual:  # sparse, quantised, without content
+        raise InvalidCheckpoint(f"{path} holds tensors that are not plain: {unusual}") from unusual
+
+
+def _in_float32(tensor: "torch.Tensor") -> NDArray[np.float32]:
+    if tensor.is_complex():
+        raise ValueError("complex numbers")
+    values: NDArray[np.float32] = tensor.detach().float().numpy()
+    return values
+
+
+def _check_plainly_stored(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it is; PyTorch itself never compresses."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise InvalidCheckpoint(f"{path} is a compressed archive and was not loaded.")

@@ -8,7 +8,7 @@ from adapters.encoders.text_tower import TextTower
 from adapters.export.bundle import Bundle
 from adapters.export.towers import TEXT_INPUT, TEXT_OUTPUT
 from adapters.onnx_session import open_session
-from adapters.tokenizer import ClipTokenizer, batches_by_length
+from adapters.tokenizer import batches_by_length
 from application.ports import RawEmbeddings
 
 
@@ -18,7 +18,7 @@ class OnnxTextTower(TextTower):
     def __init__(self, bundle: Bundle) -> None:
         """Load the graph and the tokenizer of a bundle."""
         self._session = open_session(bundle.text_tower)
-        self._tokenizer = ClipTokenizer(bundle.vocabulary)
+        self._tokenizer = bundle.tokenizer()
         self._embedding_dimension = bundle.embedding_dimension
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:

@@ -14,7 +14,7 @@ from adapters.export.quantization import int8_image_tower
 from adapters.hardware import usable_cores
 from adapters.openvino_runtime import openvino
 from adapters.scratch import scratch_directory
-from adapters.tokenizer import ClipTokenizer, batches_by_length
+from adapters.tokenizer import batches_by_length
 from application.ports import (
     Device,
     EncoderDescription,
@@ -56,6 +56,7 @@ class OpenVinoEncoder(EncoderPort):
 
         Raises:
             EncoderUnavailable: there is no such device, or it cannot run the towers.
+            InvalidCheckpoint: the bundle's vocabulary is not CLIP's.
         """
         self._bundle = bundle
         core = openvino.Core()
@@ -75,7 +76,7 @@ class OpenVinoEncoder(EncoderPort):
                 f"OpenVINO cannot run the model on CLIP_OPENVINO_DEVICE={device} "
                 f"(available: {available})."
             ) from failure
-        self._tokenizer = ClipTokenizer(bundle.vocabulary)
+        self._tokenizer = bundle.tokenizer()
         self._description = EncoderDescription(
             model=bundle.model,
             fingerprint=_fingerprint(bundle, self._precision),

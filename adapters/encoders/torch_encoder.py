@@ -1,5 +1,6 @@
 """Both towers on PyTorch, built by OpenCLIP, on CUDA or on the CPU."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
@@ -119,6 +120,7 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
     custom_text = architecture.pop("custom_text", False)
     kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.model.CLIP
     try:
+        _check_sizes(checkpoint, kind, architecture)
         model = kind(**architecture, cast_dtype=dtype)
         weights = {
             name: torch.tensor(tensor.array()) for name, tensor in checkpoint.weights.items()
@@ -126,7 +128,9 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
         if custom_text and "positional_embedding" in weights:
             weights = open_clip.model.convert_to_custom_text_state_dict(weights)
         model.load_state_dict(weights, strict=True)
-    except (RuntimeError, TypeError, KeyError) as mismatch:
+    except InvalidCheckpoint:
+        raise
+    except Exception as mismatch:  # whatever OpenCLIP makes of settings that it was not made for
         raise InvalidCheckpoint(
             f"{checkpoint.model}: weights and architecture do not belong together: {mismatch}"
         ) from mismatch
@@ -134,6 +138,25 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
     if dtype is not torch.float32:
         open_clip.model.convert_weights_to_lp(model, dtype=dtype)
     return model
+
+
+def _check_sizes(
+    checkpoint: Checkpoint, kind: _OpenClipModel, architecture: dict[str, Any]
+) -> None:
+    """Refuse an architecture that is larger than its weights before there is memory for it.
+
+    Raises:
+        InvalidCheckpoint: it is.
+    """
+    with torch.device("meta"):  # shapes alone
+        model = kind(**architecture)
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    there = sum(math.prod(tensor.shape) for tensor in checkpoint.weights.values())
+    if wanted > there:
+        raise InvalidCheckpoint(
+            f"{checkpoint.model}: weights and architecture do not belong together: the one has "
+            f"{there} numbers, the other needs {wanted}."
+        )
 
 
 def build_text_tower(

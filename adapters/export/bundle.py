@@ -8,16 +8,18 @@ Beside the checkpoint's own files it holds
 """
 
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint, read_description
 from adapters.images.preprocessing import MEAN, STD
-from adapters.tokenizer import VOCABULARY
+from adapters.tokenizer import VOCABULARY, ClipTokenizer, InvalidVocabulary
 from domain.limits import IMAGE_SIZE
 
 DESCRIPTION: Final = "bundle.json"
@@ -59,16 +61,22 @@ class Bundle:
         """The text tower's graph."""
         return self.directory / TEXT_TOWER
 
-    @property
-    def vocabulary(self) -> Path:
-        """The tokenizer's merges."""
-        return self.directory / _VOCABULARY
+    def tokenizer(self) -> ClipTokenizer:
+        """The tokenizer, with the bundle's own merges.
+
+        Raises:
+            InvalidCheckpoint: they are not CLIP's.
+        """
+        try:
+            return ClipTokenizer(self.directory / _VOCABULARY)
+        except InvalidVocabulary as damaged:
+            raise InvalidCheckpoint(str(damaged)) from damaged
 
 
 def is_bundle(directory: Path) -> bool:
     """Whether the directory holds a bundle of this version."""
     try:
-        return bool(_description(directory)["format"] == _FORMAT)
+        return bool(_description(directory).get("format") == _FORMAT)
     except InvalidCheckpoint:
         return False
 
@@ -86,15 +94,23 @@ def read_bundle(directory: Path) -> Bundle:
             f"{_FORMAT}. Make it anew with: clip-server bundle"
         )
     try:
-        return Bundle(
+        bundle = Bundle(
             directory,
             str(described["model"]),
             str(described["fingerprint"]),
             int(described["embedding_dimension"]),
             float(described["logit_scale"]),
         )
-    except (KeyError, TypeError, ValueError) as incomplete:
+    except (KeyError, TypeError, ValueError, OverflowError) as incomplete:
         raise InvalidCheckpoint(f"{directory / DESCRIPTION} is incomplete.") from incomplete
+    # Every answer has the fingerprint in a header, where a line break would begin another one.
+    if not re.fullmatch(r"[0-9a-f]{16}", bundle.fingerprint):
+        raise InvalidCheckpoint(f"{directory / DESCRIPTION} has a fingerprint that is none.")
+    if not math.isfinite(bundle.logit_scale) or bundle.logit_scale <= 0:
+        raise InvalidCheckpoint(
+            f"{directory / DESCRIPTION} has the logit scale {bundle.logit_scale}."
+        )
+    return bundle
 
 
 def write_bundle(checkpoint: Checkpoint, directory: Path, *, link: bool = False) -> Bundle:
@@ -134,8 +150,14 @@ def write_graphs(checkpoint: Checkpoint, directory: Path) -> None:
     # Imported here: serving a finished bundle needs no ONNX library.
     from adapters.export.towers import image_tower, text_tower
 
-    (directory / IMAGE_TOWER).write_bytes(image_tower(checkpoint).SerializeToString())
-    (directory / TEXT_TOWER).write_bytes(text_tower(checkpoint).SerializeToString())
+    for name, tower in ((IMAGE_TOWER, image_tower), (TEXT_TOWER, text_tower)):
+        try:
+            graph = tower(checkpoint)
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as mismatch:
+            raise InvalidCheckpoint(
+                f"{checkpoint.model}: weights and architecture do not belong together: {mismatch!r}"
+            ) from mismatch
+        (directory / name).write_bytes(graph.SerializeToString())
     shutil.copyfile(VOCABULARY, directory / _VOCABULARY)
     bundle = Bundle(
         directory,
@@ -152,10 +174,7 @@ def write_graphs(checkpoint: Checkpoint, directory: Path) -> None:
 
 def _description(directory: Path) -> dict[str, Any]:
     path = directory / DESCRIPTION
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as unreadable:
-        raise InvalidCheckpoint(f"{path} cannot be read as JSON: {unreadable}") from unreadable
+    described = read_description(path)
     if not isinstance(described, dict):
         raise InvalidCheckpoint(f"{path} is no description of a bundle.")
     return described

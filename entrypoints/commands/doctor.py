@@ -145,10 +145,10 @@ def _address(settings: "Settings") -> list[str]:
     else:
         _line(where, "free")
         return []
-    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
     scheme, context = ("http", None) if settings.tls is None else ("https", settings.tls.trust())
     try:
-        with urlopen(
+        with urlopen(  # noqa: S310 the scheme is http or https
             f"{scheme}://{host}:{settings.port}/health", timeout=2, context=context
         ) as answer:
             running = json.load(answer)["model"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.certificates import Authority
+from tests.certificates import Authority, Certified
 from tests.e2e.servers import SERVE, Server, launched, wait_for
 
 PASSWORD = "s3cr3t of the key"
@@ -19,11 +19,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("certificates"))
 
 
-def trusting(authority: Authority, *certified: Path) -> ssl.SSLContext:
+def trusting(authority: Authority, shown: Certified | None = None) -> ssl.SSLContext:
     """A client's context that trusts the authority and no other."""
     context = ssl.create_default_context(cafile=authority.certificate)
-    if certified:
-        context.load_cert_chain(*map(str, certified))
+    if shown is not None:
+        context.load_cert_chain(shown.certificate, shown.key)
     return context
 
 
@@ -72,11 +72,11 @@ def test_clients_must_show_a_certificate(authority: Authority, tmp_path: Path) -
         CLIP_TLS_CLIENT_CA=str(authority.certificate),
     ) as server:
         secured = over_tls(server)
-        context = trusting(authority, camera.certificate, camera.key)
+        context = trusting(authority, camera)
         wait_for(secured, "/health/ready", verify=context)
         for unknown in (
             trusting(authority),
-            trusting(authority, stranger.certificate, stranger.key),
+            trusting(authority, stranger),
         ):
             with pytest.raises(httpx.TransportError):
                 httpx.get(f"{secured.url}/health/live", verify=unknown)

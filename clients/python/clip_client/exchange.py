@@ -115,7 +115,7 @@ class Exchange(Generic[Answer]):
         self._times_left -= 1
         self._seconds_left -= pause_s
         self._backoff_s *= 2.0
-        self.pause_s = pause_s * random.uniform(1.0, 1.25)
+        self.pause_s = pause_s * random.uniform(1.0, 1.25)  # noqa: S311 no secret
 
     def answer(self) -> Answer:
         """What the last outcome means.
