@@ -14,7 +14,7 @@ TENSORRT ?= tensorrt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test hostile fuzz gpu-check image-check lint format bench overload hostile-clients soak train-demo evaluate-demo constraints clean
+.PHONY: help serve test hostile fuzz gpu-check image-check lint audit sbom format bench overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,12 +44,18 @@ lint: $(VENV)/.lint ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+audit: $(VENV)/.lint ## Look up known holes in the pinned versions
+	$(BIN)/python -m tests.supply_chain.audit
+
+sbom: $(VENV)/.test ## Write sbom.cdx.json, what `make serve` installs as CycloneDX
+	$(BIN)/python -m tests.supply_chain.sbom --extras '$(EXTRAS)'
+
 format: $(VENV)/.lint ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 clean: ## Remove the virtual environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 overload: $(VENV)/.bench ## Ten times what the server can take, for five minutes: docs/robustness
 	$(BIN)/python -m tests.endurance.overload $(OVERLOAD_ARGS)

@@ -3,6 +3,7 @@
 import os
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from tests.certificates import Authority, Certified
 from tests.e2e.servers import SERVE, Server, launched, wait_for
+from tests.image.dockerfile import decode_list, read_stages
 
 PASSWORD = "s3cr3t of the key"
 
@@ -55,6 +57,18 @@ def test_https_with_an_encrypted_key(authority: Authority, tmp_path: Path) -> No
         old = trusting(authority)
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         assert httpx.get(f"{secured.url}/health/live", verify=old).status_code == 200
+        # The container's health check needs neither key nor authority.
+        health = decode_list(read_stages()["cpu"].last("HEALTHCHECK").value.removeprefix("CMD"))
+        port = server.url.rpartition(":")[2]
+        for tls, status in ({"CLIP_TLS_CERTIFICATE": str(made.certificate)}, 0), ({}, 1):
+            check = subprocess.run(
+                [sys.executable, *health[1:]],
+                env={**os.environ, "PORT": port, **tls},
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            assert check.returncode == status, check.stderr
         assert server.stop() == 0
         assert PASSWORD not in server.log
 
