@@ -82,11 +82,12 @@ def guards(keys: ApiKeys | None, origins: Sequence[str]) -> "list[Guard]":
             ``https://cameras.example``; ``*`` is all of them.
     """
 
-    def refuse_cross_site(connection: "_Connection", _: "BaseRouteHandler") -> None:
+    # Asynchronous: others Litestar calls in a thread, for each request and guard anew.
+    async def refuse_cross_site(connection: "_Connection", _: "BaseRouteHandler") -> None:
         if connection.scope.get("method") == "POST" and "*" not in origins:
             _check_site(connection, origins)
 
-    def require_key(connection: "_Connection", handler: "BaseRouteHandler") -> None:
+    async def require_key(connection: "_Connection", handler: "BaseRouteHandler") -> None:
         if keys is not None and not handler.opt.get(_OPEN_KEY):
             _check_key(connection, keys)
 
