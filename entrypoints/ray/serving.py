@@ -5,6 +5,7 @@ a single server does (see the README's table).
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from entrypoints.settings import read_settings
 
 if TYPE_CHECKING:
     from litestar import Litestar
+
+logger = logging.getLogger(__name__)
 
 _Input = TypeVar("_Input")
 _Answer = TypeVar("_Answer")
@@ -101,6 +104,11 @@ def _ingress() -> "Litestar":
 
     application = serve.get_replica_context().app_name
     container = Container(settings=read_settings())
+    settings = container.settings()
+    if settings.api_keys is None:
+        logger.warning("CLIP_API_KEYS is not set: anyone who reaches Ray's proxy may ask")
+    if settings.tls is not None:
+        logger.warning("CLIP_TLS_CERTIFICATE means nothing here: Ray's proxy speaks plain HTTP")
     container.encoder_loader.override(
         providers.Singleton(
             RemoteEncoderLoader, handle=serve.get_deployment_handle("Encoder", application)

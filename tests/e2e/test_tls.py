@@ -149,8 +149,19 @@ def test_both_keys_in_one_file_will_do(authority: Authority, tmp_path: Path) -> 
     made = authority.sign("in-one-file")
     both = tmp_path / "both.pem"
     both.write_bytes(made.key.read_bytes() + made.certificate.read_bytes())
-    with launched(
-        SERVE, tmp_path / "log", CLIP_ENCODER="fake", CLIP_TLS_CERTIFICATE=str(both)
-    ) as server:
-        wait_for(over_tls(server), "/health/live", verify=trusting(authority))
+    variables = {"CLIP_ENCODER": "fake", "CLIP_TLS_CERTIFICATE": str(both)}
+    with launched(SERVE, tmp_path / "log", **variables) as server:
+        wait_for(over_tls(server), "/health/ready", verify=trusting(authority))
+        # doctor asks over TLS too, and trusts the certificate itself.
+        port = server.url.rpartition(":")[2]
+        run = subprocess.run(
+            [*SERVE[:-1], "doctor"],
+            env={**os.environ, **variables, "HOST": "127.0.0.1", "PORT": port},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "a server is running there already, with model fake" in run.stdout
         assert server.stop() == 0
