@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 _HEADER_LENGTH: Final = struct.Struct("<Q")
-_LONGEST_HEADER: Final = 8 * 1024 * 1024
+_LONGEST_HEADER: Final = 2 * 1024 * 1024
 """Bytes. The format allows 100 MB, of which Python would make gigabytes; CLIP's have 0.2 MB."""
 
 _MOST_SIDES: Final = 8

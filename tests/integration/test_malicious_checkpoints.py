@@ -295,15 +295,15 @@ NAME_TWICE = b'{"a": %s, "a": %s}' % ((json.dumps(entry([1], [0, 4])).encode(),)
     [
         (b"{}", 2**64 - 1, "longer than the file"),
         (b"{}", 2**63, "longer than the file"),
-        (b" " * (9 * 1024 * 1024), None, "more than 8388608"),
+        (b" " * (3 * 1024 * 1024), None, "more than 2097152"),
         (b"[" * 1_000_000, None, "recursion"),
-        (b'{"a":' * 1_000_000, None, "recursion"),
+        (b'{"a":' * 400_000, None, "recursion"),
         (b'{"a": ' + b"9" * 1_000_000 + b"}", None, "digits"),
         (NAME_TWICE, None, "a name twice"),
         (b'{"a": "\xff"}', None, "utf-8"),
         (b"", None, "damaged"),
     ],
-    ids=["2**64", "2**63", "9 MiB", "lists", "objects", "digits", "twice", "bytes", "empty"],
+    ids=["2**64", "2**63", "3 MiB", "lists", "objects", "digits", "twice", "bytes", "empty"],
 )
 def test_a_header_that_is_none(
     hugging_face: Path, header: bytes, length: int | None, reason: str
@@ -503,12 +503,12 @@ def test_memory_stays_bounded_whatever_is_refused(
         described["model_cfg"]["vision_cfg"].update(config)
         (directory / "open_clip_config.json").write_text(json.dumps(described))
         bombs.append(directory)
-    with_header(hugging_face / "model.safetensors", b"[" * 8_000_000)
+    with_header(hugging_face / "model.safetensors", b"[" * 2_000_000)
     with gzip.open(bundle / "vocabulary.txt.gz", "wb") as file:
         for _ in range(2000):
             file.write(bytes(1_000_000))
     many = shutil.copytree(hugging_face, tmp_path / "many")
-    with_header(many / "model.safetensors", b'{"__metadata__":[' + b"{}," * 2_700_000 + b"{}]}")
+    with_header(many / "model.safetensors", b'{"__metadata__":[' + b"{}," * 680_000 + b"{}]}")
     bombs += [hugging_face, many, bundle]
     program = (
         "import resource, sys\n"
@@ -535,5 +535,5 @@ def test_memory_stays_bounded_whatever_is_refused(
     assert run.returncode == 0, run.stderr
     refused, peak_kib = map(int, run.stdout.split())
     assert refused == len(bombs)
-    # Measured: 0.7 GiB, of which PyTorch and OpenVINO are most.
+    # Measured: 0.9 GiB, of which 0.75 are PyTorch's and OpenVINO's libraries.
     assert peak_kib < 1.5 * 1024 * 1024
