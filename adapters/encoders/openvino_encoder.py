@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from adapters.encoders.precision import Precision
 from adapters.export.bundle import Bundle
+from adapters.export.compiled_models import compiled_models
 from adapters.export.quantization import int8_image_tower
 from adapters.hardware import usable_cores
 from adapters.openvino_runtime import openvino
@@ -57,19 +58,34 @@ class OpenVinoEncoder(EncoderPort):
         Raises:
             EncoderUnavailable: there is no such device, or it cannot run the towers.
             InvalidCheckpoint: the bundle's vocabulary is not CLIP's.
+            OSError: the cache cannot be written.
         """
         self._bundle = bundle
         core = openvino.Core()
-        if cache is not None:
-            core.set_property({"CACHE_DIR": str(cache / "compiled")})
+        # Read and not mapped: a file that is overwritten or cut short while it serves would change
+        # embeddings or end the process.
+        core.set_property({"ENABLE_MMAP": False})
         try:
             unquantised = _floating_point(core, device, precision)
             self._precision = precision or unquantised
             image_tower = bundle.image_tower
             if self._precision is Precision.INT8:
                 image_tower = int8_image_tower(bundle, cache or scratch_directory())
-            self._image_tower = _Tower(core, image_tower, device, unquantised, streams)
-            self._text_tower = _Tower(core, bundle.text_tower, device, unquantised, streams)
+            origin = (
+                _fingerprint(bundle, self._precision),
+                openvino.__version__,
+                str(image_tower),
+                str(bundle.directory),
+                device,
+                self._precision,
+                streams,
+                usable_cores(),
+            )
+            with compiled_models(cache, *origin) as compiled:
+                if compiled is not None:
+                    core.set_property({"CACHE_DIR": str(compiled)})
+                self._image_tower = _Tower(core, image_tower, device, unquantised, streams)
+                self._text_tower = _Tower(core, bundle.text_tower, device, unquantised, streams)
         except RuntimeError as failure:
             available = ", ".join(core.available_devices) or "none"
             raise EncoderUnavailable(

@@ -148,16 +148,35 @@ class EncoderSelection(EncoderLoaderPort):
             )
         from adapters.encoders.openvino_encoder import OpenVinoEncoder
 
+        def loaded(cache: Path | None) -> EncoderPort:
+            bundle = bundle_of(self.checkpoint, cache)
+            self._check_dimension(bundle.embedding_dimension)
+            return OpenVinoEncoder(
+                bundle,
+                device=self.openvino_device,
+                precision=self.precision,
+                streams=self.openvino_streams,
+                cache=cache,
+            )
+
         cache = _writable(self.cache)
-        bundle = bundle_of(self.checkpoint, cache)
-        self._check_dimension(bundle.embedding_dimension)
-        return OpenVinoEncoder(
-            bundle,
-            device=self.openvino_device,
-            precision=self.precision,
-            streams=self.openvino_streams,
-            cache=cache,
-        )
+        if cache is not None:
+            try:
+                return loaded(cache)
+            except OSError as failure:
+                logger.warning(
+                    "CLIP_CACHE_DIR=%s cannot be used (%s): nothing is kept for the next start",
+                    cache,
+                    failure,
+                )
+        try:
+            return loaded(None)
+        except OSError as failure:
+            raise EncoderUnavailable(
+                f"what serves the model cannot be written, neither in CLIP_CACHE_DIR={self.cache} "
+                f"nor in the temporary directory: {failure.strerror}. Make room, or serve a bundle "
+                "made by: clip-server bundle"
+            ) from failure
 
     def _check_dimension(self, dimension: int) -> None:
         check_dimension(dimension, promised=self.embedding_dimension, source=self.checkpoint)

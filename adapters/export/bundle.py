@@ -4,7 +4,8 @@ Beside the checkpoint's own files it holds
 
 - ``image_tower.onnx`` and ``text_tower.onnx``, whose weights stay in the checkpoint's files;
 - ``vocabulary.txt.gz``, the tokenizer's merges;
-- ``bundle.json``: name, fingerprint, embedding dimension, logit scale and preprocessing.
+- ``bundle.json``: name, fingerprint, embedding dimension, logit scale, preprocessing, and a record
+  of all other files, so that one that was changed since is never served under that fingerprint.
 """
 
 import json
@@ -12,13 +13,15 @@ import math
 import os
 import re
 import shutil
-import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint, read_description
 from adapters.images.preprocessing import MEAN, STD
+from adapters.scratch import making_in, put_in_place
+from adapters.sealed_files import broken_seal, seals_of
 from adapters.tokenizer import VOCABULARY, ClipTokenizer, InvalidVocabulary
 from domain.limits import IMAGE_SIZE
 
@@ -27,8 +30,8 @@ IMAGE_TOWER: Final = "image_tower.onnx"
 TEXT_TOWER: Final = "text_tower.onnx"
 _VOCABULARY: Final = "vocabulary.txt.gz"
 
-_FORMAT: Final = 1
-"""Raised whenever the graphs change, so that older bundles are made anew."""
+_FORMAT: Final = 2
+"""Raised whenever the graphs or the description change, so that older bundles are made anew."""
 
 _PREPROCESSING: Final = {"size": IMAGE_SIZE, "resize": "bicubic", "mean": MEAN, "std": STD}
 
@@ -82,16 +85,23 @@ def is_bundle(directory: Path) -> bool:
 
 
 def read_bundle(directory: Path) -> Bundle:
-    """Read a bundle's description.
+    """Read a bundle's description and check that its files are those that it describes.
 
     Raises:
-        InvalidCheckpoint: none is there, or it is incomplete or of another version.
+        InvalidCheckpoint: none is there, it is incomplete or of another version, or a file of it
+            was changed.
     """
     described = _description(directory)
     if described.get("format") != _FORMAT:
         raise InvalidCheckpoint(
             f"{directory} is a bundle of format {described.get('format')}; this version reads "
             f"{_FORMAT}. Make it anew with: clip-server bundle"
+        )
+    broken = broken_seal(directory, described.get("files"))
+    if broken is not None:
+        raise InvalidCheckpoint(
+            f"the bundle {directory} is incomplete or was changed: {broken} "
+            "Make it anew with: clip-server bundle"
         )
     try:
         bundle = Bundle(
@@ -113,31 +123,42 @@ def read_bundle(directory: Path) -> Bundle:
     return bundle
 
 
-def write_bundle(checkpoint: Checkpoint, directory: Path, *, link: bool = False) -> Bundle:
+Times: TypeAlias = Mapping[Path, int]
+"""When each file was last changed, in nanoseconds."""
+
+
+def write_bundle(
+    checkpoint: Checkpoint, directory: Path, *, link: bool = False, read_at: Times | None = None
+) -> Bundle:
     """Make a bundle; it appears whole or not at all.
 
     Args:
         checkpoint: a plain CLIP vision transformer whose weights lie in safetensors files.
-        directory: where to; must not exist, or be another process's bundle of the same.
+        directory: where to; a bundle that is there already is returned, one that is damaged is
+            replaced.
         link: hard-link the weights where the file system allows it, instead of copying them.
+        read_at: the `times_of` the checkpoint's files before its fingerprint was made.
 
     Raises:
         InvalidCheckpoint: it cannot be bundled; says why.
         OSError: the directory cannot be written.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".bundle-") as scratch:
-        making = Path(scratch) / "bundle"
+    with making_in(directory.parent, ".bundle-") as scratch:
+        try:
+            return read_bundle(directory)  # made by another process meanwhile
+        except InvalidCheckpoint:
+            pass
+        making = scratch / "bundle"
         making.mkdir()
+        times = times_of(checkpoint.files)
         for file in checkpoint.files:
             _place(file, making / file.name, link=link)
         write_graphs(checkpoint, making)
-        try:
-            making.rename(directory)
-        except OSError:
-            # Another process was faster; its bundle is the same.
-            if not is_bundle(directory):
-                raise
+        if times_of(checkpoint.files) != times or read_at not in (None, times):
+            raise InvalidCheckpoint(
+                f"{checkpoint.model} was changed on disk while it was being read; start again."
+            )
+        put_in_place(making, directory)
     return read_bundle(directory)
 
 
@@ -169,7 +190,15 @@ def write_graphs(checkpoint: Checkpoint, directory: Path) -> None:
     described: dict[str, Any] = {"format": _FORMAT, **asdict(bundle)}
     described.pop("directory")
     described["preprocessing"] = _PREPROCESSING
+    described["files"] = seals_of(
+        file for file in directory.iterdir() if file.is_file() and file.name != DESCRIPTION
+    )
     (directory / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def times_of(files: Iterable[Path]) -> Times:
+    """When each file was last changed. Raises OSError."""
+    return {file: file.stat().st_mtime_ns for file in files}
 
 
 def _description(directory: Path) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 import logging
 from pathlib import Path
 
+from adapters.checkpoints.checkpoint import InvalidCheckpoint
 from adapters.checkpoints.reading import DEMO, DEMO_DIRECTORY, read_checkpoint
-from adapters.export.bundle import Bundle, is_bundle, read_bundle, write_bundle
+from adapters.export.bundle import Bundle, is_bundle, read_bundle, times_of, write_bundle
 from adapters.scratch import scratch_directory
 
 logger = logging.getLogger(__name__)
@@ -19,14 +20,19 @@ def bundle_of(source: str, cache: Path | None) -> Bundle:
 
     Raises:
         InvalidCheckpoint: it cannot be read or bundled; says why.
+        OSError: the cache cannot be written.
     """
     directory = DEMO_DIRECTORY if source == DEMO else Path(source)
     if is_bundle(directory):
         return read_bundle(directory)
     checkpoint = read_checkpoint(source)
+    read_at = times_of(checkpoint.files)
     root = cache or scratch_directory()
     made = root / "bundles" / checkpoint.fingerprint
-    if is_bundle(made):
+    try:
         return read_bundle(made)
+    except InvalidCheckpoint as unusable:
+        if made.exists():
+            logger.warning("making a bundle anew: %s", unusable)
     logger.info("making a bundle of %s in %s", source, made)
-    return write_bundle(checkpoint, made, link=True)
+    return write_bundle(checkpoint, made, link=True, read_at=read_at)

@@ -19,7 +19,6 @@ type throughout; kernels add it up in float32.
 
 import logging
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +35,7 @@ from adapters.export.towers import (
     image_tower,
     tower_metadata,
 )
+from adapters.scratch import making_in
 from domain.limits import IMAGE_SIZE
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,9 @@ def export_image_tower(checkpoint: Checkpoint, path: Path, *, precision: Precisi
     """
     if precision not in EXPORTABLE:
         raise ValueError(f"an image tower cannot be exported in {precision}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as scratch:
+    with making_in(path.parent, ".export-") as scratch:
         # Under its final name, which the graph holds as the place of its weights.
-        made = Path(scratch) / path.name
+        made = scratch / path.name
         try:
             with WeightsFile(data_file(made)) as weights:
                 graph = Graph(weights, half=precision is Precision.FP16)

@@ -1,7 +1,6 @@
 """The image tower in int8, made from a bundle by NNCF and judged before it is used."""
 
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +8,8 @@ import numpy as np
 
 from adapters.export.bundle import Bundle
 from adapters.export.photos import crops_of
+from adapters.scratch import making_in, put_in_place
+from adapters.sealed_files import broken_directory, seal_directory
 from application.ports import EncoderUnavailable, PixelBatch
 from domain.embedding import Embedding, smallest_cosine
 from domain.errors import EncoderFault
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 _CALIBRATION: Final = ("cat", "coffee", "rocket", "grass", "gravel")
 _INDEPENDENT: Final = ("astronaut", "photographer")
 _GRAPH: Final = "image_tower_int8.xml"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 def int8_image_tower(bundle: Bundle, cache: Path) -> Path:
@@ -37,20 +38,23 @@ def int8_image_tower(bundle: Bundle, cache: Path) -> Path:
 
     Raises:
         EncoderUnavailable: NNCF is not installed, or int8 would change the embeddings too much.
+        OSError: the cache cannot be written.
     """
     directory = cache / "int8" / f"{bundle.fingerprint}-{_FORMAT}"
-    if not (directory / _GRAPH).is_file():
+    if broken_directory(directory) is None:
+        return directory / _GRAPH
+    with making_in(directory.parent, ".int8-") as scratch:
+        broken = broken_directory(directory)
+        if broken is None:  # made by another process meanwhile
+            return directory / _GRAPH
+        if directory.exists():
+            logger.warning("quantising anew: %s", broken)
         logger.info("quantising the image tower to int8; this takes about a minute, once")
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".int8-") as scratch:
-            making = Path(scratch) / "made"
-            making.mkdir()
-            _quantise(bundle, making / _GRAPH)
-            try:
-                making.rename(directory)
-            except OSError:
-                if not (directory / _GRAPH).is_file():  # else another process was faster
-                    raise
+        making = scratch / "made"
+        making.mkdir()
+        _quantise(bundle, making / _GRAPH)
+        seal_directory(making)
+        put_in_place(making, directory)
     return directory / _GRAPH
 
 

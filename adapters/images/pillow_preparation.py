@@ -21,7 +21,7 @@ _DRAFT_SIDE: Final = 2 * IMAGE_SIZE
 Twice what is needed, so that the resizing filter still has enough to work on.
 """
 
-_NO_MEMORY: Final[str] = Image.core.getcodecstatus(-9)  # type: ignore[attr-defined]
+_NO_MEMORY: Final = "out of memory"
 """How an `OSError` of a decoder begins that could not allocate (libImaging's Imaging.h: -9)."""
 
 # Sizes are checked here against the contract's own, smaller limit, with the contract's own error.
