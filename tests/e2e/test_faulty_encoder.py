@@ -1,0 +1,118 @@
+"""A real server whose encoder fails: nothing wrong is sent, probes tell, and it comes back."""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.images.preprocessing import preprocess
+from tests.e2e.servers import Server, running, wait_for
+from tests.photos import as_file, photo
+
+FAULTY = [sys.executable, "-m", "tests.e2e.faulty_server"]
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    file = tmp_path / "orders"
+    file.write_text("")
+    return file
+
+
+@pytest.fixture
+def server(orders: Path, tmp_path: Path) -> Iterator[Server]:
+    environment = {"FAULT_FILE": str(orders), "CLIP_ENCODE_TIMEOUT_SECONDS": "1"}
+    with running(FAULTY, tmp_path / "log", **environment) as server:
+        wait_for(server, "/health/ready")
+        yield server
+
+
+def embed(server: Server) -> httpx.Response:
+    return httpx.post(
+        f"{server.url}/embed",
+        content=as_file(photo("cat"), "PNG"),
+        headers={"content-type": "image/png"},
+        timeout=60,
+    )
+
+
+def check_right(server: Server) -> None:
+    answer = embed(server)
+    assert answer.status_code == 200, answer.text
+    batch = preprocess(photo("cat"))[np.newaxis]
+    expected = FakeEncoder(embedding_dimension=768).encode_images(batch)[0]
+    np.testing.assert_allclose(answer.json()["embedding"], expected, atol=1e-6)
+
+
+def status(server: Server, path: str) -> int:
+    return httpx.get(server.url + path, timeout=10).status_code
+
+
+@pytest.mark.parametrize("fault", ["nan", "shape", "raise"])
+def test_a_fault_is_never_sent_on_and_the_server_comes_back(
+    server: Server, orders: Path, fault: str
+) -> None:
+    orders.write_text(fault)
+    with ThreadPoolExecutor(12) as clients:
+        answers = list(clients.map(lambda _: embed(server), range(24)))
+    outcomes = {(answer.status_code, answer.json()["code"]) for answer in answers}
+    assert (500, "internal_error") in outcomes
+    assert outcomes <= {(500, "internal_error"), (503, "encoder_doubted")}
+    assert not any("0x7f" in answer.text for answer in answers)
+    assert status(server, "/health/ready") == 503
+    assert status(server, "/health/live") == 200
+    health = httpx.get(f"{server.url}/health").json()
+    assert (health["status"], health["model_loaded"]) == ("degraded", False)
+    assert "test" in health["reason"]
+    refused = embed(server)
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
+    orders.write_text("")
+    wait_for(server, "/health/ready")
+    check_right(server)
+    metrics = httpx.get(f"{server.url}/metrics").text
+    assert 'clip_encoder_doubts_total{cause="fault"} 1.0' in metrics
+    assert 'clip_encoder_reloads_total{outcome="ok"} 1.0' in metrics
+    assert server.stop() == 0
+
+
+def test_a_hanging_call_fails_liveness_and_everybody_who_waits(
+    server: Server, orders: Path
+) -> None:
+    orders.write_text("hang")
+    with ThreadPoolExecutor(12) as clients:
+        answers = list(clients.map(lambda _: embed(server), range(24)))
+    outcomes = {(answer.status_code, answer.json()["code"]) for answer in answers}
+    assert outcomes == {(503, "encoder_hanging")}
+    assert status(server, "/health/live") == 503
+    assert status(server, "/health/ready") == 503
+    assert status(server, "/health") == 200
+    orders.write_text("")
+    wait_for(server, "/health/ready")
+    assert status(server, "/health/live") == 200
+    check_right(server)
+
+
+def test_a_hanging_server_ends_when_it_is_told_to(server: Server, orders: Path) -> None:
+    orders.write_text("hang")
+    assert embed(server).status_code == 503
+    assert server.stop() == 0
+
+
+def test_while_the_model_cannot_be_loaded_anew_health_says_why(
+    server: Server, orders: Path
+) -> None:
+    orders.write_text("missing")
+    assert embed(server).status_code == 500
+    while "the checkpoint is gone" not in (
+        httpx.get(f"{server.url}/health").json()["reason"] or ""
+    ):
+        assert embed(server).status_code == 503
+    orders.write_text("")
+    wait_for(server, "/health/ready")
+    check_right(server)
