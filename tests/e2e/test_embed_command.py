@@ -146,3 +146,37 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, arguments: list[str], t
     (line,) = said.splitlines()
     assert line.endswith(told)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "limit"),
+    [("jsonl", 0), ("jsonl", 1_000_000), ("npz", 2_400_000), ("parquet", 2_000_000)],
+)
+def test_on_a_full_disk_it_says_so_and_goes_on_once_there_is_room(
+    limit: int, suffix: str, folder: Path, tmp_path: Path
+) -> None:
+    """No file may grow beyond the limit: writing fails in the middle, as on a full disk."""
+    output, whole = tmp_path / f"out.{suffix}", tmp_path / f"whole.{suffix}"
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    program = f"{limited}; from entrypoints.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "embed", str(folder), "--output", str(output)],
+        env={**os.environ, "CLIP_ENCODER": "fake"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert output.name in done.stderr
+    assert not output.exists()
+    assert run(str(folder), "--output", str(output))[0] == 0
+    assert run(str(folder), "--output", str(whole))[0] == 0
+    if suffix == "npz":  # whose entries have the time they were written at
+        with np.load(output) as one, np.load(whole) as other:
+            for name in other.files:
+                np.testing.assert_array_equal(one[name], other[name])
+    else:
+        assert output.read_bytes() == whole.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [output, whole]

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -222,3 +223,20 @@ def test_a_build_that_was_killed_blocks_nobody_and_leaves_nothing(tmp_path: Path
         "x.engine.json",
         "x.engine.lock",
     ]
+
+
+@pytest.mark.parametrize("room", [0, 1, 1000, len(CONTENT) - 1])
+def test_a_full_disk_leaves_nothing_that_is_taken_for_an_engine(room: int, tmp_path: Path) -> None:
+    """No file may grow beyond the limit: writing fails in the middle, as on a full disk."""
+    path = tmp_path / "engines" / "vision_encoder_fp16.engine"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            engine_built_once(path, WANTED, build=build, judge=lambda _: 0.9999)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [left.name for left in path.parent.iterdir()] == [f"{path.name}.lock"]
+    assert "does not exist" in refusal(path)
+    engine_built_once(path, WANTED, build=build, judge=lambda _: 0.9999)
+    assert read_engine(path, WANTED)[1] == CONTENT
