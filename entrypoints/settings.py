@@ -14,6 +14,7 @@ from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice
 from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION, MAX_BODY_BYTES
 from entrypoints.http.access import ApiKeys, key_problem
+from entrypoints.http.watchdog import Watchdog
 from entrypoints.logs import LogFormat
 from entrypoints.tls import Tls, UnusableTls
 
@@ -68,6 +69,7 @@ class Settings:
         serves_metrics: ``CLIP_METRICS_ENABLED``, whether there is ``/metrics``.
         serves_docs: ``CLIP_DOCS_ENABLED``, whether there is ``/docs``.
         serves_page: ``CLIP_PAGE_ENABLED``, whether there is the page at ``/``.
+        watchdog: systemd's, where it has one for this process.
         log_format: ``CLIP_LOG_FORMAT``; None takes text on a terminal, else JSON.
         log_level: ``CLIP_LOG_LEVEL``, of `logging`.
         traces: whether the standard ``OTEL_*`` variables ask for traces.
@@ -104,6 +106,7 @@ class Settings:
     serves_metrics: bool
     serves_docs: bool
     serves_page: bool
+    watchdog: Watchdog | None
     log_format: LogFormat | None
     log_level: int
     traces: bool
@@ -163,6 +166,7 @@ def read_settings(
         serves_metrics=read("CLIP_METRICS_ENABLED", True, _boolean),
         serves_docs=read("CLIP_DOCS_ENABLED", True, _boolean),
         serves_page=read("CLIP_PAGE_ENABLED", True, _boolean),
+        watchdog=_watchdog(variables),
         log_format=read("CLIP_LOG_FORMAT", None, _log_format),
         log_level=read("CLIP_LOG_LEVEL", logging.INFO, _log_level),
         traces=_traces_wanted(variables),
@@ -304,6 +308,14 @@ def _origins(value: str) -> tuple[str, ...]:
                 "separated by commas"
             )
     return origins
+
+
+def _watchdog(variables: "_Variables") -> Watchdog | None:
+    address = variables.foreign("NOTIFY_SOCKET") or ""
+    microseconds = variables.foreign("WATCHDOG_USEC") or ""
+    if not address or not microseconds.isdecimal() or not int(microseconds):
+        return None
+    return Watchdog(address, int(microseconds) / 1_000_000)
 
 
 def _text(value: str) -> str:

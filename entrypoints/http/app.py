@@ -38,11 +38,15 @@ def create_app(container: Container) -> Litestar:
 
     @asynccontextmanager
     async def model_in_background(_: Litestar) -> AsyncIterator[None]:
-        model = asyncio.create_task(_keep_model(container))
+        tasks = [asyncio.create_task(_keep_model(container))]
+        if settings.watchdog is not None:
+            health = container.report_health()
+            tasks.append(asyncio.create_task(settings.watchdog.tell(lambda: health().alive)))
         try:
             yield
         finally:
-            model.cancel()
+            for task in tasks:
+                task.cancel()
             close_threads(container)
             await asyncio.to_thread(container.tracing().close)
 

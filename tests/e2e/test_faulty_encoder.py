@@ -1,8 +1,10 @@
 """A real server whose encoder fails: nothing wrong is sent, probes tell, and it comes back."""
 
+import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -96,6 +98,34 @@ def test_a_hanging_call_fails_liveness_and_everybody_who_waits(
     wait_for(server, "/health/ready")
     assert status(server, "/health/live") == 200
     check_right(server)
+
+
+def test_systemds_watchdog_is_told_unless_it_hangs(orders: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(30)
+        environment = {
+            "FAULT_FILE": str(orders),
+            "CLIP_ENCODE_TIMEOUT_SECONDS": "1",
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "600000",
+        }
+        with running(FAULTY, tmp_path / "log", **environment) as server:
+            wait_for(server, "/health/ready")
+            for _ in range(3):
+                assert supervisor.recv(100) == b"WATCHDOG=1"
+            orders.write_text("hang")
+            assert embed(server).status_code == 503
+            supervisor.settimeout(0)
+            with suppress(BlockingIOError):
+                while True:  # what had been sent before
+                    supervisor.recv(100)
+            supervisor.settimeout(1)  # five times as long as between two
+            with pytest.raises(TimeoutError):
+                supervisor.recv(100)
+            orders.write_text("")
+            supervisor.settimeout(30)
+            assert supervisor.recv(100) == b"WATCHDOG=1"
 
 
 def test_a_hanging_server_ends_when_it_is_told_to(server: Server, orders: Path) -> None:
