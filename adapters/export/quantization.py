@@ -1,5 +1,6 @@
 """The image tower in int8, made from a bundle by NNCF and judged before it is used."""
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any, Final
@@ -92,7 +93,11 @@ def _quantise(bundle: Bundle, target: Path) -> None:
             f"{smallest:.4f} against fp32, more than {SMALLEST_COSINE} is needed. "
             "Use bf16 or fp32."
         )
-    openvino.save_model(quantised, str(target))
+    try:
+        openvino.save_model(quantised, str(target))
+    except RuntimeError as failure:  # it says "cannot open" or "cannot write", whatever the cause
+        reason = "OpenVINO could not write the int8 graph"
+        raise OSError(errno.EIO, reason, str(target)) from failure
 
 
 def _agreement(reference: Path, candidate: object, batch: PixelBatch) -> float:

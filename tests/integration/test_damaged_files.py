@@ -158,6 +158,36 @@ def test_damaged_compiled_models_are_compiled_anew(
         assert "anew" not in caplog.text
 
 
+def test_a_damaged_int8_graph_is_made_anew_and_a_full_disk_is_named(
+    models: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "cache"
+
+    def load_int8() -> EncoderPort:
+        return EncoderSelection(
+            EncoderChoice.OPENVINO, str(models[0]), 768, precision=Precision.INT8, cache=cache
+        ).load()
+
+    expected = made_by(load_int8())
+    (weights,) = (cache / "int8").rglob("*.bin")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    damage_file(weights, "flipped")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (weights.stat().st_size // 2, limits[1]))
+    try:
+        with pytest.raises(EncoderUnavailable, match="cannot be written, neither in"):
+            load_int8()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "could not write the int8 graph" in caplog.text
+    assert list(cache.rglob(".*")) == []
+    caplog.clear()
+    check_same(load_int8(), expected)
+    assert "quantising anew" in caplog.text
+    caplog.clear()
+    check_same(load_int8(), expected)
+    assert "quantising" not in caplog.text
+
+
 START = """
 import sys
 from adapters.encoders.precision import Precision
