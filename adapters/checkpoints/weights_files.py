@@ -24,6 +24,12 @@ _LONGEST_HEADER: Final = 2 * 1024 * 1024
 _MOST_SIDES: Final = 8
 _BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8}
 
+_DAMAGED: Final = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, struct.error),
+    *(RecursionError, OverflowError),  # brackets without end, and a side of Infinity
+)
+"""What reading a header that was never meant to be one leads to."""
+
 
 def first_existing(directory: Path, names: tuple[str, ...]) -> Path:
     """The first of ``names`` that lies in the directory; put the preferred one first.
@@ -70,9 +76,7 @@ def _map_safetensors(path: Path) -> dict[str, StoredTensor]:
             if name != "__metadata__"
         }
         _check_apart(tensors.values())
-    except (
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error,
-    ) as damaged:  # fmt: skip
+    except _DAMAGED as damaged:
         raise InvalidCheckpoint(f"{path} is damaged or truncated: {damaged}.") from damaged
     return tensors
 
@@ -105,7 +109,7 @@ def _stored(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> Stor
     kind = entry["dtype"]
     if kind not in STORABLE:
         raise ValueError(f"it holds a tensor of type {kind}; {', '.join(sorted(STORABLE))} can be")
-    if not 0 <= first <= end <= size - start or end - first != math.prod(shape) * _BYTES[kind]:
+    if not first <= end <= size - start or end - first != math.prod(shape) * _BYTES[kind]:
         raise ValueError("a tensor reaches beyond its end")
     return StoredTensor(path, start + first, end - first, kind, shape)
 
