@@ -29,8 +29,14 @@ Each is kept while the file is read, and pieces of EXIF are joined one by one.
 MAX_JSON_COMMAS = 2_000_000
 """Commas of one JSON body, which bound its values: 1000 frames of 1024 numbers have 1,024,000.
 
-A body of `MAX_BODY_BYTES` could hold five million empty lists, two seconds and 400 MiB of work
-during which nobody else would be served.
+A body of `MAX_BODY_BYTES` could hold eight million, a second and 400 MiB of work during which
+nobody else would be served.
+"""
+
+MAX_JSON_BRACKETS = 200_000
+"""Opening square brackets of one JSON body, texts included: a hundred for each of `MAX_INPUTS`.
+
+A list costs ten times what a number does: two million took more than a second.
 """
 
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "MPO")

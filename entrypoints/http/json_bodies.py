@@ -8,7 +8,7 @@ from litestar import Request
 from litestar.exceptions import InternalServerException
 
 from domain.errors import InvalidInput
-from domain.limits import MAX_JSON_COMMAS
+from domain.limits import MAX_JSON_BRACKETS, MAX_JSON_COMMAS
 from entrypoints.http.base64_images import NotBase64, plainly
 from entrypoints.http.disconnects import ClientGone
 
@@ -117,11 +117,7 @@ def decode_body(body: bytes, kind: type[_Body]) -> _Body:
         NotBase64: a field that must be base64 is not.
         WrongShape: a field is missing or of another type, or there are too many values.
     """
-    if (commas := body.count(b",")) > MAX_JSON_COMMAS:
-        raise WrongShape(
-            f"the body has {commas} commas; at most {MAX_JSON_COMMAS} are allowed.",
-            code="too_many_values",
-        )
+    _check_values(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as invalid:
@@ -139,6 +135,18 @@ def decode_body(body: bytes, kind: type[_Body]) -> _Body:
             raise _not_json(malformed) from None
     _check_well_formed(body)
     raise _wrong_shape(reason)
+
+
+def _check_values(body: bytes) -> None:
+    for what, sign, limit in (
+        ("commas", b",", MAX_JSON_COMMAS),
+        ("opening brackets", b"[", MAX_JSON_BRACKETS),
+    ):
+        if (count := body.count(sign)) > limit:
+            raise WrongShape(
+                f"the body has {count} {what}; at most {limit} are allowed.",
+                code="too_many_values",
+            )
 
 
 def _check_well_formed(body: bytes) -> None:

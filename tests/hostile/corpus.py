@@ -297,7 +297,7 @@ def _other_formats() -> Iterator[Hostile]:
 
 
 def _bodies() -> Iterator[Hostile]:
-    deep = 1_000_000
+    deep, deeper = 100_000, 1_000_000
     for path, fields in QUESTIONS.items():
         first = next(iter(fields))
         for where, name in (("a known", first), ("an unknown", "unknown")):
@@ -308,7 +308,15 @@ def _bodies() -> Iterator[Hostile]:
                     path, name, b"[" * deep + b"]" * deep
                 ),
             )
-    yield not_json("nested objects", "/embed", lambda: b'{"a":' * deep)
+        yield text(
+            f"nested a million times: {path}",
+            path,
+            lambda path=path, name=first: spliced(  # type: ignore[misc]
+                path, name, b"[" * deeper + b"]" * deeper
+            ),
+            "too_many_values",
+        )
+    yield not_json("nested objects", "/embed", lambda: b'{"a":' * deeper)
     embed = functools.partial(spliced, "/embed", "image")
     base64_code = "invalid_base64"
     long = 13 * MEGABYTE
@@ -399,6 +407,12 @@ def _bodies() -> Iterator[Hostile]:
             "2 million empty lists",
             "/baseline",
             lambda: b'{"embeddings":[' + b"[]," * 1_999_999 + b"[]]}",
+            "too_many_values",
+        ),
+        text(
+            "200,000 empty lists",
+            "/baseline",
+            lambda: b'{"embeddings":[' + b"[]," * 199_998 + b"[]]}",
             "too_many_frames",
         ),
         text(
