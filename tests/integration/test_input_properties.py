@@ -2,6 +2,8 @@
 
 import base64
 import random
+import subprocess
+import sys
 import urllib.parse
 
 import numpy as np
@@ -96,3 +98,28 @@ def test_as_many_scans_as_are_allowed_and_one_more() -> None:
 def test_marks_without_end_are_read_as_thirty(count: int) -> None:
     tokenizer = ClipTokenizer()
     assert tokenizer(["e" + "\u0301" * count]) == tokenizer(["e" + "\u0301" * 30])
+
+
+OUT_OF_MEMORY = """
+import resource
+from adapters.images.pillow_preparation import PillowImagePreparation
+from tests.hostile import files
+
+prepare = PillowImagePreparation().prepare
+data = files.png(4096, 4096, colour=6)
+prepare(files.tiny("PNG"))
+with open("/proc/self/statm") as statm:
+    used = int(statm.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, resource.RLIM_INFINITY))
+try:
+    prepare(data)
+except MemoryError:
+    print("out of memory")
+"""
+
+
+def test_a_lack_of_memory_is_not_the_images_fault() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, timeout=60
+    )
+    assert told.stdout == "out of memory\n", told.stderr
