@@ -116,7 +116,7 @@ def send(server: Server, hostile: Hostile) -> Answer:
 def measured(server: Server, prober: Prober, hostile: Hostile) -> tuple[Answer, Cost]:
     """The answer to one request, and what it cost."""
     body = hostile.body()
-    before = _memory(server, "VmRSS")
+    before = memory(server, "VmRSS")
     Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # forget the peak
     prober.forget()
     started_s = time.perf_counter()
@@ -124,7 +124,7 @@ def measured(server: Server, prober: Prober, hostile: Hostile) -> tuple[Answer, 
     seconds = time.perf_counter() - started_s
     return answer, Cost(
         seconds=seconds,
-        mebibytes=max(0.0, _memory(server, "VmHWM") - before),
+        mebibytes=max(0.0, memory(server, "VmHWM") - before),
         pause_s=prober.worst_s,
     )
 
@@ -143,8 +143,8 @@ def every_question_answers(server: Server) -> None:
         assert answer.status == 200, (path, answer)
 
 
-def _memory(server: Server, what: str) -> float:
-    """MiB, of what the kernel says of the server's process."""
+def memory(server: Server, what: str) -> float:
+    """MiB of the server's process: ``VmRSS`` is resident now, ``VmHWM`` was at the most."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith(what))
     return int(line.split()[1]) / 1024
