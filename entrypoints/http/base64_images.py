@@ -68,6 +68,8 @@ def decode_image(text: str, *, name: str) -> bytes:
 
 def plain_base64(text: str) -> str:
     """Base64 without white space and without a data URI's head; anything else as it is."""
+    if not text.isascii():
+        return text
     if head := _DATA_URI.match(text):
         if not head[1].lower().rstrip().endswith(";base64"):
             return text
@@ -83,8 +85,6 @@ def _unescaped(text: str) -> str:
     As a whole if anything in it is no base64, escaped or not: it is refused then. The standard
     library's way takes six seconds and 2 GiB for a body full of escapes.
     """
-    if not text.isascii():
-        return text
     characters = np.frombuffer(text.encode(), dtype=np.uint8)
     (escapes,) = np.nonzero(characters == ord("%"))
     if escapes[-1] + 2 >= len(characters):

@@ -1,5 +1,6 @@
 """From the bytes of a JSON body to a request struct, images straight from base64 to bytes."""
 
+import functools
 import re
 from typing import Any, Final, TypeVar
 
@@ -152,9 +153,8 @@ def _check_values(body: bytes) -> None:
 def _check_well_formed(body: bytes) -> None:
     """A wrong type may have been met before a syntax error further on; then the latter counts."""
     try:
-        msgspec.json.decode(body)
-    except msgspec.ValidationError:  # a number too large for a float is well-formed
-        return
+        body.decode()  # which the next line takes for granted
+        msgspec.json.decode(body, type=msgspec.Raw)  # makes nothing of it, be it a million values
     except _MALFORMED as malformed:
         raise _not_json(malformed) from None
 
@@ -166,12 +166,25 @@ def _not_json(malformed: Exception) -> NotJson:
 
 def _with_plain_base64(body: bytes, kind: type[Any]) -> bytes:
     """The same body with white space and data URIs' heads taken out of its base64 fields."""
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    sent = msgspec.json.decode(body, type=_undecoded(kind))  # type: ignore[arg-type] # is hashable
+    fields: dict[str, msgspec.Raw] = {}
     for field in msgspec.structs.fields(kind):
-        if field.encode_name in fields and _holds_base64(msgspec.inspect.type_info(field.type)):
-            value = plainly(msgspec.json.decode(fields[field.encode_name]))
-            fields[field.encode_name] = msgspec.Raw(msgspec.json.encode(value))
+        raw: msgspec.Raw = getattr(sent, field.encode_name)
+        if len(raw) and _holds_base64(msgspec.inspect.type_info(field.type)):
+            raw = msgspec.Raw(msgspec.json.encode(plainly(msgspec.json.decode(raw))))
+        if len(raw):
+            fields[field.encode_name] = raw
     return msgspec.json.encode(fields)
+
+
+@functools.cache
+def _undecoded(kind: type[Any]) -> type[msgspec.Struct]:
+    """A struct of the same fields, each as it was sent and empty where it was not.
+
+    Unlike a dict it makes nothing of fields that nobody knows, of which there may be a million.
+    """
+    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    return msgspec.defstruct("Undecoded", [(name, msgspec.Raw, msgspec.Raw()) for name in names])
 
 
 def _holds_base64(kind: msgspec.inspect.Type) -> bool:

@@ -348,6 +348,12 @@ def _bodies() -> Iterator[Hostile]:
             base64_code,
         ),
         text(
+            "data URI of what is no base64",
+            "/embed",
+            lambda: embed(b'"data:;base64,' + "%ffé".encode() * (long // 5) + b'"'),
+            base64_code,
+        ),
+        text(
             "data URI of escaped letters",
             "/embed",
             lambda: embed(b'"data:;base64,' + b"%41" * (long // 3 // 4 * 4) + b'"'),
