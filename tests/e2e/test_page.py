@@ -157,7 +157,7 @@ def test_what_the_server_refuses_is_said_in_its_words(page: Page, tmp_path: Path
     choose(page, "#classify", broken)
     expect(outcome(page, "classify")).to_have_attribute("data-state", "problem")
     expect(outcome(page, "classify")).to_contain_text(
-        re.compile(r"image.*\((damaged|not_an)_image\)")
+        re.compile(r"[Ii]mage.*\((damaged|not_an)_image\)")
     )
 
 

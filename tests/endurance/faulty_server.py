@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from adapters.memory import return_large_blocks_at_once
 from application.ports import (
     Device,
     EncoderDescription,
@@ -96,6 +97,7 @@ class FaultyLoader(EncoderLoaderPort):
 if __name__ == "__main__":
     settings = read_settings()
     configure_logging(settings.log_format, settings.log_level)
+    return_large_blocks_at_once()  # as `clip-server serve` does
     container = Container(settings=settings)
     faulty = FaultyLoader(
         container.encoder_loader(), float(os.environ["FAULT_SHARE"]), random.Random(11)
