@@ -243,6 +243,9 @@ class WatchedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is on its way: the client's turn again."""
+        if self._running is not None:
+            # What was not read of a body would be kept until the connection's next request.
+            self._running.body.clear()
         if not self.pipeline:
             self._wait_for(LEFTOVER_SECONDS if self._receiving else IDLE_SECONDS)
         super().on_response_complete()
