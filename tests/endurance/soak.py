@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +60,21 @@ _ATTACKS: Final[Sequence[tuple[Attack, int]]] = (
 def main(minutes: float, fault_share: float, output: Path) -> None:
     """Soak a server with the demo model, and judge every answer."""
     output.mkdir(parents=True, exist_ok=True)
+    soak = soaked(minutes * 60, fault_share, settle_s=30)
+    (output / "soak.md").write_text(soak.report(), encoding="utf-8")
+    click.echo(soak.report())
+    soak.plot(output / "soak.png")
+    assert soak.passed
+
+
+def soaked(seconds: float, fault_share: float, *, settle_s: float) -> "Soak":
+    """Start a server, soak it and stop it.
+
+    Args:
+        seconds: how long.
+        fault_share: of the encoder's calls that are to fail.
+        settle_s: for the last attackers' connections to be closed in.
+    """
     encoder = EncoderSelection(EncoderChoice.OPENVINO, DEMO, 768, cache=None).load()
     files = [as_file(picture.resize((320, 240))) for picture in photos().values()]
     files += [path.read_bytes() for path in sorted(HELD_OUT.glob("*.png"))]
@@ -75,22 +90,23 @@ def main(minutes: float, fault_share: float, output: Path) -> None:
         running(FAULTY, Path(scratch) / "log", **settings) as server,
     ):
         wait_for(server, "/health/ready")
-        soak = Soak(server, questions, minutes * 60)
+        soak = Soak(server, questions, seconds, settle_s)
         asyncio.run(soak.run())
-        status = server.stop()
-        (output / "soak.md").write_text(soak.report(server.log, status), encoding="utf-8")
-        click.echo(soak.report(server.log, status))
-        soak.plot(output / "soak.png")
-    assert soak.passed(server_status=status)
+        return soak
 
 
 class Soak:
     """One run of it."""
 
-    def __init__(self, server: Server, questions: Questions, seconds: float) -> None:
+    def __init__(
+        self, server: Server, questions: Questions, seconds: float, settle_s: float
+    ) -> None:
         self._server = server
         self._questions = questions
         self._seconds = seconds
+        self._settle_s = settle_s
+        self._log = ""
+        self._exit_status: int | None = None
         self._tally = Tally()
         self._seen: list[Vitals] = []
         self._attacks: Counter[str] = Counter()
@@ -98,7 +114,7 @@ class Soak:
         self._surprises: list[str] = []
 
     async def run(self) -> None:
-        """Do everything at once for as long as it takes."""
+        """Do everything at once for as long as it takes, and stop the server."""
         end_s = time.monotonic() + self._seconds
         async with watched(self._server.process.pid, every_s=5) as self._seen:
             await asyncio.gather(
@@ -115,7 +131,9 @@ class Soak:
                 self._send_hostile_requests(end_s),
                 self._tell(end_s),
             )
-            await asyncio.sleep(30)  # for the last attackers' connections to be closed
+            await asyncio.sleep(self._settle_s)
+        self._exit_status = await asyncio.to_thread(self._server.stop)
+        self._log = self._server.log
 
     async def _give_up(self, end_s: float) -> None:
         async with session() as client:
@@ -125,12 +143,12 @@ class Soak:
 
     async def _attack(self, end_s: float) -> None:
         rng = random.Random(3)
-        while time.monotonic() < end_s - 20:
+        while (left_s := end_s - time.monotonic()) > 0:
             attack, clients = rng.choice(_ATTACKS)
             async with attacking(Target(self._server.url), attack, clients=clients):
-                await asyncio.sleep(20)
+                await asyncio.sleep(min(20, left_s))
             self._attacks[attack.__name__] += 1
-            await asyncio.sleep(10)
+            await asyncio.sleep(min(10, left_s))
 
     async def _send_hostile_requests(self, end_s: float) -> None:
         rng = random.Random(5)
@@ -147,19 +165,24 @@ class Soak:
 
     async def _tell(self, end_s: float) -> None:
         while time.monotonic() < end_s:
-            await asyncio.sleep(60)
+            await asyncio.sleep(min(60, self._seconds))
             click.echo(f"{self._seen[-1]} {dict(self._tally.outcomes)} {self._surprises}")
 
-    def passed(self, *, server_status: int) -> bool:
+    @property
+    def faults(self) -> Counter[str]:
+        """How often what was injected."""
+        return Counter(event for event in self._events() if event.startswith("injected _"))
+
+    @property
+    def passed(self) -> bool:
         """Whether nothing was wrong; growth is for eyes to judge."""
         outcomes = self._tally.outcomes
-        return not outcomes[WRONG] and not self._surprises and server_status == 0
+        right = bool(outcomes[RIGHT]) and not outcomes[WRONG]
+        return right and not self._surprises and self._exit_status == 0
 
-    def report(self, log: str, server_status: int) -> str:
+    def report(self) -> str:
         """What happened, in Markdown."""
-        lines = [json.loads(line) for line in log.splitlines()]
-        events = [line["event"] for line in lines]
-        injected = Counter(event for event in events if event.startswith("injected _"))
+        lines = [json.loads(line) for line in self._log.splitlines()]
         errors = Counter(
             line["event"]
             for line in lines
@@ -174,16 +197,19 @@ class Soak:
                 f"- {len(self._tally.asked)} questions: {outcomes}; {outcomes.get(WRONG, 0)} wrong "
                 f"answers. p50 {self._tally.milliseconds(50):.0f} ms, "
                 f"p99 {self._tally.milliseconds(99):.0f} ms.",
-                f"- Faults injected into the encoder: {dict(injected)}. Errors in the log besides: "
-                f"{dict(errors)}.",
+                f"- Faults injected into the encoder: {dict(self.faults)}. Errors in the log "
+                f"besides: {dict(errors)}.",
                 f"- Attacks of 20 s: {dict(self._attacks)}.",
                 f"- Hostile requests: {dict(self._hostile)} {self._surprises or ''}",
                 f"- Resident memory: {self._growth('memory_mib')} MiB; open files: "
                 f"{self._growth('open_files')}; threads: {self._growth('threads')}.",
-                f"- Exit status after SIGTERM: {server_status}.",
+                f"- Exit status after SIGTERM: {self._exit_status}.",
                 "",
             ]
         )
+
+    def _events(self) -> Iterator[str]:
+        return (json.loads(line)["event"] for line in self._log.splitlines())
 
     def plot(self, to: Path) -> None:
         """Vitals and rates over time."""
