@@ -30,6 +30,10 @@ from entrypoints.http.schemas.problem import Problem
 
 logger = logging.getLogger(__name__)
 
+_protocol_logger = logging.getLogger(f"{__name__}.protocol")
+"""Uvicorn's for connections. It warns of each request that is no HTTP, as often as one is sent."""
+_protocol_logger.setLevel(logging.ERROR)
+
 _SWEEP_SECONDS: Final = 1.0
 
 _OTHER_FILES: Final = 256
@@ -58,6 +62,7 @@ class Connections:
         self._by_address: dict[str, dict[WatchedConnection, None]] = {}
         """Of each address, those first whose turn to send has lasted longest."""
         self._sweeping: asyncio.TimerHandle | None = None
+        self._refused = 0
 
     def protocol(
         self,
@@ -83,6 +88,10 @@ class Connections:
         if self._sweeping is None:
             self._sweep_later(connection.loop)
         return True
+
+    def refused(self) -> None:
+        """A connection is refused; the log has one line a second about all of them."""
+        self._refused += 1
 
     def waits_anew(self, connection: "WatchedConnection") -> None:
         """Its client's turn to send has just begun."""
@@ -117,6 +126,11 @@ class Connections:
                 break
             excess -= connection.unsent
             self._drop(connection, "too many bytes of answers are waiting to be taken")
+        if self._refused:
+            logger.warning(
+                "refused %d connections: not HTTP, too large a head, or one too many", self._refused
+            )
+            self._refused = 0
         self._sweeping = None
         if self._count:
             self._sweep_later(loop)
@@ -139,6 +153,7 @@ class WatchedConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.logger = _protocol_logger
         self._watch = connections
         self._wait_s: float | None = HEAD_SECONDS
         self._receiving = False
@@ -270,6 +285,7 @@ class WatchedConnection(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, detail: str, headers: bytes = b"") -> None:
         """Answer without the application, and close."""
+        self._watch.refused()
         content = msgspec.json.encode(
             Problem(
                 type="about:blank",

@@ -101,6 +101,20 @@ async def test_others_are_answered_meanwhile(server: Server, attack: Attack, cli
         assert server.open_files < 1100
 
 
+async def test_nonsense_does_not_fill_the_log(server: Server) -> None:
+    target = Target(server.url)
+    for _ in range(200):
+        await attackers.talk_nonsense(target)
+    assert target.statuses == [400] * 200
+    lines = 0
+    for _ in range(100):
+        lines = server.log.count("refused") + server.log.count("Invalid HTTP")
+        if lines:
+            break
+        await asyncio.sleep(0.1)
+    assert 0 < lines < 100
+
+
 async def test_those_with_most_connections_lose_theirs_first(tmp_path: Path) -> None:
     with running(
         SLOW, tmp_path / "log", SLOW_SECONDS="0.002", CLIP_MAX_CONNECTIONS="20", HOST="0.0.0.0"
