@@ -4,6 +4,7 @@ Writes ``overload.md`` and ``overload.png``.
 """
 
 import asyncio
+import math
 import random
 import tempfile
 import time
@@ -93,9 +94,8 @@ def _report(
         right = tally.outcomes[RIGHT]
         lines.append(
             f"| {name} | {len(tally.asked) / lasted:.0f} | {right / lasted:.1f} "
-            f"| {tally.milliseconds(50):.0f} ms | {tally.milliseconds(99):.0f} ms "
-            f"| {len(tally.asked) - right} | {tally.milliseconds(50, right=False):.1f} ms "
-            f"| {tally.milliseconds(99, right=False):.0f} ms |"
+            f"| {_times(tally, right=True)} | {len(tally.asked) - right} "
+            f"| {_times(tally, right=False)} |"
         )
     during = [each for each in seen if begun_s <= each.at_s <= ended_s]
     third = max(1, len(during) // 3)
@@ -110,6 +110,12 @@ def _report(
         "",
     ]
     return "\n".join(lines)
+
+
+def _times(tally: Tally, *, right: bool) -> str:
+    """The median and the 99th percentile, as two cells of a table."""
+    both = [tally.milliseconds(percent, right=right) for percent in (50, 99)]
+    return " | ".join("–" if math.isnan(each) else f"{each:.3g} ms" for each in both)
 
 
 def _recovery_s(phases: dict[str, Tally], ended_s: float) -> float:
