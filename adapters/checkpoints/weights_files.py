@@ -109,7 +109,7 @@ def _stored(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> Stor
     kind = entry["dtype"]
     if kind not in STORABLE:
         raise ValueError(f"it holds a tensor of type {kind}; {', '.join(sorted(STORABLE))} can be")
-    if not first <= end <= size - start or end - first != math.prod(shape) * _BYTES[kind]:
+    if not 0 <= first <= end <= size - start or end - first != math.prod(shape) * _BYTES[kind]:
         raise ValueError("a tensor reaches beyond its end")
     return StoredTensor(path, start + first, end - first, kind, shape)
 
