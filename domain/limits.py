@@ -26,6 +26,13 @@ MAX_JPEG_SEGMENTS = 1000
 Each is kept while the file is read, and pieces of EXIF are joined one by one.
 """
 
+MAX_IMAGE_BLOCKS = 10_000
+"""Blocks of a GIF before its first picture, and chunks of a PNG.
+
+Encoders write a handful, and of a PNG's pixels one for every 8 KiB or more. Each is read by itself
+and some are kept, so that millions of them take seconds and hundreds of megabytes.
+"""
+
 MAX_JSON_COMMAS = 2_000_000
 """Commas of one JSON body, which bound its values: 1000 frames of 1024 numbers have 1,024,000.
 

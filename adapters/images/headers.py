@@ -1,10 +1,12 @@
 """What the first bytes of an image file say, read before any decoder sees the file."""
 
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from domain.errors import InvalidImage
-from domain.limits import MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS
+from domain.limits import MAX_IMAGE_BLOCKS, MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS
 
 _FORMATS: Final = (
     ("JPEG", re.compile(rb"\xff\xd8\xff")),
@@ -42,6 +44,10 @@ _START_OF_SCAN: Final = 0xDA
 _APP1: Final = 0xE1
 _MAX_EXIF_BYTES: Final = 0xFFFF
 """What one segment can hold, and EXIF is one by its standard."""
+
+_GIF_EXTENSION: Final = 0x21
+_GIF_ENDS: Final = (0x2C, 0x3B)
+"""What begins a picture, and what ends the file."""
 
 
 def format_of(data: bytes) -> str | None:
@@ -98,6 +104,51 @@ def check_jpeg(data: bytes) -> None:
         _check_parts(scans, segments, exif_bytes)
 
 
+def check_gif(data: bytes) -> None:
+    """Refuse a GIF with more than `MAX_IMAGE_BLOCKS` blocks before its first picture.
+
+    Raises:
+        InvalidImage: it has more.
+    """
+    _check_count("GIF", "blocks before its first picture", _gif_blocks(data))
+
+
+def check_png(data: bytes) -> None:
+    """Refuse a PNG of more than `MAX_IMAGE_BLOCKS` chunks.
+
+    Raises:
+        InvalidImage: it has more.
+    """
+    _check_count("PNG", "chunks", _png_chunks(data))
+
+
+def _gif_blocks(data: bytes) -> Iterator[int]:
+    """Where each block before the first picture begins (GIF89a, sections 15 to 26)."""
+    flags = data[10] if len(data) > 10 else 0
+    place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    while place < len(data) and data[place] not in _GIF_ENDS:
+        yield place
+        if data[place] == _GIF_EXTENSION:
+            place += 2
+            while place < len(data) and data[place]:
+                yield place
+                place += 1 + data[place]
+        place += 1
+
+
+def _png_chunks(data: bytes) -> Iterator[int]:
+    """Where each chunk begins (PNG, third edition, section 5.3)."""
+    place = 8
+    while place < len(data):
+        yield place
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+
+
+def _check_count(name: str, what: str, parts: Iterator[int]) -> None:
+    if sum(1 for _ in itertools.islice(parts, MAX_IMAGE_BLOCKS + 1)) > MAX_IMAGE_BLOCKS:
+        raise _too_many_parts(name, what, MAX_IMAGE_BLOCKS)
+
+
 def _check_parts(scans: int, segments: int, exif_bytes: int) -> None:
     for what, count, limit in (
         ("scans", scans, MAX_JPEG_SCANS),
@@ -105,10 +156,14 @@ def _check_parts(scans: int, segments: int, exif_bytes: int) -> None:
         ("bytes of EXIF", exif_bytes, _MAX_EXIF_BYTES),
     ):
         if count > limit:
-            raise InvalidImage(
-                f"image (JPEG) has more than {limit} {what}; at most {limit} are allowed.",
-                code="too_many_parts",
-            )
+            raise _too_many_parts("JPEG", what, limit)
+
+
+def _too_many_parts(name: str, what: str, limit: int) -> InvalidImage:
+    return InvalidImage(
+        f"image ({name}) has more than {limit} {what}; at most {limit} are allowed.",
+        code="too_many_parts",
+    )
 
 
 def _little(data: bytes) -> int:

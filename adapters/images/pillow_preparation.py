@@ -7,7 +7,14 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from adapters.images.headers import check_jpeg, format_of, other_format_of, webp_size
+from adapters.images.headers import (
+    check_gif,
+    check_jpeg,
+    check_png,
+    format_of,
+    other_format_of,
+    webp_size,
+)
 from adapters.images.preprocessing import preprocess
 from application.ports import ImagePreparationPort, Pixels
 from domain.errors import ImageTooLarge, InvalidImage
@@ -20,6 +27,9 @@ _DRAFT_SIDE: Final = 2 * IMAGE_SIZE
 
 Twice what is needed, so that the resizing filter still has enough to work on.
 """
+
+_CHECKS: Final = {"JPEG": check_jpeg, "GIF": check_gif, "PNG": check_png}
+"""What is looked at before the decoder, by format."""
 
 _NO_MEMORY: Final = "out of memory"
 """How an `OSError` of a decoder begins that could not allocate (libImaging's Imaging.h: -9)."""
@@ -62,8 +72,8 @@ def _checked_format(data: bytes) -> str:
             f"image is not an image file that can be read; {_ALLOWED} are allowed.",
             code="not_an_image",
         )
-    if file_format == "JPEG":
-        check_jpeg(data)
+    if (check := _CHECKS.get(file_format)) is not None:
+        check(data)
     elif file_format == "WEBP" and (size := webp_size(data)) is not None:
         # Its decoder makes room for two whole pictures as soon as it is opened.
         _check_size(size)

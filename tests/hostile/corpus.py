@@ -198,15 +198,24 @@ def _images() -> Iterator[Hostile]:
             broken,
         ),
         image(
-            "GIF of 5 million comments", lambda: files.gif_with_tiny_blocks(0xFE, 5_000_000), broken
+            "GIF of 5 million comments", lambda: files.gif_with_tiny_blocks(0xFE, 5_000_000), parts
         ),
         image(
-            "GIF of 5 million blocks", lambda: files.gif_with_tiny_blocks(0xFF, 5_000_000), broken
+            "GIF of 5 million blocks", lambda: files.gif_with_tiny_blocks(0xFF, 5_000_000), parts
         ),
-        image("PNG of 800,000 chunks", lambda: files.png_with(files.chunk(b"teSt", b"") * 800_000)),
+        # Few enough, so that its pixels are looked at.
+        image("GIF of 9,000 comments", lambda: files.gif_with_tiny_blocks(0xFE, 9000), broken),
+        image("GIF of junk", lambda: files.gif(16, 16, (16, 16), extra=bytes(10_000_000)), parts),
+        image(
+            "PNG of 800,000 chunks",
+            lambda: files.png_with(files.chunk(b"teSt", b"") * 800_000),
+            parts,
+        ),
+        image("PNG of 9,000 chunks", lambda: files.png_with(files.chunk(b"teSt", b"") * 9000)),
         image(
             "PNG of 800,000 empty IDATs",
             lambda: files.png_with(files.chunk(b"IDAT", b"") * 800_000),
+            parts,
         ),
         # Metadata
         *(
