@@ -17,7 +17,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 .PHONY: help serve test hostile fuzz gpu-check image-check lint audit sbom format bench overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 serve: $(VENV)/.serve ## Install and serve on port 8093, with the embedded demo model unless CLIP_MODEL_PATH is set
 	CLIP_MODEL_PATH="$${CLIP_MODEL_PATH:-builtin:demo}" exec $(BIN)/clip-server serve
