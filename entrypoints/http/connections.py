@@ -47,8 +47,9 @@ class Connections:
     """All connections of a server, looked at once a second.
 
     Of those whose turn it is to send something, some are closed where there would be more than
-    ``most``: of the address that has most of them, the one that has been waited for longest. So
-    those who open thousands close their own, and who sends a request gets in.
+    ``most``: of the address that has most of them, the one that has been waited for longest, those
+    first that have never sent a request. So those who open thousands close their own, and who sends
+    a request gets in and stays.
     """
 
     def __init__(self, *, most: int) -> None:
@@ -77,17 +78,25 @@ class Connections:
     def opened(self, connection: "WatchedConnection") -> bool:
         """Take a new connection in; False if there is no room for it."""
         if self._count >= self._most:
-            most = max(self._by_address.values(), key=len)
-            candidates = itertools.chain(most, *self._by_address.values())
-            longest = next((each for each in candidates if each.waited_for), None)
-            if longest is None:
+            dispensable = self._dispensable()
+            if dispensable is None:
                 return False
-            self._drop(longest, "too many connections")
+            self._drop(dispensable, "too many connections")
         self._by_address.setdefault(connection.address, {})[connection] = None
         self._count += 1
         if self._sweeping is None:
             self._sweep_later(connection.loop)
         return True
+
+    def _dispensable(self) -> "WatchedConnection | None":
+        """The one to close for another's sake; None if all are busy."""
+        most = max(self._by_address.values(), key=len)
+        for of_address in (most, *self._by_address.values()):
+            for has_asked in (False, True):
+                for each in of_address:
+                    if each.waited_for and each.has_asked is has_asked:
+                        return each
+        return None
 
     def refused(self) -> None:
         """A connection is refused; the log has one line a second about all of them."""
@@ -161,6 +170,7 @@ class WatchedConnection(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._patience: Patience | None = None
         self.unsent = 0
+        self.has_asked = False
         self._waited_for_since: float | None = self.loop.time()
 
     @property
@@ -237,7 +247,7 @@ class WatchedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there; how long the body may take is for `Reception` to say."""
-        self._receiving = True
+        self._receiving = self.has_asked = True
         self._wait_for(None)
         super().on_headers_complete()
 

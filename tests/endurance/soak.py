@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -184,7 +185,7 @@ class Soak:
         """What happened, in Markdown."""
         lines = [json.loads(line) for line in self._log.splitlines()]
         errors = Counter(
-            line["event"]
+            re.sub("request [0-9a-f]+: [A-Z]+ [/a-z0-9-]+", "a request", line["event"])
             for line in lines
             if "exception" in line and "injected on purpose" not in line["exception"]
         )
