@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import Final
 
 from application.encoding_queue import EncodingQueue
@@ -51,16 +52,16 @@ class EncoderRecovery:
 
     async def _proven(self) -> bool:
         """Whether the encoder may answer again, or there is nothing left to be done for it."""
-        pause_s = _FIRST_PAUSE_S
+        pauses = _ever_longer()
         while (encoder := self._model.loaded) is not None:
             try:
                 await self._queue.prove(encoder)
             except EncoderHanging:
                 continue  # it has returned meanwhile, or this would not have been raised
             except MemoryError:  # says nothing about the encoder
+                pause_s = next(pauses)
                 logger.error("no memory for the encoder's self-test; next try in %g s", pause_s)
                 await self._clock.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 continue
             except EncoderLost as lost:
                 self._model.lose(encoder, str(lost))
@@ -79,8 +80,7 @@ class EncoderRecovery:
         return False
 
     async def _load_anew(self) -> None:
-        pause_s = _FIRST_PAUSE_S
-        while True:
+        for pause_s in _ever_longer():
             # Before, since there may be no room for two.
             await asyncio.to_thread(self._memory.release)
             succeeded = await self._model.load_anew()
@@ -89,4 +89,11 @@ class EncoderRecovery:
                 return
             logger.error("the next try to load the encoder is in %g s", pause_s)
             await self._clock.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _ever_longer() -> Iterator[float]:
+    """Seconds between tries: twice as many each time, up to a limit, without end."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -26,7 +26,7 @@ from entrypoints.http.client_limits import (
     MAX_UNSENT_BYTES,
     Patience,
 )
-from entrypoints.http.schemas.problem import Problem
+from entrypoints.http.problems import MEDIA_TYPE, problem
 
 logger = logging.getLogger(__name__)
 
@@ -296,19 +296,10 @@ class WatchedConnection(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, detail: str, headers: bytes = b"") -> None:
         """Answer without the application, and close."""
         self._watch.refused()
-        content = msgspec.json.encode(
-            Problem(
-                type="about:blank",
-                title=STATUS_LINE[status].decode().split(" ", 2)[2].strip(),
-                status=status,
-                detail=detail,
-                code=code,
-                request_id=uuid.uuid4().hex,
-            )
-        )
+        content = msgspec.json.encode(problem(status, detail, code, uuid.uuid4().hex))
         self.transport.write(
-            b"%scontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n%s\r\n%s" % (STATUS_LINE[status], len(content), headers, content)
+            b"%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n%s"
+            % (STATUS_LINE[status], MEDIA_TYPE.encode(), len(content), headers, content)
         )
         self.transport.close()
 

@@ -153,15 +153,19 @@ def told(scope: Scope, status: int, detail: str, code: str, *, field: str | None
     if speaks_openai(scope["path"]):
         error = as_openai(status, detail, code, field=field)
         return Told(status_for_openai(status), error, MediaType.JSON)
-    problem = Problem(
+    return Told(status, problem(status, detail, code, request_id(scope)), MEDIA_TYPE)
+
+
+def problem(status: int, detail: str, code: str, identity: str) -> Problem:
+    """An error as problem details; ``identity`` is the request's id."""
+    return Problem(
         type="about:blank",
         title=_title(status),
         status=status,
         detail=detail,
         code=code,
-        request_id=request_id(scope),
+        request_id=identity,
     )
-    return Told(status, problem, MEDIA_TYPE)
 
 
 def _answer(

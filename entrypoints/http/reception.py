@@ -19,7 +19,7 @@ _BODILESS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class BodyTooSlow(ClipError):
-    """The body did not arrive in the time that a body of its size has."""
+    """The body fell too far behind the rate at which a body must arrive."""
 
     code = "body_too_slow"
 

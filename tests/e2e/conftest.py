@@ -6,15 +6,14 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.e2e.browsers import chromium, opened
-from tests.e2e.servers import SERVE, Server, running, wait_for
+from tests.e2e.servers import Server, demo_server
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real server with the demo model, ready to answer."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
-        wait_for(server, "/health/ready")
+    with demo_server(log) as server:
         yield server
         assert "Traceback" not in server.log
 

@@ -21,10 +21,7 @@ from application.ports import (
     PixelBatch,
     RawEmbeddings,
 )
-from entrypoints.container import Container
-from entrypoints.http.server import serve
-from entrypoints.logs import configure_logging
-from entrypoints.settings import read_settings
+from tests.e2e.other_encoders import serve_with
 
 
 class FaultyEncoder(FakeEncoder):
@@ -70,8 +67,4 @@ class FaultyLoader(EncoderLoaderPort):
 
 
 if __name__ == "__main__":
-    settings = read_settings()
-    configure_logging(settings.log_format, settings.log_level)
-    container = Container(settings=settings)
-    container.encoder_loader.override(FaultyLoader(Path(os.environ["FAULT_FILE"])))
-    serve(container)
+    serve_with(lambda _: FaultyLoader(Path(os.environ["FAULT_FILE"])))

@@ -60,6 +60,14 @@ def running(command: list[str], log_file: Path, **environment: str) -> Iterator[
 
 
 @contextmanager
+def demo_server(log: Path) -> Iterator[Server]:
+    """A real server with the demo model, ready to answer."""
+    with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
+        wait_for(server, "/health/ready")
+        yield server
+
+
+@contextmanager
 def launched(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
     """Start a server on the loopback interface.
 

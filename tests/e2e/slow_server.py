@@ -15,10 +15,7 @@ from application.ports import (
     PixelBatch,
     RawEmbeddings,
 )
-from entrypoints.container import Container
-from entrypoints.http.server import serve
-from entrypoints.logs import configure_logging
-from entrypoints.settings import read_settings
+from tests.e2e.other_encoders import serve_with
 
 
 class SlowEncoder(FakeEncoder):
@@ -49,8 +46,4 @@ class SlowLoader(EncoderLoaderPort):
 
 
 if __name__ == "__main__":
-    settings = read_settings()
-    configure_logging(settings.log_format, settings.log_level)
-    container = Container(settings=settings)
-    container.encoder_loader.override(SlowLoader(float(os.environ["SLOW_SECONDS"])))
-    serve(container)
+    serve_with(lambda _: SlowLoader(float(os.environ["SLOW_SECONDS"])))

@@ -15,6 +15,7 @@ from tests.photos import as_base64, plain
 Attack: TypeAlias = Callable[["Target"], Coroutine[Any, Any, None]]
 
 _PHOTO: Final = json.dumps({"image": as_base64(plain(9, 8, 7), "PNG")}).encode()
+_HEADER: Final = b"X-Filling: " + b"a" * 8000 + b"\r\n"
 _GONE: Final = (OSError, asyncio.IncompleteReadError)
 
 
@@ -72,6 +73,14 @@ def head(path: str = "/embed", length: int | None = None) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+async def _pour(writer: asyncio.StreamWriter, piece: bytes, times: int) -> None:
+    """Send the same so often, as fast as it is taken, or until the server has enough."""
+    with contextlib.suppress(*_GONE):
+        for _ in range(times):
+            writer.write(piece)
+            await writer.drain()
+
+
 async def stay_idle(target: Target) -> None:
     """Connect and say nothing until the server has enough."""
     async with target.connection() as (reader, _):
@@ -102,10 +111,7 @@ async def send_half_a_large_body(target: Target) -> None:
     """Send most of the largest body at full speed, and then nothing."""
     async with target.connection() as (reader, writer):
         writer.write(head(length=16_000_000))
-        for _ in range(15):
-            writer.write(b" " * 1_000_000)
-            with contextlib.suppress(*_GONE):
-                await writer.drain()
+        await _pour(writer, b" " * 1_000_000, 15)
         await target.status(reader)
 
 
@@ -138,11 +144,7 @@ async def send_endless_headers(target: Target) -> None:
     """Send headers as fast as they are taken."""
     async with target.connection() as (reader, writer):
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n")
-        line = b"X-Filling: " + b"a" * 8000 + b"\r\n"
-        with contextlib.suppress(*_GONE):
-            for _ in range(10_000):
-                writer.write(line)
-                await writer.drain()
+        await _pour(writer, _HEADER, 10_000)
         await target.status(reader)
 
 
@@ -150,10 +152,7 @@ async def send_one_endless_header(target: Target) -> None:
     """Send one header's value as fast as it is taken."""
     async with target.connection() as (reader, writer):
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Filling: ")
-        with contextlib.suppress(*_GONE):
-            for _ in range(2_000):
-                writer.write(b"a" * 65536)
-                await writer.drain()
+        await _pour(writer, b"a" * 65536, 2_000)
         await target.status(reader)
 
 
@@ -161,11 +160,7 @@ async def send_endless_trailers(target: Target) -> None:
     """End a body in chunks, and send trailers as fast as they are taken."""
     async with target.connection() as (reader, writer):
         writer.write(head() + b"2\r\n{}\r\n0\r\n")
-        line = b"X-Filling: " + b"a" * 8000 + b"\r\n"
-        with contextlib.suppress(*_GONE):
-            for _ in range(10_000):
-                writer.write(line)
-                await writer.drain()
+        await _pour(writer, _HEADER, 10_000)
         await target.status(reader)
 
 

@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 
-from adapters.memory import return_large_blocks_at_once
 from application.ports import (
     Device,
     EncoderDescription,
@@ -23,10 +22,7 @@ from application.ports import (
     PixelBatch,
     RawEmbeddings,
 )
-from entrypoints.container import Container
-from entrypoints.http.server import serve
-from entrypoints.logs import configure_logging
-from entrypoints.settings import read_settings
+from tests.e2e.other_encoders import serve_with
 
 _SLOW_SECONDS: Final = 3
 
@@ -95,12 +91,4 @@ class FaultyLoader(EncoderLoaderPort):
 
 
 if __name__ == "__main__":
-    settings = read_settings()
-    configure_logging(settings.log_format, settings.log_level)
-    return_large_blocks_at_once()  # as `clip-server serve` does
-    container = Container(settings=settings)
-    faulty = FaultyLoader(
-        container.encoder_loader(), float(os.environ["FAULT_SHARE"]), random.Random(11)
-    )
-    container.encoder_loader.override(faulty)
-    serve(container)
+    serve_with(lambda real: FaultyLoader(real, float(os.environ["FAULT_SHARE"]), random.Random(11)))

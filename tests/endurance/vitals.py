@@ -29,15 +29,18 @@ class Vitals:
 
 def vitals_of(pid: int) -> Vitals:
     """The process now."""
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
-    return Vitals(
-        time.monotonic(),
-        int(status["VmRSS"].split()[0]) / 1024,
-        len(os.listdir(f"/proc/{pid}/fd")),
-        int(status["Threads"]),
-    )
+    threads = int(_status(pid)["Threads"])
+    return Vitals(time.monotonic(), memory_mib(pid), len(os.listdir(f"/proc/{pid}/fd")), threads)
+
+
+def memory_mib(pid: int, what: str = "VmRSS") -> float:
+    """Resident memory now, or at its peak (``VmHWM``), as the kernel says."""
+    return int(_status(pid)[what].split()[0]) / 1024
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}
 
 
 @asynccontextmanager

@@ -4,8 +4,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.e2e.servers import demo_server
 from tests.hostile.corpus import corpus
-from tests.hostile.measuring import Prober, demo_server, measured
+from tests.hostile.measuring import Prober, measured
 
 
 def main(wanted: str) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.servers import Server
-from tests.hostile.measuring import Prober, demo_server
+from tests.e2e.servers import Server, demo_server
+from tests.hostile.measuring import Prober
 
 
 @pytest.fixture(scope="package")

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tests.e2e.servers import SERVE, Server, running, wait_for
+from tests.e2e.servers import Server
+from tests.endurance.vitals import memory_mib
 from tests.hostile.corpus import QUESTIONS, Hostile, question
 
 GUARD_S: Final = 60
@@ -90,14 +91,6 @@ class Prober:
             self._worst_s = max(self._worst_s, time.perf_counter() - self._asked_s)
 
 
-@contextmanager
-def demo_server(log: Path) -> Iterator[Server]:
-    """A real server with the demo model, ready to answer."""
-    with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
-        wait_for(server, "/health/ready")
-        yield server
-
-
 def send(server: Server, hostile: Hostile) -> Answer:
     """The answer to one request, on a connection of its own."""
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=GUARD_S)
@@ -116,7 +109,7 @@ def send(server: Server, hostile: Hostile) -> Answer:
 def measured(server: Server, prober: Prober, hostile: Hostile) -> tuple[Answer, Cost]:
     """The answer to one request, and what it cost."""
     body = hostile.body()
-    before = memory(server, "VmRSS")
+    before = memory_mib(server.process.pid)
     Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # forget the peak
     prober.forget()
     started_s = time.perf_counter()
@@ -124,7 +117,7 @@ def measured(server: Server, prober: Prober, hostile: Hostile) -> tuple[Answer, 
     seconds = time.perf_counter() - started_s
     return answer, Cost(
         seconds=seconds,
-        mebibytes=max(0.0, memory(server, "VmHWM") - before),
+        mebibytes=max(0.0, memory_mib(server.process.pid, "VmHWM") - before),
         pause_s=prober.worst_s,
     )
 
@@ -141,10 +134,3 @@ def every_question_answers(server: Server) -> None:
     for path in QUESTIONS:
         answer = send(server, Hostile(path, lambda path=path: question(path), path=path))  # type: ignore[misc]
         assert answer.status == 200, (path, answer)
-
-
-def memory(server: Server, what: str) -> float:
-    """MiB of the server's process: ``VmRSS`` is resident now, ``VmHWM`` was at the most."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith(what))
-    return int(line.split()[1]) / 1024

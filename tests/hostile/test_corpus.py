@@ -8,6 +8,7 @@ import pytest
 
 from domain.limits import IMAGE_FORMATS
 from tests.e2e.servers import Server
+from tests.endurance.vitals import memory_mib
 from tests.hostile import files
 from tests.hostile.corpus import Hostile, corpus, image
 from tests.hostile.measuring import (
@@ -16,7 +17,6 @@ from tests.hostile.measuring import (
     every_question_answers,
     known_embedding,
     measured,
-    memory,
     send,
 )
 
@@ -31,9 +31,9 @@ MAX_MEBIBYTES_KEPT: Final = 300
 def unharmed(server: Server) -> Iterator[None]:
     """Afterwards the same photo has the same embedding, in about the same memory."""
     before = known_embedding(server)
-    resident = memory(server, "VmRSS")
+    resident = memory_mib(server.process.pid)
     yield
-    assert memory(server, "VmRSS") - resident < MAX_MEBIBYTES_KEPT
+    assert memory_mib(server.process.pid) - resident < MAX_MEBIBYTES_KEPT
     np.testing.assert_allclose(known_embedding(server), before, atol=1e-6)
     every_question_answers(server)
     assert "Traceback" not in server.log
