@@ -26,17 +26,17 @@ test: $(VENV)/.test ## Install and run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 hostile: $(VENV)/.test ## Send the server all that is meant to knock it over, and print what each request cost
-	$(BIN)/python -m tests.hostile
+	$(BIN)/python -m checks.hostile
 
 fuzz: $(VENV)/.fuzz ## Fuzz the image, JSON, form and checkpoint readers, then the API; FUZZ_ARGS="--runs 100000"
-	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000} $(BIN)/python -m pytest tests/fuzz/test_openapi.py
+	$(BIN)/python -m checks.fuzz $(FUZZ_ARGS)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000} $(BIN)/python -m pytest tests/e2e/test_openapi.py
 
 gpu-check: $(VENV)/.gpu ## On a machine with an NVIDIA GPU: verify TensorRT and write gpu-report.md
-	$(BIN)/python -m tests.gpu.check
+	$(BIN)/python -m checks.gpu.check
 
 image-check: $(VENV)/.test ## As root on Linux: make the CPU image's contents without a container engine, and run them
-	$(BIN)/python -m tests.image.check $(IMAGE_CHECK_ARGS)
+	$(BIN)/python -m checks.image.check $(IMAGE_CHECK_ARGS)
 
 lint: $(VENV)/.lint ## Style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -45,10 +45,10 @@ lint: $(VENV)/.lint ## Style, types and the direction of imports
 	$(BIN)/lint-imports
 
 audit: $(VENV)/.lint ## Look up known holes in the pinned versions
-	$(BIN)/python -m tests.supply_chain.audit
+	$(BIN)/python -m checks.supply_chain.audit
 
 sbom: $(VENV)/.test ## Write sbom.cdx.json, what `make serve` installs as CycloneDX
-	$(BIN)/python -m tests.supply_chain.sbom --extras '$(EXTRAS)'
+	$(BIN)/python -m checks.supply_chain.sbom --extras '$(EXTRAS)'
 
 format: $(VENV)/.lint ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix-only .
@@ -58,20 +58,20 @@ clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 overload: $(VENV)/.bench ## Ten times what the server can take, for five minutes: docs/robustness
-	$(BIN)/python -m tests.endurance.overload $(OVERLOAD_ARGS)
+	$(BIN)/python -m checks.endurance.overload $(OVERLOAD_ARGS)
 
 hostile-clients: $(VENV)/.bench ## How much others notice of clients that mean no good: docs/robustness
-	$(BIN)/python -m tests.endurance.hostile_clients $(HOSTILE_ARGS)
+	$(BIN)/python -m checks.endurance.hostile_clients $(HOSTILE_ARGS)
 
 soak: $(VENV)/.bench ## An hour of load, attacks and faults, every answer judged: docs/robustness
-	$(BIN)/python -m tests.endurance.soak $(SOAK_ARGS)
+	$(BIN)/python -m checks.endurance.soak $(SOAK_ARGS)
 
 train-demo: $(VENV)/.train ## Train the embedded demo model anew (needs npm; about an hour)
-	npm ci --prefix adapters/demo_model/training
-	$(BIN)/python -m adapters.demo_model.training.train --seed 7
+	npm ci --prefix training
+	$(BIN)/python -m training.train --seed 7
 
 evaluate-demo: $(VENV)/.train ## Zero-shot accuracy of the demo model on artwork it was never trained on
-	$(BIN)/python -m adapters.demo_model.training.evaluate
+	$(BIN)/python -m training.evaluate
 
 bench: $(VENV)/.bench $(INFINITY)/.installed ## Speed beside peers, on this machine (half an hour): benchmarks/results/report.md
 	$(BIN)/python -m benchmarks --infinity $(INFINITY)/bin/infinity_emb $(BENCH_ARGS)

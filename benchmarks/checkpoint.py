@@ -6,8 +6,8 @@ from typing import Final
 
 from PIL import Image
 
-from tests.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face
-from tests.photos import photos
+from tests.support.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face
+from tests.support.photos import photos
 
 SIZES: Final = ((320, 240), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (450, 300))
 """Pixels of the photos that are sent in turn: crops from trackers up to a camera's full frame."""

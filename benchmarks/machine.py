@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from adapters.hardware import memory, processor, usable_cores
+from adapters.system.hardware import memory, processor, usable_cores
 
 OPERATIONS_PER_IMAGE: Final = 2 * (
     # Multiplications of CLIP ViT-L/14's image tower: patches, then 24 blocks on 257 tokens of

@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.contestants import Contestant
 from benchmarks.load import Plan, Result
-from tests.e2e.servers import launched, wait_for
+from tests.support.servers import launched, wait_for
 
 _SAMPLE_EVERY_S: Final = 0.1
 _START_WITHIN_S: Final = 600

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice
 from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION, MAX_BODY_BYTES
-from entrypoints.http.access import ApiKeys, key_problem
-from entrypoints.http.watchdog import Watchdog
+from entrypoints.http.middleware.auth import ApiKeys, key_problem
 from entrypoints.logs import LogFormat
-from entrypoints.tls import Tls, UnusableTls
+from entrypoints.server.tls import Tls, UnusableTls
+from entrypoints.server.watchdog import Watchdog
 
 _T = TypeVar("_T")
 

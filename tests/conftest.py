@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import save_hugging_face, save_open_clip, small_clip
+from tests.support.checkpoints import save_hugging_face, save_open_clip, small_clip
 
 
 @pytest.fixture(scope="session")

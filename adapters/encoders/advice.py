@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from adapters.encoders.precision import Precision
-from adapters.hardware import nvidia_driver_present, processor
+from adapters.system.hardware import nvidia_driver_present, processor
 from application.ports import EncoderDescription
 
 
@@ -33,7 +33,7 @@ def surroundings() -> Surroundings:
     }
     devices: list[str] = []
     if "openvino" in installed:
-        from adapters.openvino_runtime import openvino
+        from adapters.encoders.openvino.runtime import openvino
 
         devices = openvino.Core().available_devices
     return Surroundings(

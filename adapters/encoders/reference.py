@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters.checkpoints.checkpoint import Checkpoint
 from adapters.encoders.precision import Precision
+from adapters.models.checkpoint import Checkpoint
 from application.ports import PixelBatch
 from domain.embedding import Embedding
 
@@ -20,13 +20,13 @@ def reference_embeddings(checkpoint: Checkpoint, batch: PixelBatch) -> list[Embe
     """
     # One image at a time: this may run beside an encoder that has most of the memory.
     if importlib.util.find_spec("torch") is not None:
-        from adapters.encoders.torch_encoder import TorchEncoder, probe_device
+        from adapters.encoders.torch.encoder import TorchEncoder, probe_device
 
         encoder = TorchEncoder(checkpoint, probe_device(), precision=Precision.FP32)
         rows = [encoder.encode_images(pixels[np.newaxis])[0] for pixels in batch]
     else:
+        from adapters.encoders.onnxruntime.image_tower import OnnxImageTower
         from adapters.export.image_tower_file import export_image_tower
-        from adapters.export.onnx_image_tower import OnnxImageTower
 
         with tempfile.TemporaryDirectory(prefix="clip-reference-") as scratch:
             path = Path(scratch) / "image_tower.onnx"

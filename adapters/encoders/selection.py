@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from adapters.checkpoints.checkpoint import InvalidCheckpoint
-from adapters.checkpoints.reading import check_dimension, read_checkpoint
-from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.encoders.cuda import find_gpu
+from adapters.encoders.fake import FakeEncoder
 from adapters.encoders.precision import Precision
-from adapters.encoders.tensorrt_backend import TensorRtBackend
-from adapters.export.bundle_cache import bundle_of
-from adapters.hardware import multiplies_bfloat16, nvidia_driver_present
-from adapters.tensorrt.cuda import find_gpu
+from adapters.encoders.tensorrt.backend import TensorRtBackend
+from adapters.models.bundle_cache import bundle_of
+from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.reading import check_dimension, read_checkpoint
+from adapters.system.hardware import multiplies_bfloat16, nvidia_driver_present
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class EncoderSelection(EncoderLoaderPort):
         if self.choice is EncoderChoice.FAKE or not nvidia_driver_present():
             return Device(name="cpu", cuda_available=False)
         if _installed("torch"):
-            from adapters.encoders import torch_encoder
+            from adapters.encoders.torch import encoder as torch_encoder
 
             return torch_encoder.probe_device()
         cuda = find_gpu() is not None
@@ -133,7 +133,7 @@ class EncoderSelection(EncoderLoaderPort):
                 "the torch encoder needs PyTorch; install the extra 'torch', or set "
                 "CLIP_ENCODER=openvino."
             )
-        from adapters.encoders.torch_encoder import TorchEncoder
+        from adapters.encoders.torch.encoder import TorchEncoder
 
         device = self.probe_device()
         checkpoint = read_checkpoint(self.checkpoint)
@@ -146,7 +146,7 @@ class EncoderSelection(EncoderLoaderPort):
                 "the openvino encoder needs OpenVINO; install the extra 'cpu', or set "
                 "CLIP_ENCODER=torch."
             )
-        from adapters.encoders.openvino_encoder import OpenVinoEncoder
+        from adapters.encoders.openvino.encoder import OpenVinoEncoder
 
         def loaded(cache: Path | None) -> EncoderPort:
             bundle = bundle_of(self.checkpoint, cache)

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from adapters.checkpoints.checkpoint import InvalidCheckpoint
-from adapters.checkpoints.tensors import (
+from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.tensors import (
     LoadedTensor,
     SparseRows,
     Stacked,

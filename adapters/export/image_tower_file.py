@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import onnx
 
-from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.artifacts.scratch import making_in
 from adapters.encoders.precision import Precision
 from adapters.export.graph import OPSET, Graph, WeightsFile
 from adapters.export.towers import (
@@ -35,7 +35,7 @@ from adapters.export.towers import (
     image_tower,
     tower_metadata,
 )
-from adapters.scratch import making_in
+from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
 from domain.limits import IMAGE_SIZE
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _trace(
         import onnxscript  # noqa: F401 - without it the exporter fails much later
         import torch
 
-        from adapters.encoders.torch_encoder import build_image_tower
+        from adapters.encoders.torch.encoder import build_image_tower
     except ImportError as missing:
         raise InvalidCheckpoint(
             f"{reason} Exporting it needs {missing.name}; install the extras 'torch' and "

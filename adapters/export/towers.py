@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from adapters.checkpoints.checkpoint import Checkpoint, InvalidCheckpoint
-from adapters.checkpoints.tensors import Tensor
 from adapters.export.graph import Graph
 from adapters.images.preprocessing import MEAN, STD
-from adapters.tokenizer import CONTEXT_LENGTH
+from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.tensors import Tensor
+from adapters.models.tokenizer import CONTEXT_LENGTH
 from domain.limits import IMAGE_SIZE
 
 IMAGE_INPUT: Final = "pixel_values"

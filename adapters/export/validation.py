@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters.checkpoints.checkpoint import Checkpoint
+from adapters.encoders.onnxruntime.image_tower import OnnxImageTower
 from adapters.encoders.reference import reference_embeddings
 from adapters.export.image_tower_file import check_exported_from
-from adapters.export.onnx_image_tower import OnnxImageTower
-from adapters.export.photos import samples
+from adapters.images.photos import samples
+from adapters.models.checkpoint import Checkpoint
 from domain.embedding import Embedding, smallest_cosine
 
 

@@ -5,10 +5,10 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from application.model_lifecycle import ModelState
+from application.model.model_lifecycle import ModelState
 from application.ports import ObserverPort, Stage
-from application.report_health import Health
-from application.report_load import Load
+from application.use_cases.report_health import Health
+from application.use_cases.report_load import Load
 
 _SECONDS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),

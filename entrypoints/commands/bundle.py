@@ -20,9 +20,9 @@ def bundle(source: str, directory: Path) -> None:
     Example:
       clip-server bundle /models/clip-vit-l /models/clip-vit-l-bundle
     """
-    from adapters.checkpoints.checkpoint import InvalidCheckpoint
-    from adapters.checkpoints.reading import read_checkpoint
-    from adapters.export.bundle import write_bundle
+    from adapters.models.bundle import write_bundle
+    from adapters.models.checkpoint import InvalidCheckpoint
+    from adapters.models.reading import read_checkpoint
 
     if directory.exists():
         click.echo(f"{directory} exists already; name a directory that does not.", err=True)

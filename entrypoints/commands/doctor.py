@@ -45,7 +45,7 @@ def doctor() -> None:
 
 
 def _hardware() -> None:
-    from adapters.hardware import (
+    from adapters.system.hardware import (
         memory,
         nvidia_cards,
         nvidia_driver_present,

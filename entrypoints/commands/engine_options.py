@@ -12,7 +12,7 @@ import click
 from entrypoints.commands.starting import settings_or_exit
 
 if TYPE_CHECKING:
-    from adapters.checkpoints.checkpoint import Checkpoint
+    from adapters.models.checkpoint import Checkpoint
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -87,7 +87,7 @@ def architecture(command: _Command) -> _Command:
 
 def directory(output_dir: Path | None) -> Path:
     """Where files go."""
-    from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY
+    from adapters.encoders.tensorrt.backend import DEFAULT_DIRECTORY
 
     if output_dir is not None:
         return output_dir
@@ -111,7 +111,7 @@ def onnx_file_in(output_dir: Path | None, precision: str) -> Path:
 
 def read(model_path: str | None) -> "Checkpoint":
     """The checkpoint that was named, or the server's."""
-    from adapters.checkpoints.reading import read_checkpoint
+    from adapters.models.reading import read_checkpoint
 
     return read_checkpoint(model_path or settings_or_exit().model_path)
 
@@ -119,7 +119,7 @@ def read(model_path: str | None) -> "Checkpoint":
 @contextmanager
 def failures_told() -> Iterator[None]:
     """What was foreseen as one line and exit status 1; progress on standard error."""
-    from adapters.checkpoints.checkpoint import InvalidCheckpoint
+    from adapters.models.checkpoint import InvalidCheckpoint
     from application.ports import EncoderUnavailable
     from domain.errors import ClipError
 

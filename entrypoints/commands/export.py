@@ -8,7 +8,7 @@ import click
 from entrypoints.commands import engine_options as options
 
 if TYPE_CHECKING:
-    from adapters.checkpoints.checkpoint import Checkpoint
+    from adapters.models.checkpoint import Checkpoint
 
 
 @click.command()

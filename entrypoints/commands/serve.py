@@ -25,10 +25,10 @@ def serve() -> None:
     from entrypoints.logs import configure_logging
 
     configure_logging(settings.log_format, settings.log_level)
-    from adapters.memory import return_large_blocks_at_once
     from adapters.observability.profiling import start_profiling
+    from adapters.system.memory import return_large_blocks_at_once
     from entrypoints.container import Container
-    from entrypoints.http.server import serve as serve_http
+    from entrypoints.server.server import serve as serve_http
 
     return_large_blocks_at_once()
     for warning in settings.warnings:

@@ -29,7 +29,9 @@ def compose(settings: "Settings") -> "Container":
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     # Why no model is loaded is told by the command; the log keeps what was not foreseen.
-    logging.getLogger("application.model_lifecycle").addFilter(lambda record: bool(record.exc_info))
+    logging.getLogger("application.model.model_lifecycle").addFilter(
+        lambda record: bool(record.exc_info)
+    )
     for warning in settings.warnings:
         logging.getLogger(__name__).warning(warning)
     return Container(settings=settings)

@@ -9,7 +9,7 @@ import click
 from entrypoints.commands import engine_options as options
 
 if TYPE_CHECKING:
-    from adapters.checkpoints.checkpoint import Checkpoint
+    from adapters.models.checkpoint import Checkpoint
 
 
 @click.command()
@@ -71,8 +71,8 @@ def build_to(
         max_batch: images per call that it takes at most.
         architecture: compute capability of another machine's GPU; None builds for this one's.
     """
-    from adapters.checkpoints.checkpoint import InvalidCheckpoint
     from adapters.export.image_tower_file import check_image_tower
+    from adapters.models.checkpoint import InvalidCheckpoint
 
     if not onnx_file.is_file():
         raise InvalidCheckpoint(f"{onnx_file} does not exist; make it with: clip-server export")
@@ -83,7 +83,7 @@ def build_to(
             "or export it anew."
         )
     if architecture is not None:
-        from adapters.tensorrt.ahead_of_time import build_ahead_of_time
+        from adapters.encoders.tensorrt.ahead_of_time import build_ahead_of_time
 
         build_ahead_of_time(onnx_file, target, architecture=architecture, largest_batch=max_batch)
         click.echo(
@@ -104,8 +104,8 @@ def _build_here(
 ) -> None:
     from adapters.encoders.precision import Precision
     from adapters.encoders.reference import reference_embeddings
-    from adapters.encoders.tensorrt_backend import engines_at
-    from adapters.export.photos import samples
+    from adapters.encoders.tensorrt.backend import engines_at
+    from adapters.images.photos import samples
     from application.ports import EncoderUnavailable
 
     try:

@@ -14,23 +14,23 @@ from litestar.types import ControllerRouterHandler
 
 from domain.limits import MAX_BODY_BYTES
 from entrypoints.container import Container, close_threads
-from entrypoints.http.access import KEY_HEADER, guards
-from entrypoints.http.answer_headers import (
+from entrypoints.http.bodies.json_bodies import JsonRequest
+from entrypoints.http.errors.problems import EXCEPTION_HANDLERS
+from entrypoints.http.middleware.auth import KEY_HEADER, guards
+from entrypoints.http.middleware.body_limits import Reception
+from entrypoints.http.middleware.load_shedding import Door
+from entrypoints.http.middleware.request_log import RequestObservation
+from entrypoints.http.middleware.response_headers import (
     FINGERPRINT,
     REQUEST_ID,
     AnswerHeaders,
     security_headers,
 )
-from entrypoints.http.documentation import documentation_assets, openapi_config
-from entrypoints.http.door import Door
-from entrypoints.http.json_bodies import JsonRequest
-from entrypoints.http.metrics import metrics
-from entrypoints.http.observation import RequestObservation
-from entrypoints.http.page_files import page_routes
-from entrypoints.http.problems import EXCEPTION_HANDLERS
-from entrypoints.http.reception import Reception
 from entrypoints.http.routes import ROUTES
+from entrypoints.http.routes.documentation import documentation_assets, openapi_config
+from entrypoints.http.routes.metrics import metrics
 from entrypoints.settings import Settings
+from entrypoints.web.page_files import page_routes
 
 
 def create_app(container: Container) -> Litestar:

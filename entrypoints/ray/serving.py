@@ -16,7 +16,7 @@ from ray import serve
 
 from adapters.ray.remote_encoder import RemoteEncoderLoader, RemoteRows, TravellingPixels
 from adapters.ray.shared_batch import encode_together
-from application.model_lifecycle import ModelLifecycle
+from application.model.model_lifecycle import ModelLifecycle
 from application.ports import EncoderDescription, EncoderPort
 from entrypoints.container import Container
 from entrypoints.settings import read_settings

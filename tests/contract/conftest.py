@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.checkpoints.reading import DEMO
-from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.encoders.fake import FakeEncoder
 from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
-from adapters.encoders.tensorrt_backend import TensorRtBackend
+from adapters.encoders.tensorrt.backend import TensorRtBackend
+from adapters.models.reading import DEMO
 from application.ports import Device, EncoderPort
-from tests.engines import Workshop
+from tests.support.engines import Workshop
 
 CPU = Device("cpu", cuda_available=False)
 
@@ -66,8 +66,8 @@ def encoder(
             device=CPU,
             engines_at=Workshop().engines_at,
         ).load_or_make()
-    from adapters.checkpoints.reading import read_checkpoint
-    from adapters.encoders.torch_encoder import TorchEncoder
+    from adapters.encoders.torch.encoder import TorchEncoder
+    from adapters.models.reading import read_checkpoint
 
     precision = Precision.FP32 if variant == "demo" else Precision(variant)
     return TorchEncoder(read_checkpoint(source), CPU, precision=precision)

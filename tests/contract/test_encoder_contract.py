@@ -5,8 +5,8 @@ import pytest
 
 from adapters.images.preprocessing import preprocess
 from application.ports import EncoderPort, PixelBatch
-from tests.photos import photos, plain
-from tests.rows import unit
+from tests.support.photos import photos, plain
+from tests.support.rows import unit
 
 # How near an embedding made in company is to the same made alone. Another batch size may take
 # another kernel, which rounds in another place; bfloat16 rounds to eight bits.

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.e2e.browsers import chromium, opened
-from tests.e2e.servers import Server, demo_server
+from tests.support.browsers import chromium, opened
+from tests.support.servers import Server, demo_server
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,10 @@ from clip_client import (
 )
 from PIL import Image
 
-from tests.e2e.servers import Server
-from tests.photos import as_file, photo, plain
+from tests.support.photos import as_file, photo, plain
+from tests.support.servers import Server
 
-HELD_OUT = Path("adapters/demo_model/held_out")
+HELD_OUT = Path("adapters/models/demo/held_out")
 TRUCK, TAXI, CAT = (HELD_OUT / f"{name}.png" for name in ("delivery_truck", "taxi", "cat"))
 LABELS = ["a cat", "a delivery truck", "a person walking"]
 

@@ -21,10 +21,10 @@ from clip_client import (
     UnexpectedAnswer,
 )
 
-from tests.e2e.servers import SERVE, SLOW, Server, free_port, running, wait_for
-from tests.photos import plain
+from tests.support.photos import plain
+from tests.support.servers import SERVE, SLOW, Server, free_port, running, wait_for
 
-TRUCK = Path("adapters/demo_model/held_out/delivery_truck.png")
+TRUCK = Path("adapters/models/demo/held_out/delivery_truck.png")
 TRUCK_FILE = TRUCK.read_bytes()
 
 

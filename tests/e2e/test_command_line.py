@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.hardware import usable_cores
-from tests.e2e.servers import SERVE, free_port, running, wait_for
+from adapters.system.hardware import usable_cores
+from tests.support.servers import SERVE, free_port, running, wait_for
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -72,7 +72,7 @@ MISSING = {"CLIP_MODEL_PATH": "/none", "CLIP_ENCODER": "openvino"}
 
 
 def test_classify_prints_a_table_or_json() -> None:
-    picture = "adapters/demo_model/held_out/ambulance.png"
+    picture = "adapters/models/demo/held_out/ambulance.png"
     labels = ("a cat", "an ambulance", "a snowman")
     table = run("classify", picture, *labels, **DEMO)
     assert table.returncode == 0, table.stderr
@@ -100,7 +100,7 @@ def test_classify_prints_a_table_or_json() -> None:
 def test_classify_says_what_is_wrong(
     arguments: list[str], environment: dict[str, str], told: str
 ) -> None:
-    picture = "adapters/demo_model/held_out/ambulance.png"
+    picture = "adapters/models/demo/held_out/ambulance.png"
     named = [picture if argument == "PICTURE" else argument for argument in arguments]
     result = run("classify", *named, **environment)
     assert result.returncode == 1

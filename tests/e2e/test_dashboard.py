@@ -12,8 +12,8 @@ import promql_parser
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 
-from tests.e2e.servers import SERVE, running, wait_for
-from tests.photos import as_base64, photo
+from tests.support.photos import as_base64, photo
+from tests.support.servers import SERVE, running, wait_for
 
 DASHBOARD = json.loads(
     (Path(__file__).parents[2] / "deploy" / "grafana" / "dashboard.json").read_text()

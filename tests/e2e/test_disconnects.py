@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.e2e.servers import SERVE, SLOW, Server, running, wait_for
-from tests.photos import as_base64, plain
+from tests.support.photos import as_base64, plain
+from tests.support.servers import SERVE, SLOW, Server, running, wait_for
 
 
 def hang_up_after_asking(server: Server, image: str) -> None:

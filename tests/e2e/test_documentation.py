@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.footage import drawing, scene, sighting
-from tests.e2e.servers import Server
-from tests.e2e.snippets import Reader, snippets_of
-from tests.photos import photos
+from tests.support.footage import drawing, scene, sighting
+from tests.support.photos import photos
+from tests.support.servers import Server
+from tests.support.snippets import Reader, snippets_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "clients" / "python" / "README.md"]

@@ -13,8 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.e2e.servers import SERVE, running, wait_for
-from tests.photos import as_base64, as_file, photos, plain
+from tests.support.photos import as_base64, as_file, photos, plain
+from tests.support.servers import SERVE, running, wait_for
 
 COMMAND = [sys.executable, "-m", "entrypoints.cli", "embed"]
 COUNT = 800

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.servers import SERVE, SLOW, Server, running, wait_for
-from tests.photos import as_base64, as_file, photo, plain
+from tests.support.photos import as_base64, as_file, photo, plain
+from tests.support.servers import SERVE, SLOW, Server, running, wait_for
 
 IMAGE = as_base64(photo("cat"))
 

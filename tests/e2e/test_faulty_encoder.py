@@ -11,12 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
-from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.encoders.fake import FakeEncoder
 from adapters.images.preprocessing import preprocess
-from tests.e2e.servers import Server, running, wait_for
-from tests.photos import as_file, photo
+from tests.support.photos import as_file, photo
+from tests.support.servers import Server, running, wait_for
 
-FAULTY = [sys.executable, "-m", "tests.e2e.faulty_server"]
+FAULTY = [sys.executable, "-m", "tests.support.faulty_server"]
 
 
 @pytest.fixture

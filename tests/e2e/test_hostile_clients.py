@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.servers import SLOW, Server, running, wait_for
-from tests.endurance import attackers
-from tests.endurance.attackers import Attack, Target, attacking
-from tests.photos import as_base64, plain
+from checks.endurance import attackers
+from checks.endurance.attackers import Attack, Target, attacking
+from tests.support.photos import as_base64, plain
+from tests.support.servers import SLOW, Server, running, wait_for
 
 PHOTO = json.dumps({"image": as_base64(plain(1, 2, 3), "PNG")}).encode()
 JSON = {"content-type": "application/json"}

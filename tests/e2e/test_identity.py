@@ -8,10 +8,10 @@ from pathlib import Path
 
 import httpx
 
-from adapters.encoders.fake_encoder import FakeEncoder
-from tests.e2e.servers import SLOW, Server, running, wait_for
-from tests.endurance.questions import Question, Questions
-from tests.photos import as_file, plain
+from adapters.encoders.fake import FakeEncoder
+from checks.endurance.questions import Question, Questions
+from tests.support.photos import as_file, plain
+from tests.support.servers import SLOW, Server, running, wait_for
 
 REQUESTS = 10_000
 CONCURRENCY = 40

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.servers import SERVE, running, wait_for
-from tests.photos import as_base64, photo
+from tests.support.photos import as_base64, photo
+from tests.support.servers import SERVE, running, wait_for
 
 
 def test_the_next_request_waits_and_is_answered_the_same(tmp_path: Path) -> None:

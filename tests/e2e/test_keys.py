@@ -13,10 +13,10 @@ import openai
 import pytest
 from clip_client import AsyncClipClient, ClipClient, Unauthorized
 
-from tests.e2e.servers import SERVE, Server, running, wait_for
+from tests.support.servers import SERVE, Server, running, wait_for
 
 KEY = "s3cr3t-key-of-the-porch-camera"
-TRUCK = Path("adapters/demo_model/held_out/delivery_truck.png")
+TRUCK = Path("adapters/models/demo/held_out/delivery_truck.png")
 PHOTO = {"Content-Type": "image/png"}
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import openai
 import pytest
 
-from adapters.tokenizer import ClipTokenizer
-from tests.e2e.servers import SERVE, Server, running
+from adapters.models.tokenizer import ClipTokenizer
+from tests.support.servers import SERVE, Server, running
 
-HELD_OUT = Path("adapters/demo_model/held_out")
+HELD_OUT = Path("adapters/models/demo/held_out")
 TEXTS = ["a cat", "a delivery truck", "a person riding a bicycle"]
 PICTURES = [HELD_OUT / name for name in ("cat.png", "delivery_truck.png", "bicycle.png")]
 

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from tests.e2e.servers import SERVE, Server, running, wait_for
-from tests.photos import as_file, photo
+from tests.support.photos import as_file, photo
+from tests.support.servers import SERVE, Server, running, wait_for
 
 _SPARE_BYTES = 300 * 2**20
 """Address space that is left: less than two of the images take while they are decoded."""

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.e2e.browsers import TAXI, TRUCK, choose, fill, opened, outcome
-from tests.e2e.servers import SERVE, running, wait_for
+from tests.support.browsers import TAXI, TRUCK, choose, fill, opened, outcome
+from tests.support.servers import SERVE, running, wait_for
 
 
 def labels(page: Page) -> list[str]:

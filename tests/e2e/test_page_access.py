@@ -4,8 +4,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.browsers import PANELS, fill, opened
-from tests.e2e.servers import Server
+from tests.support.browsers import PANELS, fill, opened
+from tests.support.servers import Server
 
 PHONE = {"width": 390, "height": 844}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.browsers import CAT, TAXI, TRUCK, choose, fill, outcome
+from tests.support.browsers import CAT, TAXI, TRUCK, choose, fill, outcome
 
 
 def copied(page: Page, place: str) -> str:

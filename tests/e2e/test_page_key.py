@@ -9,9 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.browsers import TRUCK, choose, opened, outcome
-from tests.e2e.servers import SERVE, Server, running, wait_for
 from tests.e2e.test_page_access import PHONE
+from tests.support.browsers import TRUCK, choose, opened, outcome
+from tests.support.servers import SERVE, Server, running, wait_for
 
 KEY = "s3cr3t-key-of-the-porch-camera"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.receivers import Receiver
-from tests.e2e.servers import SERVE, running, wait_for
-from tests.photos import as_base64, photo
+from tests.support.photos import as_base64, photo
+from tests.support.receivers import Receiver
+from tests.support.servers import SERVE, running, wait_for
 
 
 def test_profiles_arrive_with_their_tag(tmp_path: Path) -> None:

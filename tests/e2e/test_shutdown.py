@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.servers import SLOW, Server, free_port, running, wait_for
-from tests.photos import as_base64, plain
+from tests.support.photos import as_base64, plain
+from tests.support.servers import SLOW, Server, free_port, running, wait_for
 
 BODY = json.dumps({"image": as_base64(plain(1, 2, 3), "PNG")}).encode()
 JSON = {"content-type": "application/json"}

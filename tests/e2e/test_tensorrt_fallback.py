@@ -5,9 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.hardware import nvidia_driver_present
-from tests.e2e.servers import SERVE, running, wait_for
-from tests.photos import as_base64, photo
+from adapters.system.hardware import nvidia_driver_present
+from tests.support.photos import as_base64, photo
+from tests.support.servers import SERVE, running, wait_for
 
 pytestmark = pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.certificates import Authority, Certified
-from tests.e2e.servers import SERVE, Server, launched, wait_for
-from tests.image.dockerfile import decode_list, read_stages
+from checks.image.dockerfile import decode_list, read_stages
+from tests.support.certificates import Authority, Certified
+from tests.support.servers import SERVE, Server, launched, wait_for
 
 PASSWORD = "s3cr3t of the key"
 

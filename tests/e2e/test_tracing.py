@@ -9,9 +9,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
-from tests.e2e.receivers import Receiver
-from tests.e2e.servers import SERVE, free_port, running, wait_for
-from tests.photos import as_base64, photo
+from tests.support.photos import as_base64, photo
+from tests.support.receivers import Receiver
+from tests.support.servers import SERVE, free_port, running, wait_for
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.servers import Server, demo_server
-from tests.hostile.measuring import Prober
+from tests.support.hostile_measuring import Prober
+from tests.support.servers import Server, demo_server
 
 
 @pytest.fixture(scope="package")

@@ -6,12 +6,11 @@ from typing import Final
 import numpy as np
 import pytest
 
+from checks.endurance.vitals import memory_mib
 from domain.limits import IMAGE_FORMATS
-from tests.e2e.servers import Server
-from tests.endurance.vitals import memory_mib
-from tests.hostile import files
-from tests.hostile.corpus import Hostile, corpus, image
-from tests.hostile.measuring import (
+from tests.support import hostile_files as files
+from tests.support.hostile_corpus import Hostile, corpus, image
+from tests.support.hostile_measuring import (
     Answer,
     Prober,
     every_question_answers,
@@ -19,6 +18,7 @@ from tests.hostile.measuring import (
     measured,
     send,
 )
+from tests.support.servers import Server
 
 MAX_MEBIBYTES: Final = 600
 """What a request may take for a moment: the worst image's 500, and room for how memory is freed."""

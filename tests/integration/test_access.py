@@ -8,11 +8,11 @@ import pytest
 from litestar.testing import AsyncTestClient
 
 from entrypoints.container import Container
-from entrypoints.http.access import ApiKeys
 from entrypoints.http.app import create_app
+from entrypoints.http.middleware.auth import ApiKeys
 from entrypoints.settings import read_settings
-from tests.integration.answers import Client
-from tests.photos import as_base64, photo
+from tests.support.photos import as_base64, photo
+from tests.support.responses import Client
 
 KEY = "a-camera's-own-key"
 OTHER_KEY = "0123456789abcdef0123456789abcdef"

@@ -12,19 +12,19 @@ import onnx
 import pytest
 import torch
 
-from adapters.checkpoints.checkpoint import InvalidCheckpoint
-from adapters.checkpoints.reading import DEMO, read_checkpoint
-from adapters.encoders.openvino_encoder import OpenVinoEncoder
+from adapters.encoders.openvino.encoder import OpenVinoEncoder
+from adapters.encoders.openvino.runtime import openvino
 from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
-from adapters.encoders.torch_encoder import TorchEncoder
-from adapters.export.bundle import Bundle, is_bundle, read_bundle, write_bundle
+from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.images.preprocessing import preprocess
-from adapters.openvino_runtime import openvino
+from adapters.models.bundle import Bundle, is_bundle, read_bundle, write_bundle
+from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, EncoderUnavailable
-from tests.checkpoints import save_hugging_face, small_clip
-from tests.photos import photos
-from tests.rows import smallest_cosine
+from tests.support.checkpoints import save_hugging_face, small_clip
+from tests.support.photos import photos
+from tests.support.rows import smallest_cosine
 
 CPU = Device("cpu", cuda_available=False)
 TEXTS = ["a dog", "a delivery truck in the rain at night", "dog " * 75, "dog cat " * 60, "日本 🎉"]
@@ -54,7 +54,7 @@ def check_against_torch(source: Path | str, bundle: Bundle) -> None:
 def test_graphs_compute_what_pytorch_does(activation: str, layout: str, tmp_path: Path) -> None:
     source = save_hugging_face(small_clip(hidden_act=activation), tmp_path / "checkpoint")
     if layout == "open-clip":
-        from tests.checkpoints import save_open_clip
+        from tests.support.checkpoints import save_open_clip
 
         source = save_open_clip(source, tmp_path / "open-clip")
     made = write_bundle(read_checkpoint(str(source)), tmp_path / "bundle", link=True)
@@ -62,7 +62,7 @@ def test_graphs_compute_what_pytorch_does(activation: str, layout: str, tmp_path
 
 
 def test_the_embedded_model_is_a_bundle_of_itself() -> None:
-    from adapters.checkpoints.reading import DEMO_DIRECTORY
+    from adapters.models.reading import DEMO_DIRECTORY
 
     bundle = read_bundle(DEMO_DIRECTORY)
     assert bundle.fingerprint == read_checkpoint(DEMO).fingerprint
@@ -201,7 +201,7 @@ def test_without_a_cache_nothing_is_left_behind(
 
 def test_openvino_tells_nobody_of_its_start(tmp_path: Path) -> None:
     program = (
-        "from adapters.openvino_runtime import openvino\n"
+        "from adapters.encoders.openvino.runtime import openvino\n"
         "from openvino.tools.ovc import telemetry_utils\n"
         "print(telemetry_utils.tm.__name__)"
     )

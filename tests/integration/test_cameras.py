@@ -10,8 +10,8 @@ from litestar.testing import AsyncTestClient
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.settings import read_settings
-from tests.integration.answers import Client, answered, problem
-from tests.photos import as_base64, photo, photos, plain
+from tests.support.photos import as_base64, photo, photos, plain
+from tests.support.responses import Client, answered, problem
 
 CAT, COFFEE = as_base64(photo("cat")), as_base64(photo("coffee"))
 NO_IMAGE = "bm8gaW1hZ2U="

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from entrypoints.http.server import CLOSE_SECONDS
+from checks.image.dockerfile import DOCKERFILE, ROOT, decode_list, read_stages
+from checks.image.root_file_system import context_files
+from entrypoints.server.server import CLOSE_SECONDS
 from entrypoints.settings import read_settings
-from tests.image.dockerfile import DOCKERFILE, ROOT, decode_list, read_stages
-from tests.image.root_file_system import context_files
 
 STAGES = read_stages()
 COMPOSE_FILE = ROOT / "deploy" / "compose.yaml"
@@ -100,7 +100,7 @@ def test_a_builder_is_sent_the_code_and_nothing_else() -> None:
         ).stdout.splitlines()
     )
     code = ("domain/", "application/", "adapters/", "entrypoints/")
-    not_served = ("adapters/demo_model/held_out/", "adapters/demo_model/training/")
+    not_served = ("adapters/models/demo/held_out/", "training/")
     expected = {path for path in tracked if path.startswith(code)}
     expected = {path for path in expected if not path.startswith(not_served)}
     expected |= {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE"}

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.checkpoints.reading import read_checkpoint
 from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
-from adapters.export.bundle import write_bundle
+from adapters.models.bundle import write_bundle
+from adapters.models.reading import read_checkpoint
 from application.ports import EncoderPort, EncoderUnavailable
-from tests.checkpoints import save_hugging_face, small_clip
+from tests.support.checkpoints import save_hugging_face, small_clip
 
 IMAGE = np.linspace(-1, 1, 3 * 224 * 224, dtype=np.float32).reshape(1, 3, 224, 224)
 
@@ -250,7 +250,7 @@ def test_a_living_process_keeps_its_scratch_directory(
 ) -> None:
     (tmp_path / "clip-server-left").mkdir()
     program = (
-        "from adapters.scratch import scratch_directory\n"
+        "from adapters.artifacts.scratch import scratch_directory\n"
         "print(scratch_directory(), flush=True)\ninput()\n"
     )
     with subprocess.Popen(

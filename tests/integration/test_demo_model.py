@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.checkpoints.reading import DEMO, DEMO_DIRECTORY
-from adapters.demo_model.training.evaluate import evaluate
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.preprocessing import preprocess
+from adapters.models.reading import DEMO, DEMO_DIRECTORY
 from application.ports import EncoderPort
-from tests.rows import unit
+from tests.support.rows import unit
+from training.evaluate import evaluate
 
 
 @pytest.mark.parametrize("choice", [EncoderChoice.TORCH, EncoderChoice.OPENVINO])
@@ -45,7 +45,7 @@ def test_reduced_decoding_of_large_jpegs_changes_no_embedding(tmp_path: Path) ->
     from PIL import Image
 
     from adapters.images.pillow_preparation import PillowImagePreparation
-    from tests.photos import as_file, photos
+    from tests.support.photos import as_file, photos
 
     encoder = EncoderSelection(EncoderChoice.TORCH, DEMO, 768, cache=tmp_path).load()
     rng = np.random.default_rng(3)

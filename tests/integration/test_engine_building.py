@@ -7,17 +7,22 @@ from typing import Any
 
 import pytest
 
-from adapters.checkpoints.reading import DEMO, read_checkpoint
+from adapters.encoders.cuda import find_gpu
 from adapters.encoders.precision import Precision
+from adapters.encoders.tensorrt.ahead_of_time import build_ahead_of_time
+from adapters.encoders.tensorrt.building import build_engine
+from adapters.encoders.tensorrt.engine_file import (
+    BatchRange,
+    EngineIdentity,
+    EngineUnusable,
+    read_engine,
+)
+from adapters.encoders.tensorrt.engines import find_installation
+from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
 from adapters.export.image_tower_file import check_image_tower, data_file, export_image_tower
-from adapters.tensorrt.ahead_of_time import build_ahead_of_time
-from adapters.tensorrt.building import build_engine
-from adapters.tensorrt.cuda import find_gpu
-from adapters.tensorrt.engine_file import BatchRange, EngineIdentity, EngineUnusable, read_engine
-from adapters.tensorrt.engines import find_installation
-from adapters.tensorrt.library import TensorRt, find_tensorrt
+from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import EncoderUnavailable
-from tests.checkpoints import full_size_clip, save_hugging_face
+from tests.support.checkpoints import full_size_clip, save_hugging_face
 
 BOTH = [Precision.FP32, Precision.FP16]
 ADA = "8.9"
@@ -163,8 +168,8 @@ def test_identities_tell_the_two_apart() -> None:
 
 
 def test_an_engine_that_was_never_compared_is_not_served(exported: Path, tmp_path: Path) -> None:
-    from adapters.tensorrt.engines import Installation
-    from tests.engines import GPU, Workshop
+    from adapters.encoders.tensorrt.engines import Installation
+    from tests.support.engines import GPU, Workshop
 
     engine = tmp_path / "tower.engine"
     build_ahead_of_time(exported, engine, architecture=GPU.architecture, largest_batch=8)

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from adapters.checkpoints.reading import DEMO
-from adapters.tensorrt.cuda import find_gpu
+from adapters.encoders.cuda import find_gpu
+from adapters.models.reading import DEMO
 from entrypoints.cli import main
 
 no_gpu = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")

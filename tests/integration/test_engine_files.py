@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from adapters.tensorrt.engine_file import (
+from adapters.encoders.tensorrt.engine_file import (
     BatchRange,
     EngineIdentity,
     EngineUnusable,

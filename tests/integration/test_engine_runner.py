@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters.tensorrt.cuda import Cuda, Gpu, NoGpu, OutOfDeviceMemory
-from adapters.tensorrt.engine_file import EngineUnusable
-from adapters.tensorrt.library import TensorRt, find_tensorrt
-from adapters.tensorrt.runner import TensorRtRunner
+from adapters.encoders.cuda import Cuda, Gpu, NoGpu, OutOfDeviceMemory
+from adapters.encoders.tensorrt.engine_file import EngineUnusable
+from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
+from adapters.encoders.tensorrt.runner import TensorRtRunner
 from application.ports import EncoderLost, PixelBatch
 
 Status = enum.Enum(

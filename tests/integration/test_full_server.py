@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from application.admission import Admission
+from application.inference.admission import Admission
 from entrypoints.container import Container
-from tests.photos import as_base64, plain
+from tests.support.photos import as_base64, plain
 
 Client = AsyncTestClient[Any]
 QUESTION = {"image": as_base64(plain(1, 2, 3), "PNG")}

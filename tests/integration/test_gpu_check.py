@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from adapters.checkpoints.reading import read_checkpoint
+from adapters.encoders.cuda import find_gpu
 from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
-from adapters.encoders.tensorrt_backend import TensorRtBackend
-from adapters.encoders.torch_encoder import TorchEncoder
-from adapters.export.photos import samples
-from adapters.tensorrt.cuda import find_gpu
+from adapters.encoders.tensorrt.backend import TensorRtBackend
+from adapters.encoders.torch.encoder import TorchEncoder
+from adapters.images.photos import samples
+from adapters.models.reading import read_checkpoint
 from application.ports import Device
-from tests.engines import Workshop
-from tests.gpu import check
-from tests.gpu.check import Report
+from checks.gpu import check
+from checks.gpu.check import Report
+from tests.support.engines import Workshop
 
 CPU = Device("cpu", cuda_available=False)
 

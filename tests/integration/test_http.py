@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from litestar.testing import AsyncTestClient
 
-from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.encoders.fake import FakeEncoder
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.limits import MAX_BODY_BYTES, MAX_IMAGE_BYTES
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
-from tests.integration.answers import Client, problem
-from tests.photos import as_base64, as_file, photo
-from tests.unit.encoders import Loader
+from tests.support.encoders import Loader
+from tests.support.photos import as_base64, as_file, photo
+from tests.support.responses import Client, problem
 
 IMAGE = as_base64(photo("cat"))
 

@@ -12,7 +12,7 @@ from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import preprocess
 from application.ports import Pixels
 from domain.errors import ImageTooLarge, InvalidImage
-from tests.photos import as_file, photo, plain
+from tests.support.photos import as_file, photo, plain
 
 prepare = PillowImagePreparation().prepare
 

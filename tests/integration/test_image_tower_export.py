@@ -8,17 +8,17 @@ import numpy as np
 import onnx
 import pytest
 
-from adapters.checkpoints.checkpoint import InvalidCheckpoint
-from adapters.checkpoints.reading import DEMO, read_checkpoint
+from adapters.encoders.onnxruntime.session import open_session
 from adapters.encoders.precision import Precision
-from adapters.encoders.torch_encoder import TorchEncoder
+from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.export.image_tower_file import check_image_tower, data_file, export_image_tower
 from adapters.images.preprocessing import preprocess
-from adapters.onnx_session import open_session
+from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, PixelBatch
-from tests.checkpoints import full_size_clip, save_hugging_face, small_clip
-from tests.photos import photos
-from tests.rows import smallest_cosine
+from tests.support.checkpoints import full_size_clip, save_hugging_face, small_clip
+from tests.support.photos import photos
+from tests.support.rows import smallest_cosine
 
 CPU = Device("cpu", cuda_available=False)
 BOTH = [Precision.FP32, Precision.FP16]

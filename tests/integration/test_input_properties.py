@@ -15,12 +15,12 @@ from PIL import Image
 from adapters.images.headers import format_of
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import preprocess
-from adapters.tokenizer import ClipTokenizer
+from adapters.models.tokenizer import ClipTokenizer
 from domain.errors import InvalidImage
 from domain.limits import MAX_IMAGE_SIDE, MAX_JPEG_SCANS
-from entrypoints.http.base64_images import NotBase64, decode_image, is_data_uri
-from tests.hostile import files
-from tests.photos import as_file, plain
+from entrypoints.http.bodies.base64_images import NotBase64, decode_image, is_data_uri
+from tests.support import hostile_files as files
+from tests.support.photos import as_file, plain
 
 sides = st.integers(1, MAX_IMAGE_SIDE)
 spaces = st.text(alphabet=" \t\r\n\v\f", min_size=1, max_size=3)
@@ -103,7 +103,7 @@ def test_marks_without_end_are_read_as_thirty(count: int) -> None:
 OUT_OF_MEMORY = """
 import resource
 from adapters.images.pillow_preparation import PillowImagePreparation
-from tests.hostile import files
+from tests.support import hostile_files as files
 
 prepare = PillowImagePreparation().prepare
 data = files.png(4096, 4096, colour=6)

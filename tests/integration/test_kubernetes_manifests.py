@@ -10,9 +10,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoints.http.server import CLOSE_SECONDS
+from checks.image.dockerfile import ROOT, read_stages
+from entrypoints.server.server import CLOSE_SECONDS
 from entrypoints.settings import read_settings
-from tests.image.dockerfile import ROOT, read_stages
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 NEWEST = "1.37"

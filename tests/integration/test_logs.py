@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.encoders.fake import FakeEncoder
 from application.ports import PixelBatch, RawEmbeddings
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.logs import LogFormat, configure_logging
-from tests.photos import as_base64, photo
-from tests.unit.encoders import Loader
+from tests.support.encoders import Loader
+from tests.support.photos import as_base64, photo
 
 IMAGE = as_base64(photo("cat"))
 Captured = pytest.CaptureFixture[str]

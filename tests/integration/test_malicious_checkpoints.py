@@ -23,11 +23,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.checkpoints.checkpoint import InvalidCheckpoint
-from adapters.checkpoints.reading import DEMO_DIRECTORY, read_checkpoint
+from adapters.artifacts.checksums import seals_of
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
-from adapters.export.bundle import read_bundle
-from adapters.sealed_files import seals_of
+from adapters.models.bundle import read_bundle
+from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.reading import DEMO_DIRECTORY, read_checkpoint
 from application.ports import EncoderUnavailable
 
 
@@ -199,7 +199,7 @@ def test_the_environment_cannot_turn_it_off(
     marker = tmp_path / "pwned"
     torch.save({"logit_scale": Touch(marker)}, hugging_face / "pytorch_model.bin")
     program = (
-        "import sys; from adapters.checkpoints.reading import read_checkpoint\n"
+        "import sys; from adapters.models.reading import read_checkpoint\n"
         "read_checkpoint(sys.argv[1])"
     )
     run = subprocess.run(

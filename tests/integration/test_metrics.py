@@ -6,7 +6,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.photos import as_base64, photo
+from tests.support.photos import as_base64, photo
 
 IMAGE = as_base64(photo("cat"))
 Client = AsyncTestClient[Any]

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from adapters.encoders.fake_encoder import FakeEncoder
-from application.embed_inputs import is_called
+from adapters.encoders.fake import FakeEncoder
+from application.use_cases.embed_inputs import is_called
 from domain.limits import MAX_BODY_BYTES
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.settings import read_settings
-from tests.integration.answers import Client
 from tests.integration.test_http import BrokenEncoder
-from tests.photos import as_base64, photo, plain
-from tests.unit.encoders import Loader
+from tests.support.encoders import Loader
+from tests.support.photos import as_base64, photo, plain
+from tests.support.responses import Client
 
 IMAGE = "data:image/jpeg;base64," + as_base64(photo("cat"))
 EXAMPLE_FIELDS = {"object", "data", "model", "usage"}

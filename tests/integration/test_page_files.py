@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-FOLDER = Path("entrypoints/http/page")
+FOLDER = Path("entrypoints/web/page")
 FILES = sorted(path.name for path in FOLDER.iterdir() if path.suffix in {".js", ".css", ".svg"})
 
 Client = AsyncTestClient[Any]

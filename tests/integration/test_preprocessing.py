@@ -6,7 +6,7 @@ from transformers import CLIPImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from adapters.images.preprocessing import STD, levels_of, normalised, preprocess
-from tests.photos import photo, photos
+from tests.support.photos import photo, photos
 
 ONE_LEVEL = 1 / 255 / min(STD)
 """One step of an 8-bit channel after normalisation: 0.0151."""

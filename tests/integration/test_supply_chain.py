@@ -7,7 +7,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.supply_chain import audit, sbom
+from checks.supply_chain import audit, sbom
 
 
 def package(name: str, *holes: dict[str, Any]) -> dict[str, Any]:

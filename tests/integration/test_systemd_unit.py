@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.http.server import CLOSE_SECONDS
+from checks.image.dockerfile import ROOT
+from entrypoints.server.server import CLOSE_SECONDS
 from entrypoints.settings import read_settings
-from tests.image.dockerfile import ROOT
 
 UNIT = ROOT / "deploy" / "systemd" / "clip-embedding-server.service"
 

@@ -10,23 +10,23 @@ import pytest
 import torch
 from litestar.testing import AsyncTestClient
 
-from adapters.checkpoints.reading import read_checkpoint
 from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
-from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY, TensorRtBackend
-from adapters.encoders.torch_encoder import TorchEncoder
-from adapters.encoders.torch_text_tower import TorchTextTower
-from adapters.export.photos import samples
-from adapters.tensorrt.engine_file import read_engine, sidecar
+from adapters.encoders.tensorrt.backend import DEFAULT_DIRECTORY, TensorRtBackend
+from adapters.encoders.tensorrt.engine_file import read_engine, sidecar
+from adapters.encoders.torch.encoder import TorchEncoder
+from adapters.encoders.torch.text_tower import TorchTextTower
+from adapters.images.photos import samples
+from adapters.models.reading import read_checkpoint
 from application.ports import Device, EncoderLost, EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, smallest_cosine
 from domain.errors import ServiceUnavailable
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.settings import read_settings
-from tests.checkpoints import save_hugging_face, small_clip
-from tests.engines import GPU, TENSORRT, Workshop
-from tests.photos import as_base64, photo
+from tests.support.checkpoints import save_hugging_face, small_clip
+from tests.support.engines import GPU, TENSORRT, Workshop
+from tests.support.photos import as_base64, photo
 
 CPU = Device("cpu", cuda_available=False)
 Client = AsyncTestClient[Any]
@@ -200,8 +200,8 @@ def test_where_the_engine_goes_unless_it_is_said(
 def test_without_pytorch_the_text_tower_is_the_bundles(
     hugging_face_directory: Path, tmp_path: Path
 ) -> None:
-    from adapters.encoders.onnx_text_tower import OnnxTextTower
-    from adapters.export.bundle_cache import bundle_of
+    from adapters.encoders.onnxruntime.text_tower import OnnxTextTower
+    from adapters.models.bundle_cache import bundle_of
 
     tower = OnnxTextTower(bundle_of(str(hugging_face_directory), tmp_path))
     texts = ["a dog", "a delivery truck in the rain", "dog " * 90, "日本 🎉"]
@@ -322,7 +322,7 @@ def test_the_record_says_what_was_built(hugging_face_directory: Path, tmp_path: 
     }
     assert described["batch"] == {"smallest": 1, "optimal": 4, "largest": 4}
     assert described["smallest_cosine"] > 0.999
-    from adapters.tensorrt.engine_file import EngineIdentity
+    from adapters.encoders.tensorrt.engine_file import EngineIdentity
 
     record, _ = read_engine(tmp_path / "tower.engine", EngineIdentity(**described["identity"]))
     assert record.smallest_cosine == described["smallest_cosine"]

@@ -6,7 +6,7 @@ import time
 import open_clip.tokenizer
 import pytest
 
-from adapters.tokenizer import END_OF_TEXT, START_OF_TEXT, ClipTokenizer
+from adapters.models.tokenizer import END_OF_TEXT, START_OF_TEXT, ClipTokenizer
 
 ALPHABET = "abcdefghij XYZ0123'\"!?.,;-_&<>éüß漢😀\n\t\u00a0\u3000Ωж"
 TEXTS = [

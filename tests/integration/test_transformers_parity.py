@@ -14,9 +14,9 @@ from adapters.images.preprocessing import preprocess
 from application.ports import EncoderPort
 from domain.classification import classify
 from domain.embedding import Embedding
-from tests.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face, small_clip
-from tests.photos import photos
-from tests.rows import unit
+from tests.support.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face, small_clip
+from tests.support.photos import photos
+from tests.support.rows import unit
 
 # Shorter, exactly (75 words and the two special tokens), and longer than 77 tokens.
 TEXTS = ["a dog", "a photo of a delivery truck at night", "dog " * 75, "dog cat " * 60]

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.encoders.fake import FakeEncoder
 from adapters.images.preprocessing import preprocess
 from domain.errors import InvalidBaseline, InvalidImage, InvalidLabels, ModelNotReady, QueueFull
 from domain.prompts import CameraType, prompts_for
 from entrypoints.container import Container, close_threads
 from entrypoints.settings import read_settings
-from tests.photos import as_file, photo
+from tests.support.photos import as_file, photo
 
 CAT = as_file(photo("cat"), "PNG")
 COFFEE = as_file(photo("coffee"), "PNG")

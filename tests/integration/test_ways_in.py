@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from litestar.testing import AsyncTestClient
 
-from adapters.encoders.fake_encoder import FakeEncoder
+from adapters.encoders.fake import FakeEncoder
 from application.ports import PixelBatch, RawEmbeddings
 from domain.limits import MAX_BODY_BYTES, MAX_IMAGE_BYTES
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
-from entrypoints.http.base64_images import is_data_uri
-from tests.integration.answers import Client, answered, problem
-from tests.photos import as_base64, as_file, photo, plain
-from tests.unit.encoders import Loader
+from entrypoints.http.bodies.base64_images import is_data_uri
+from tests.support.encoders import Loader
+from tests.support.photos import as_base64, as_file, photo, plain
+from tests.support.responses import Client, answered, problem
 
 CAT = as_file(photo("cat"))
 IMAGE = base64.b64encode(CAT).decode()

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.servers import free_port
+from tests.support.servers import free_port
 
 
 @dataclass
@@ -44,7 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
     log = tmp_path_factory.mktemp("cluster") / "log"
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.ray.cluster", str(port)],
+            [sys.executable, "-m", "tests.support.ray_cluster", str(port)],
             env={**os.environ, "CLIP_MODEL_PATH": "builtin:demo"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -13,8 +13,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tests.photos import as_file, photo, photos, plain
 from tests.ray.conftest import RunningCluster
+from tests.support.photos import as_file, photo, photos, plain
 
 COUNT = 400
 ENVIRONMENT = {**os.environ, "CLIP_ENCODER": "fake", "RAY_USAGE_STATS_ENABLED": "0"}

@@ -12,7 +12,7 @@ from adapters.images.preprocessing import preprocess
 from adapters.ray.remote_encoder import RemoteEncoder, RemoteEncoderLoader, RemoteRows, arrived
 from application.ports import Device, EncoderDescription
 from domain.errors import ServiceUnavailable
-from tests.photos import photos
+from tests.support.photos import photos
 
 DESCRIPTION = EncoderDescription(
     model="m",

@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.e2e.servers import SERVE, Server, running, wait_for
-from tests.photos import as_base64, photos
 from tests.ray.conftest import RunningCluster
+from tests.support.photos import as_base64, photos
+from tests.support.servers import SERVE, Server, running, wait_for
 
 TRIES = 10
 LONGEST_WAIT_S = 4.0

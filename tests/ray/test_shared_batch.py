@@ -5,7 +5,7 @@ import numpy as np
 from adapters.ray.remote_encoder import RemoteRows, TravellingPixels
 from adapters.ray.shared_batch import encode_together
 from domain.errors import EncoderFault
-from tests.unit.encoders import RecordingEncoder, pixels_of, vector_of
+from tests.support.encoders import RecordingEncoder, pixels_of, vector_of
 
 
 def call(*numbers: float) -> TravellingPixels:

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from application.encoding_queue import EncodingQueue
-from tests.unit.encoders import RecordingEncoder, Warm
+from application.inference.batcher import EncodingQueue
+from tests.support.encoders import RecordingEncoder, Warm
 
 
 @pytest.fixture

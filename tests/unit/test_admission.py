@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from application.admission import Admission
+from application.inference.admission import Admission
 from domain.errors import Draining, QueueFull
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
-from tests.photos import as_file, photo
+from tests.support.photos import as_file, photo
 
 Shape = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda size: st.sampled_from([size, (*size, 1), (*size, 3), (*size, 4)])

@@ -13,13 +13,13 @@ from application.bulk_ports import (
     ImageFilesPort,
     Progress,
 )
-from application.embed_in_bulk import EmbedInBulk
-from application.encoding_queue import EncodingQueue
-from application.image_preparation import ImagePreparation
-from application.model_lifecycle import ModelLifecycle
+from application.inference.batcher import EncodingQueue
+from application.inference.image_preparation import ImagePreparation
+from application.model.model_lifecycle import ModelLifecycle
 from application.ports import EncoderDescription, ImagePreparationPort, Pixels
+from application.use_cases.embed_in_bulk import EmbedInBulk
 from domain.errors import InvalidImage, ModelNotReady
-from tests.unit.encoders import Loader, RecordingEncoder, Warm, pixels_of, vector_of
+from tests.support.encoders import Loader, RecordingEncoder, Warm, pixels_of, vector_of
 
 
 class NumberedFiles(ImageFilesPort):

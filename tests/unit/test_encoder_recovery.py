@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from adapters.observability.observers import Observers
-from application.encoder_recovery import EncoderRecovery
-from application.encoder_upgrade import EncoderUpgrade
-from application.encoding_queue import EncodingQueue
-from application.model_lifecycle import ModelLifecycle, ModelState
+from application.inference.batcher import EncodingQueue
+from application.inference.text_cache import TextEmbeddings
+from application.model.encoder_recovery import EncoderRecovery
+from application.model.encoder_upgrade import EncoderUpgrade
+from application.model.model_lifecycle import ModelLifecycle, ModelState
 from application.ports import (
     Device,
     EncoderLoaderPort,
@@ -22,10 +23,9 @@ from application.ports import (
     ObserverPort,
     RawEmbeddings,
 )
-from application.text_embeddings import TextEmbeddings
 from domain.errors import EncoderDoubted, EncoderFault, EncoderHanging
-from tests.unit.clock import FakeClock
-from tests.unit.encoders import (
+from tests.support.clock import FakeClock
+from tests.support.encoders import (
     RecordingEncoder,
     TidiedMemory,
     Upgrade,

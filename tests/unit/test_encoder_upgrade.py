@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from application.encoder_upgrade import EncoderUpgrade
-from application.encoding_queue import EncodingQueue
-from application.model_lifecycle import ModelLifecycle, ModelState
+from application.inference.batcher import EncodingQueue
+from application.model.encoder_upgrade import EncoderUpgrade
+from application.model.model_lifecycle import ModelLifecycle, ModelState
 from application.ports import (
     EncoderDescription,
     EncoderLost,
@@ -22,7 +22,7 @@ from application.ports import (
 )
 from domain.embedding import Embedding
 from domain.errors import ModelNotReady
-from tests.unit.encoders import (
+from tests.support.encoders import (
     SAMPLES,
     Loader,
     RecordingEncoder,

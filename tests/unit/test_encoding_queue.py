@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.encoding_queue import EncodingQueue
-from application.model_lifecycle import ModelLifecycle
+from application.inference.batcher import EncodingQueue
+from application.model.model_lifecycle import ModelLifecycle
 from domain.errors import EncoderFault, ModelNotReady, ServiceUnavailable
-from tests.unit.encoders import Loader, RecordingEncoder, Warm, pixels_of, settle, vector_of
+from tests.support.encoders import Loader, RecordingEncoder, Warm, pixels_of, settle, vector_of
 
 
 async def occupy(queue: EncodingQueue, encoder: RecordingEncoder) -> "asyncio.Task[object]":

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from adapters.gpu_memory import ProcessMemory
-from adapters.tensorrt.cuda import Gpu
+from adapters.encoders.cuda import Gpu
+from adapters.system.gpu_memory import ProcessMemory
 
 GPU = Gpu("NVIDIA Test", "8.9", "00000000:41:00.0")
 MINE = os.getpid()
@@ -55,7 +55,7 @@ def test_a_failing_nvml_is_no_failure_of_health() -> None:
 
 
 def test_the_real_nvml_without_a_driver_says_nothing() -> None:
-    from adapters.tensorrt.cuda import find_gpu
+    from adapters.encoders.cuda import find_gpu
 
     if find_gpu() is not None:
         pytest.skip("this machine has a GPU")

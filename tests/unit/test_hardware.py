@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.hardware import (
+from adapters.system.hardware import (
     Memory,
     Processor,
     memory,

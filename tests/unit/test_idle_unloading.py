@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from application.admission import Admission
-from application.encoder_upgrade import EncoderUpgrade
-from application.encoding_queue import EncodingQueue
-from application.idle_unloading import IdleUnloading
-from application.model_lifecycle import ModelLifecycle, ModelState
+from application.inference.admission import Admission
+from application.inference.batcher import EncodingQueue
+from application.model.encoder_upgrade import EncoderUpgrade
+from application.model.idle_unloading import IdleUnloading
+from application.model.model_lifecycle import ModelLifecycle, ModelState
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable, MemoryPort
-from application.report_health import Health, ReportHealth
+from application.use_cases.report_health import Health, ReportHealth
 from domain.errors import ModelNotReady
 from domain.limits import MAX_RELOAD_SECONDS
-from tests.unit.clock import FakeClock
-from tests.unit.encoders import RecordingEncoder, Upgrade, pixels_of, settle
+from tests.support.clock import FakeClock
+from tests.support.encoders import RecordingEncoder, Upgrade, pixels_of, settle
 
 IDLE_S = 60.0
 

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from application.encoding_queue import EncodingQueue
-from application.image_embeddings import ImageEmbeddings
-from application.image_preparation import ImagePreparation
+from application.inference.batcher import EncodingQueue
+from application.inference.image_embeddings import ImageEmbeddings
+from application.inference.image_preparation import ImagePreparation
 from application.ports import ImagePreparationPort, Pixels
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, ImageTooLarge, InvalidImage
-from tests.unit.encoders import RecordingEncoder, pixels_of, settle, vector_of
+from tests.support.encoders import RecordingEncoder, pixels_of, settle, vector_of
 
 
 class NumberFiles(ImagePreparationPort):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from application.model_lifecycle import ModelLifecycle, ModelState
+from application.model.model_lifecycle import ModelLifecycle, ModelState
 from application.ports import EncoderUnavailable
 from domain.errors import ModelNotReady
-from tests.unit.encoders import Loader, RecordingEncoder
+from tests.support.encoders import Loader, RecordingEncoder
 
 
 async def test_before_loading_it_is_starting() -> None:

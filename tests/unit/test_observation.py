@@ -7,12 +7,12 @@ import pytest
 
 from adapters.observability.observers import Observers
 from adapters.observability.stage_times import StageTimes
-from application.encoding_queue import EncodingQueue
-from application.image_preparation import ImagePreparation
+from application.inference.batcher import EncodingQueue
+from application.inference.image_preparation import ImagePreparation
+from application.inference.text_cache import TextEmbeddings
 from application.ports import ImagePreparationPort, ObserverPort, Pixels, Stage
-from application.text_embeddings import TextEmbeddings
 from domain.errors import InvalidImage
-from tests.unit.encoders import RecordingEncoder, Warm, pixels_of, settle
+from tests.support.encoders import RecordingEncoder, Warm, pixels_of, settle
 
 REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="nobody")
 

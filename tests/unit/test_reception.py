@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from entrypoints.http.client_limits import GRACE_SECONDS, SLOWEST_BYTES_PER_SECOND, Patience
-from entrypoints.http.reception import BodiesTooLarge, Reception
+from entrypoints.http.middleware.body_limits import BodiesTooLarge, Reception
+from entrypoints.server.client_limits import GRACE_SECONDS, SLOWEST_BYTES_PER_SECOND, Patience
 
 MOST = 100
 

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from application.encoding_queue import EncodingQueue
-from application.text_embeddings import TextEmbeddings
-from tests.unit.encoders import RecordingEncoder, Warm, settle, vector_of
+from application.inference.batcher import EncodingQueue
+from application.inference.text_cache import TextEmbeddings
+from tests.support.encoders import RecordingEncoder, Warm, settle, vector_of
 
 
 def cache(queue: EncodingQueue, encoder: RecordingEncoder, capacity: int = 10) -> TextEmbeddings:

@@ -5,12 +5,12 @@ from typing import Annotated
 from litestar.di import NamedDependency
 from litestar.params import Body
 
-from application.build_baseline import BuildBaseline
-from application.compare_sightings import CompareSightings, Sighting
-from entrypoints.http import examples
-from entrypoints.http.disconnects import unless_gone
-from entrypoints.http.json_bodies import JsonRequest, WrongShape
+from application.use_cases.build_baseline import BuildBaseline
+from application.use_cases.compare_sightings import CompareSightings, Sighting
+from entrypoints.http.bodies.json_bodies import JsonRequest, WrongShape
+from entrypoints.http.middleware.disconnects import unless_gone
 from entrypoints.http.routes.question import Stopwatch, question
+from entrypoints.http.schemas import examples
 from entrypoints.http.schemas.cameras import (
     BaselineAnswer,
     BaselineRequest,

@@ -6,16 +6,16 @@ from litestar.di import NamedDependency
 from litestar.params import Body
 from msgspec import UNSET
 
-from application.classify_image import ClassifyImage, Ensemble
-from application.compare_texts import CompareTexts
-from application.embed_image import EmbedImage
-from application.score_anomaly import ScoreAnomaly
+from application.use_cases.classify_image import ClassifyImage, Ensemble
+from application.use_cases.compare_texts import CompareTexts
+from application.use_cases.embed_image import EmbedImage
+from application.use_cases.score_anomaly import ScoreAnomaly
 from domain.prompts import CameraType
-from entrypoints.http import examples
-from entrypoints.http.disconnects import unless_gone
-from entrypoints.http.image_bodies import ImageOperation, ImageRequest
-from entrypoints.http.json_bodies import JsonRequest
+from entrypoints.http.bodies.image_bodies import ImageOperation, ImageRequest
+from entrypoints.http.bodies.json_bodies import JsonRequest
+from entrypoints.http.middleware.disconnects import unless_gone
 from entrypoints.http.routes.question import Stopwatch, question
+from entrypoints.http.schemas import examples
 from entrypoints.http.schemas.contract import (
     AnomalyScoreAnswer,
     AnomalyScoreRequest,

@@ -6,18 +6,18 @@ from typing import Annotated, Final
 from litestar.di import NamedDependency
 from litestar.params import Body
 
-from application.embed_images import EmbeddedImage, EmbedImages
-from application.embed_texts import EmbedTexts
+from application.use_cases.embed_images import EmbeddedImage, EmbedImages
+from application.use_cases.embed_texts import EmbedTexts
 from domain.counts import check_image_count
 from domain.embedding import Embedding
 from domain.errors import InvalidInput
-from entrypoints.http import examples
-from entrypoints.http.answer_headers import request_id
-from entrypoints.http.base64_images import NotBase64, decode_image
-from entrypoints.http.disconnects import unless_gone
-from entrypoints.http.json_bodies import JsonRequest
-from entrypoints.http.problems import INTERNAL, status_of
+from entrypoints.http.bodies.base64_images import NotBase64, decode_image
+from entrypoints.http.bodies.json_bodies import JsonRequest
+from entrypoints.http.errors.problems import INTERNAL, status_of
+from entrypoints.http.middleware.disconnects import unless_gone
+from entrypoints.http.middleware.response_headers import request_id
 from entrypoints.http.routes.question import Stopwatch, question
+from entrypoints.http.schemas import examples
 from entrypoints.http.schemas.embeddings import (
     EmbedBatchAnswer,
     EmbedBatchItem,

@@ -6,9 +6,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 
-from application.model_lifecycle import ModelState
-from application.report_health import Health, ReportHealth
-from entrypoints.http.access import OPEN_TO_ALL
+from application.model.model_lifecycle import ModelState
+from application.use_cases.report_health import Health, ReportHealth
+from entrypoints.http.middleware.auth import OPEN_TO_ALL
 from entrypoints.http.routes.question import PROBLEMS
 from entrypoints.http.schemas.health import HealthAnswer, LivenessAnswer, ReadinessAnswer
 

@@ -10,16 +10,16 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Body, FromPath
 
-from application.embed_inputs import ANY_MODEL, EmbedInputs, is_called
-from application.report_health import ReportHealth
+from application.use_cases.embed_inputs import ANY_MODEL, EmbedInputs, is_called
+from application.use_cases.report_health import ReportHealth
 from domain.counts import check_input_count
 from domain.embedding import Embedding
 from domain.errors import InvalidInputs, UnknownModel
-from entrypoints.http import examples
-from entrypoints.http.base64_images import decode_image, is_data_uri
-from entrypoints.http.disconnects import unless_gone
-from entrypoints.http.json_bodies import JsonRequest
+from entrypoints.http.bodies.base64_images import decode_image, is_data_uri
+from entrypoints.http.bodies.json_bodies import JsonRequest
+from entrypoints.http.middleware.disconnects import unless_gone
 from entrypoints.http.routes.question import question
+from entrypoints.http.schemas import examples
 from entrypoints.http.schemas.openai import (
     EmbeddingObject,
     EmbeddingsAnswer,

@@ -9,8 +9,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
-from entrypoints.http import examples
-from entrypoints.http.problems import MEDIA_TYPE
+from entrypoints.http.errors.problems import MEDIA_TYPE
+from entrypoints.http.schemas import examples
 from entrypoints.http.schemas.problem import Problem
 
 PROBLEMS: Final[Mapping[int, ResponseSpec]] = {

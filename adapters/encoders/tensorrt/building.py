@@ -1,0 +1,148 @@
+"""Builds an engine from an exported image tower, by Polygraphy."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from adapters.encoders.tensorrt.engine_file import BatchRange
+from adapters.encoders.tensorrt.library import TensorRt
+from adapters.export.towers import IMAGE_INPUT
+from application.ports import EncoderUnavailable
+from domain.limits import IMAGE_SIZE
+
+logger = logging.getLogger(__name__)
+
+WORKSPACE_BYTES: Final = 2 * 1024**3
+"""Device memory that a layer may use for itself; a limit, not a reservation."""
+
+Progress = Callable[[str], None]
+"""Told in words what the builder is doing."""
+
+
+def build_engine(
+    tensorrt: TensorRt,
+    onnx_file: Path,
+    engine: Path,
+    *,
+    batch: BatchRange,
+    architecture: str | None = None,
+    workspace_bytes: int = WORKSPACE_BYTES,
+    timing_cache: Path | None = None,
+    progress: Progress = logger.info,
+) -> None:
+    """Build and write an engine; takes seconds to minutes.
+
+    Args:
+        tensorrt: what builds it. TensorRT needs the GPU that the engine is for; TensorRT for RTX
+            needs none.
+        onnx_file: an exported image tower; its types are the engine's.
+        engine: where to.
+        batch: images per call that it is made for.
+        architecture: compute capability of another GPU than this machine's, such as ``8.9``; only
+            with TensorRT for RTX.
+        workspace_bytes: device memory that a layer may use.
+        timing_cache: where TensorRT keeps what it measured, so that the next build is faster;
+            TensorRT for RTX measures nothing, and with one would look for a GPU.
+        progress: told what is done.
+
+    Raises:
+        EncoderUnavailable: the builder refused; its own log says more.
+    """
+    try:
+        # Imported here: it takes a second, and only what builds needs it.
+        from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath, Profile
+        from polygraphy.exception import PolygraphyException
+        from polygraphy.logger import G_LOGGER
+    except ImportError as missing:
+        raise EncoderUnavailable(
+            f"building engines needs {missing.name}; install the extra 'tensorrt'."
+        ) from missing
+
+    G_LOGGER.module_severity = G_LOGGER.WARNING
+    trt = tensorrt.module
+    image = (3, IMAGE_SIZE, IMAGE_SIZE)
+    profile = Profile().add(
+        IMAGE_INPUT,
+        min=(batch.smallest, *image),
+        opt=(batch.optimal, *image),
+        max=(batch.largest, *image),
+    )
+    settings: dict[str, Any] = {
+        "profiles": [profile],
+        "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: workspace_bytes},
+        "progress_monitor": _monitor(trt, progress),
+    }
+    # TensorRT 11 has only strongly typed networks, and at some point no flag to ask for them.
+    strongly_typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    try:
+        network = NetworkFromOnnxPath(str(onnx_file), strongly_typed=strongly_typed)
+        config, saved = _config(tensorrt, settings, architecture, timing_cache)
+        data = EngineBytesFromNetwork(
+            network, lambda *built: _exact(trt, config(*built)), save_timing_cache=saved
+        )()
+    except (PolygraphyException, RuntimeError) as failure:
+        raise EncoderUnavailable(
+            f"{tensorrt.identity} could not build an engine from {onnx_file}: {failure}"
+        ) from failure
+    with engine.open("wb") as file:
+        file.write(data)
+
+
+def _config(
+    tensorrt: TensorRt, settings: dict[str, Any], architecture: str | None, cache: Path | None
+) -> tuple[Any, str | None]:
+    """Polygraphy's configuration, and where the timing cache is to be saved."""
+    if tensorrt.for_rtx:
+        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+
+        if architecture is None:
+            return CreateConfigRTX(use_gpu=True, **settings), None
+        major, minor = architecture.split(".")
+        return CreateConfigRTX(compute_capabilities=[(int(major), int(minor))], **settings), None
+    from polygraphy.backend.trt import CreateConfig
+
+    if architecture is not None:
+        raise EncoderUnavailable(
+            "TensorRT builds only for the GPU of the machine it runs on; "
+            "TensorRT for RTX builds for others."
+        )
+    if cache is None:
+        return CreateConfig(**settings), None
+    known = {"load_timing_cache": str(cache)} if cache.is_file() else {}
+    return CreateConfig(**known, **settings), str(cache)
+
+
+def _exact(trt: Any, config: Any) -> Any:
+    """The configuration with products of float32 in float32, not in 19-bit TF32 as by default."""
+    config.clear_flag(trt.BuilderFlag.TF32)
+    return config
+
+
+def _monitor(trt: Any, progress: Progress) -> Any:
+    """TensorRT's view of ``progress``: its outermost phases, and tenths of the long ones."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self._steps: dict[str, int] = {}
+            self._outermost: set[str] = set()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self._outermost.add(phase_name)
+            elif parent_phase not in self._outermost:
+                return
+            self._steps[phase_name] = num_steps
+            progress(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            steps = self._steps.get(phase_name, 0)
+            if steps >= 20 and (step * 10) // steps != ((step + 1) * 10) // steps:
+                progress(f"{phase_name}: {(step + 1) * 100 // steps} %")
+            return True  # go on
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()

@@ -1,0 +1,210 @@
+"""Both towers on PyTorch, built by OpenCLIP, on CUDA or on the CPU."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import open_clip.model
+import torch
+
+from adapters.encoders.cuda import find_gpu
+from adapters.encoders.precision import Precision
+from adapters.encoders.text_tower import TextTower
+from adapters.encoders.torch.device import lost_devices_told
+from adapters.encoders.torch.text_tower import TorchTextTower
+from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.system.gpu_memory import ProcessMemory
+from application.ports import (
+    Device,
+    EncoderDescription,
+    EncoderPort,
+    EncoderUnavailable,
+    PixelBatch,
+    RawEmbeddings,
+)
+
+_OpenClipModel: TypeAlias = Any
+"""``open_clip.model.CLIP`` or ``CustomTextCLIP``; open_clip comes without types."""
+
+_DTYPES: Final = {
+    Precision.FP32: torch.float32,
+    Precision.FP16: torch.float16,
+    Precision.BF16: torch.bfloat16,
+}
+
+
+def probe_device() -> Device:
+    """``cuda:0`` where PyTorch can use it, else ``cpu``."""
+    cuda = torch.cuda.is_available()
+    return Device(name="cuda:0" if cuda else "cpu", cuda_available=cuda)
+
+
+class TorchEncoder(EncoderPort):
+    """Any CLIP checkpoint on PyTorch."""
+
+    def __init__(self, checkpoint: Checkpoint, device: Device, *, precision: Precision) -> None:
+        """Build both towers.
+
+        Args:
+            checkpoint: weights and architecture.
+            device: where the towers run.
+            precision: what they compute in, any but int8; normalisations stay in float32.
+
+        Raises:
+            InvalidCheckpoint: weights and architecture do not belong together.
+            EncoderUnavailable: PyTorch has no such precision here.
+        """
+        if precision not in _DTYPES:
+            raise EncoderUnavailable(
+                f"CLIP_PRECISION={precision} is not for the torch encoder; "
+                f"it computes in {', '.join(_DTYPES)}."
+            )
+        self._device = torch.device(device.name)
+        self._dtype = _DTYPES[precision]
+        model = _build(checkpoint, self._dtype).to(self._device)
+        self._image_tower = _take_image_tower(model)
+        self._text_tower = TorchTextTower(
+            model, self._device, embedding_dimension=checkpoint.embedding_dimension
+        )
+        gpu = find_gpu() if device.cuda_available else None
+        self._memory = None if gpu is None else ProcessMemory(gpu)
+        self._description = EncoderDescription(
+            model=checkpoint.model,
+            fingerprint=checkpoint.fingerprint,
+            backend="torch",
+            precision=str(precision),
+            device=device,
+            embedding_dimension=checkpoint.embedding_dimension,
+            logit_scale=checkpoint.logit_scale,
+        )
+
+    @property
+    def description(self) -> EncoderDescription:
+        """See `EncoderPort.description`."""
+        return self._description
+
+    @property
+    def text_tower(self) -> TextTower:
+        """The text tower alone; whoever keeps it does not keep the image tower in memory."""
+        return self._text_tower
+
+    @torch.inference_mode()
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        """See `EncoderPort.encode_images`."""
+        if len(batch) == 0:
+            return self._none()
+        with lost_devices_told():
+            pixels = torch.from_numpy(batch).to(self._device, self._dtype)
+            features: torch.Tensor = self._image_tower(pixels)
+            return features.float().cpu().numpy()
+
+    def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
+        """See `EncoderPort.encode_texts`."""
+        return self._text_tower.encode_texts(texts) if texts else self._none()
+
+    def device_memory_used(self) -> int | None:
+        """See `EncoderPort.device_memory_used`."""
+        if self._device.type != "cuda":
+            return None
+        # PyTorch's allocator knows nothing of CUDA's context, which is hundreds of megabytes.
+        used = None if self._memory is None else self._memory.used()
+        return torch.cuda.memory_reserved(self._device) if used is None else used
+
+    def _none(self) -> RawEmbeddings:
+        return np.empty((0, self._description.embedding_dimension), dtype=np.float32)
+
+
+def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
+    architecture = dict(checkpoint.architecture)
+    custom_text = architecture.pop("custom_text", False)
+    kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.model.CLIP
+    try:
+        _check_sizes(checkpoint, kind, architecture)
+        model = kind(**architecture, cast_dtype=dtype)
+        weights = {
+            name: torch.tensor(tensor.array()) for name, tensor in checkpoint.weights.items()
+        }
+        if custom_text and "positional_embedding" in weights:
+            weights = open_clip.model.convert_to_custom_text_state_dict(weights)
+        model.load_state_dict(weights, strict=True)
+    except InvalidCheckpoint:
+        raise
+    except Exception as mismatch:  # whatever OpenCLIP makes of settings that it was not made for
+        raise InvalidCheckpoint(
+            f"{checkpoint.model}: weights and architecture do not belong together: {mismatch}"
+        ) from mismatch
+    model.eval().requires_grad_(False)
+    if dtype is not torch.float32:
+        open_clip.model.convert_weights_to_lp(model, dtype=dtype)
+    return model
+
+
+def _check_sizes(
+    checkpoint: Checkpoint, kind: _OpenClipModel, architecture: dict[str, Any]
+) -> None:
+    """Refuse an architecture that is larger than its weights before there is memory for it.
+
+    Raises:
+        InvalidCheckpoint: it is.
+    """
+    with torch.device("meta"):  # shapes alone
+        model = kind(**architecture)
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    there = sum(math.prod(tensor.shape) for tensor in checkpoint.weights.values())
+    if wanted > there:
+        raise InvalidCheckpoint(
+            f"{checkpoint.model}: weights and architecture do not belong together: the one has "
+            f"{there} numbers, the other needs {wanted}."
+        )
+
+
+def build_text_tower(
+    checkpoint: Checkpoint, device: Device, *, precision: Precision
+) -> TorchTextTower:
+    """The text tower alone; the image tower's weights never reach the device.
+
+    Raises:
+        InvalidCheckpoint: weights and architecture do not belong together.
+    """
+    model = _build(checkpoint, _DTYPES[precision])
+    _take_image_tower(model)
+    place = torch.device(device.name)
+    return TorchTextTower(
+        model.to(place), place, embedding_dimension=checkpoint.embedding_dimension
+    )
+
+
+def build_image_tower(checkpoint: Checkpoint, *, precision: Precision) -> torch.nn.Module:
+    """The image tower alone, on the CPU, as a module: float32 in, float32 out.
+
+    Raises:
+        InvalidCheckpoint: weights and architecture do not belong together.
+    """
+    dtype = _DTYPES[precision]
+    tower = _take_image_tower(_build(checkpoint, dtype))
+    for module in tower.modules():
+        # PyTorch multiplies halves by float32 here; ONNX knows no such operation.
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.to(dtype)
+    return _FloatInAndOut(tower, dtype).eval()
+
+
+class _FloatInAndOut(torch.nn.Module):
+    """A tower of another floating-point type behind float32."""
+
+    def __init__(self, tower: torch.nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._tower = tower
+        self._dtype = dtype
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        embeds: torch.Tensor = self._tower(pixels.to(self._dtype))
+        return embeds.float()
+
+
+def _take_image_tower(model: _OpenClipModel) -> torch.nn.Module:
+    """The model's image tower, of which the model forgets."""
+    tower: torch.nn.Module = model.visual
+    del model.visual
+    return tower

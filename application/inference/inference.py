@@ -1,0 +1,105 @@
+"""From image files and texts to embeddings: admission, preparation, encoding, in that order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from application.inference.admission import Admission
+from application.inference.batcher import EncodingQueue
+from application.inference.image_embeddings import ImageEmbeddings, Outcome
+from application.inference.image_preparation import ImagePreparation
+from application.inference.text_cache import TextEmbeddings
+from application.model.idle_unloading import IdleUnloading
+from application.model.model_lifecycle import ModelLifecycle
+from application.ports import EncoderDescription
+from domain.embedding import Embedding
+
+_TEXTS_AT_ONCE: Final = 64
+"""Texts of a request that are encoded together; in between, others have their turn."""
+
+
+class Inference:
+    """What every use case that looks at an image is built on.
+
+    All methods raise, besides what each says:
+
+    - ServiceUnavailable: no model is loaded, too many requests are inside, or shutting down;
+    - InvalidInput: the image breaks a rule;
+    - EncoderFault: the encoder broke its contract.
+    """
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        model: ModelLifecycle,
+        idle: IdleUnloading,
+        images: ImagePreparation,
+        queue: EncodingQueue,
+        many_images: ImageEmbeddings,
+        texts: TextEmbeddings,
+    ) -> None:
+        self._admission = admission
+        self._model = model
+        self._idle = idle
+        self._images = images
+        self._queue = queue
+        self._many_images = many_images
+        self._texts = texts
+
+    @property
+    def encoder(self) -> EncoderDescription:
+        """What is loaded, or was and is loaded again by whoever embeds something."""
+        return self._model.description or self._model.encoder().description
+
+    @property
+    def logit_scale(self) -> float:
+        """The loaded checkpoint's multiplier of cosines in a classification."""
+        return self.encoder.logit_scale
+
+    async def embed_image(self, image: bytes) -> Embedding:
+        """Embedding of one image file."""
+        async with self._admitted():
+            return await self._queue.encode_image(await self._images.prepare(image))
+
+    async def embed_image_and_texts(
+        self, image: bytes, texts: Sequence[str]
+    ) -> tuple[Embedding, list[Embedding]]:
+        """Embedding of one image file, and of each text in its order."""
+        async with self._admitted():
+            pixels = await self._images.prepare(image)
+            return await asyncio.gather(self._queue.encode_image(pixels), self._texts.encode(texts))
+
+    async def embed_each_image(self, images: Sequence[bytes]) -> list[Outcome]:
+        """What became of each of several image files, in their order: an embedding or a failure.
+
+        A failure is an exception that says what is wrong with that image or its encoding.
+        """
+        async with self._admitted(self._many_images.groups_of(len(images))):
+            return await self._many_images.encode_each(images)
+
+    async def embed_all(
+        self, images: Mapping[str, bytes], texts: Sequence[str] = ()
+    ) -> tuple[list[Embedding], list[Embedding]]:
+        """Embeddings of several image files and of each text, both in their order.
+
+        Args:
+            images: files under the names by which the client knows them; errors say which it is.
+            texts: any number.
+        """
+        places = self._many_images.groups_of(len(images)) + -(-len(texts) // _TEXTS_AT_ONCE)
+        async with self._admitted(places):
+            image_embeddings = await self._many_images.encode_all(images)
+            text_embeddings: list[Embedding] = []
+            for start in range(0, len(texts), _TEXTS_AT_ONCE):
+                text_embeddings += await self._texts.encode(texts[start : start + _TEXTS_AT_ONCE])
+            return image_embeddings, text_embeddings
+
+    @asynccontextmanager
+    async def _admitted(self, places: int = 1) -> AsyncIterator[None]:
+        """Inside, with one encoder for all of it; without a model refused before any work."""
+        with self._admission.admit(places):
+            async with self._idle.encoder_in_use():
+                with self._model.one_encoder():
+                    yield

@@ -1,0 +1,53 @@
+"""Use case: do two sightings show the same person or vehicle."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from application.inference.inference import Inference
+from domain.embedding import Embedding
+from domain.reidentification import SAME_ENTITY_THRESHOLD, Match, check_match_threshold, match
+
+Sighting: TypeAlias = bytes | Sequence[float]
+"""An image file's bytes, or the numbers of an embedding that was made before."""
+
+
+class CompareSightings:
+    """Answers ``POST /compare``."""
+
+    def __init__(self, inference: Inference, *, embedding_dimension: int) -> None:
+        self._inference = inference
+        self._embedding_dimension = embedding_dimension
+
+    async def __call__(
+        self, a: Sighting, b: Sighting, *, threshold: float = SAME_ENTITY_THRESHOLD
+    ) -> Match:
+        """Compare two sightings; two images are encoded together.
+
+        Args:
+            a: the one.
+            b: the other.
+            threshold: cosine in [-1, 1] from which on they count as the same.
+
+        Raises:
+            InvalidThreshold: outside of [-1, 1].
+            InvalidEmbedding: wrong count, a number that is not finite, or all zeros. Else as
+                `Inference` says; errors tell ``image_a`` from ``image_b``.
+        """
+        check_match_threshold(threshold)
+        sightings = {"a": a, "b": b}
+        known = {
+            side: Embedding.from_numbers(
+                sighting, dimension=self._embedding_dimension, name=f"embedding_{side}"
+            )
+            for side, sighting in sightings.items()
+            if not isinstance(sighting, bytes)
+        }
+        files = {
+            side: sighting for side, sighting in sightings.items() if isinstance(sighting, bytes)
+        }
+        if files:
+            embeddings, _ = await self._inference.embed_all(
+                {f"image_{side}": file for side, file in files.items()}
+            )
+            known.update(zip(files, embeddings, strict=True))
+        return match(known["a"], known["b"], threshold=threshold)

@@ -1,0 +1,23 @@
+"""Forms: the one file in it, or the error that says what is wrong."""
+
+from collections.abc import Iterator
+
+from domain.errors import InvalidInput
+from entrypoints.http.bodies.image_bodies import file_of_form
+from tests.support.hostile_corpus import BOUNDARY, END, part
+
+
+def run(data: bytes) -> None:
+    try:
+        file = file_of_form(data, BOUNDARY)
+    except InvalidInput:
+        return
+    assert file in data
+
+
+def seeds() -> Iterator[bytes]:
+    yield part("image", b"picture") + END
+    yield part("file", b"", more="Content-Type: image/jpeg\r\n") + END
+    yield part("x", b"1") + part("image", b"\r\n--b") + END
+    yield part("image", b"\r\n--b-", filename="../x\0") + END
+    yield END

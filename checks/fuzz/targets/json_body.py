@@ -1,0 +1,44 @@
+"""JSON bodies of every question: the request, or the error that says what is wrong."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from domain.errors import InvalidInput
+from entrypoints.http.bodies.json_bodies import decode_body
+from entrypoints.http.schemas import cameras, contract, embeddings, openai
+from tests.support.hostile_corpus import QUESTIONS, UNICODE, question
+
+_KINDS: Final = (
+    contract.EmbedRequest,
+    contract.AnomalyScoreRequest,
+    contract.ClassifyRequest,
+    contract.SimilarityRequest,
+    contract.BatchSimilarityRequest,
+    embeddings.EmbedBatchRequest,
+    embeddings.EmbedTextRequest,
+    cameras.CompareRequest,
+    cameras.BaselineRequest,
+    openai.EmbeddingsRequest,
+)
+
+
+def run(data: bytes) -> None:
+    if not data:
+        return
+    kind = _KINDS[data[0] % len(_KINDS)]
+    try:
+        body = decode_body(data[1:], kind)
+    except InvalidInput:
+        return
+    assert isinstance(body, kind)
+
+
+def seeds() -> Iterator[bytes]:
+    fields = {"image": "AAAA", "images": ["AAAA"], "image_a": "AAAA", "image_b": " AA\nAA"}
+    for place, path in enumerate(QUESTIONS):
+        sent = {name: fields[name] for name in fields if name in QUESTIONS[path]}
+        yield bytes([place]) + question(path, **sent)
+    yield b'\0{"image": "data:image/png;base64,AA%41A%3D"}'
+    yield b'\0{"image": [[[[]]]], "x": {"y": [NaN, 1e999]}}'
+    for text in UNICODE.values():
+        yield b"\6" + question("/embed/text", texts=[text])

@@ -1,0 +1,115 @@
+"""The page at ``/``: files from one folder, no build step, nothing from elsewhere."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from litestar import MediaType, Request, Response, get
+from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from entrypoints.http.middleware.auth import OPEN_TO_ALL
+
+_FOLDER: Final = Path(__file__).parent / "page"
+
+_MEDIA_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
+
+_LINKS_TO_DOCS: Final = {
+    b'<a href="docs">API</a>': b"",
+    b'see <a href="docs">the API</a>': b"see its README",
+}
+"""What the page has instead where there is no ``/docs``."""
+
+_SECURITY: Final = {
+    # Scripts and styles from this server's files alone, none inline; requests to this server only.
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' blob:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    ),
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file of the page, read when the server starts.
+
+    Attributes:
+        content: its bytes.
+        headers: media type, ETag and what else it is served with.
+    """
+
+    content: bytes
+    headers: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path, *, docs: bool) -> "_File":
+        content = path.read_bytes()
+        if not docs:
+            for link, instead in _LINKS_TO_DOCS.items():
+                content = content.replace(link, instead)
+        headers = {
+            "Content-Type": _MEDIA_TYPES[path.suffix],
+            "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+            # Kept, but asked about each time: after an update no old script meets a new page.
+            "Cache-Control": "no-cache",
+            **_SECURITY,
+        }
+        return cls(content, headers)
+
+
+def page_routes(*, docs: bool) -> Sequence[HTTPRouteHandler]:
+    """The page at ``/`` and its files below ``/page/``.
+
+    Args:
+        docs: whether ``/docs`` is there to be linked to.
+    """
+    files = {
+        path.relative_to(_FOLDER).as_posix(): _File.read(path, docs=docs)
+        for path in sorted(_FOLDER.rglob("*"))
+        if path.suffix in _MEDIA_TYPES
+    }
+
+    # Open to all: it is the page that asks for a key.
+    @get("/", include_in_schema=False, sync_to_thread=False, opt=OPEN_TO_ALL)
+    def page(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """The page itself."""
+        return _served(request, files["index.html"])
+
+    @get("/page/{name:path}", include_in_schema=False, sync_to_thread=False, opt=OPEN_TO_ALL)
+    def page_file(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
+        """A style sheet, script or picture of the page."""
+        found = files.get(name.lstrip("/"))
+        if found is None or name == "/index.html":
+            raise NotFoundException
+        return _served(request, found)
+
+    return (page, page_file)
+
+
+def _served(request: Request[Any, Any, Any], file: _File) -> Response[bytes]:
+    """The file, or 304 for a browser that has it already (RFC 9110, section 13.1.2)."""
+    held = request.headers.get("if-none-match", "")
+    tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
+    if file.headers["ETag"] in tags or held.strip() == "*":
+        return Response(b"", status_code=304, headers=file.headers, media_type=MediaType.TEXT)
+    return Response(file.content, headers=file.headers)

@@ -1,1 +1,0 @@
-"""Inputs made by chance, by the million where there is time."""

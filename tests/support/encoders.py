@@ -1,0 +1,168 @@
+"""Encoders and loaders that record what they were told or misbehave on purpose."""
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from application.model.model_lifecycle import ModelLifecycle
+from application.ports import (
+    Device,
+    EncoderDescription,
+    EncoderLoaderPort,
+    EncoderPort,
+    EncoderUpgradePort,
+    MemoryPort,
+    PixelBatch,
+    Pixels,
+    RawEmbeddings,
+)
+from domain.embedding import Embedding
+
+DIMENSION = 4
+
+
+def pixels_of(number: float) -> Pixels:
+    """A stand-in for a preprocessed image, recognisable by its number."""
+    return np.full((3, 2, 2), number, dtype=np.float32)
+
+
+def vector_of(number: float) -> np.ndarray:
+    """What `RecordingEncoder` answers for that number; a unit vector, different for each."""
+    angle = number / 1000
+    return np.array([np.cos(angle), np.sin(angle), 0.0, 0.0], dtype=np.float32)
+
+
+SAMPLES = np.stack([pixels_of(1), pixels_of(500)])
+"""What two encoders are compared on."""
+
+
+class RecordingEncoder(EncoderPort):
+    """Answers with `vector_of` each input's number and records every batch.
+
+    ``gate`` holds it back: clear it, and the encoder stays busy until it is set again.
+    """
+
+    def __init__(self) -> None:
+        self.image_batches: list[list[float]] = []
+        self.text_batches: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.busy = threading.Event()
+        self.poison: float | None = None
+        self.answer: Callable[[RawEmbeddings], RawEmbeddings] = lambda rows: rows
+
+    @property
+    def description(self) -> EncoderDescription:
+        return EncoderDescription(
+            model="recording",
+            fingerprint="r",
+            backend="fake",
+            precision="fp32",
+            device=Device("cpu", cuda_available=False),
+            embedding_dimension=DIMENSION,
+            logit_scale=100.0,
+        )
+
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        numbers = [float(pixels.flat[0]) for pixels in batch]
+        self._record(self.image_batches, numbers)
+        if self.poison in numbers:
+            raise RuntimeError("poisoned")
+        return self.answer(np.stack([vector_of(number) for number in numbers]))
+
+    def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
+        self._record(self.text_batches, list(texts))
+        numbers = [float(text) if text.isdigit() else 0.0 for text in texts]
+        return self.answer(np.stack([vector_of(number) for number in numbers]))
+
+    def device_memory_used(self) -> int | None:
+        return None
+
+    def several_busy(self, calls: int) -> None:
+        """Return once so many calls have begun."""
+        for _ in range(1000):
+            if len(self.image_batches) + len(self.text_batches) >= calls:
+                return
+            time.sleep(0.005)
+        raise AssertionError(f"fewer than {calls} calls have begun")
+
+    def _record(self, batches: list, batch: list) -> None:  # type: ignore[type-arg]
+        batches.append(batch)
+        self.busy.set()
+        assert self.gate.wait(10), "the test never opened the gate"
+
+
+class Loader(EncoderLoaderPort):
+    """Loads what it was given, or raises it."""
+
+    def __init__(self, outcome: EncoderPort | Exception) -> None:
+        self._outcome = outcome
+
+    def probe_device(self) -> Device:
+        return Device("cpu", cuda_available=False)
+
+    def load(self) -> EncoderPort:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+class Warm(ModelLifecycle):
+    """A lifecycle whose encoder is there from the start."""
+
+    def __init__(self, encoder: RecordingEncoder) -> None:
+        super().__init__(Loader(encoder))
+        self._encoder = encoder
+
+    def forget_the_loader(self) -> None:
+        self._loader = Loader(RuntimeError("forgotten"))
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Upgrade(EncoderUpgradePort):
+    """Hands out what it was given, once ``gate`` is open, or raises it."""
+
+    def __init__(self, outcome: EncoderPort | Exception | None) -> None:
+        self.outcome = outcome
+        self.gate = threading.Event()
+        self.gate.set()
+        self.preparing = threading.Event()
+        self.expected: Sequence[Embedding] = ()
+
+    def wanted(self, serving: EncoderDescription) -> bool:
+        return self.outcome is not None
+
+    def samples(self) -> PixelBatch:
+        return SAMPLES
+
+    def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
+        self.preparing.set()
+        assert self.gate.wait(10)
+        self.expected = expected
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
+
+
+class TidiedMemory(MemoryPort):
+    """Counts how often it was released.
+
+    ``replaced`` refers to an encoder that should be gone by then.
+    """
+
+    def __init__(self) -> None:
+        self.replaced: weakref.ref[EncoderPort] | None = None
+        self.tidied_up = 0
+
+    def release(self) -> None:
+        self.tidied_up += 1
+        assert self.replaced is None or self.replaced() is None, "it is still held"

@@ -1,0 +1,24 @@
+"""The real server, with another encoder loaded than the environment names."""
+
+from collections.abc import Callable
+
+from adapters.system.memory import return_large_blocks_at_once
+from application.ports import EncoderLoaderPort
+from entrypoints.container import Container
+from entrypoints.logs import configure_logging
+from entrypoints.server.server import serve
+from entrypoints.settings import read_settings
+
+
+def serve_with(loader: Callable[[EncoderLoaderPort], EncoderLoaderPort]) -> None:
+    """Serve as ``clip-server serve`` does, until a signal ends it.
+
+    Args:
+        loader: gives what loads the encoder, from what would have loaded it.
+    """
+    settings = read_settings()
+    configure_logging(settings.log_format, settings.log_level)
+    return_large_blocks_at_once()
+    container = Container(settings=settings)
+    container.encoder_loader.override(loader(container.encoder_loader()))
+    serve(container)

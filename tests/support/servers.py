@@ -1,0 +1,114 @@
+"""Real servers: processes of their own, reached over sockets."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SERVE = [sys.executable, "-m", "entrypoints.cli", "serve"]
+SLOW = [sys.executable, "-m", "tests.support.slow_server"]
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self.log_file.read_text()
+
+    @property
+    def open_files(self) -> int:
+        """File descriptors that its process holds."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def answered(self, endpoint: str) -> list[dict[str, Any]]:
+        """The log's lines about requests to an endpoint."""
+        lines = (json.loads(line) for line in self.log.splitlines())
+        return [
+            line for line in lines if line["event"] == "answered" and line["endpoint"] == endpoint
+        ]
+
+    def stop(self) -> int:
+        """Ask it to end; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def running(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
+    """Start a server as `launched` does and wait for it to answer."""
+    with launched(command, log_file, **environment) as server:
+        wait_for(server, "/health/live")
+        yield server
+
+
+@contextmanager
+def demo_server(log: Path) -> Iterator[Server]:
+    """A real server with the demo model, ready to answer."""
+    with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
+        wait_for(server, "/health/ready")
+        yield server
+
+
+@contextmanager
+def launched(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
+    """Start a server on the loopback interface.
+
+    Args:
+        command: what to run.
+        log_file: where its output goes.
+        environment: variables beside the caller's own; without ``PORT`` it takes a free one.
+    """
+    port = int(environment.get("PORT") or free_port())
+    variables = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), **environment}
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            command, env=variables, stdout=log, stderr=subprocess.STDOUT, text=True
+        )
+    server = Server(process, f"http://127.0.0.1:{port}", log_file)
+    try:
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(timeout=30)
+
+
+def wait_for(
+    server: Server, path: str, seconds: float = 120, *, verify: ssl.SSLContext | bool = True
+) -> None:
+    """Return once ``path`` answers 200; ``verify`` is httpx's."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, f"the server ended: {server.log}"
+        try:
+            if httpx.get(server.url + path, timeout=5, verify=verify).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not answer 200 within {seconds} s: {server.log}")
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
