@@ -13,6 +13,9 @@ escaped CR LF after each it is 14,716,872. The rest is room for labels, texts an
 MAX_IMAGE_SIDE = 4096
 """Pixels of an image's width and of its height, as its header states them."""
 
+MAX_DECODED_PIXELS = 16_777_216
+"""Pixels of one image that are decoded, 4096 x 4096, unless configured otherwise."""
+
 MAX_JPEG_SCANS = 100
 """Scans of a progressive JPEG; encoders write about ten.
 

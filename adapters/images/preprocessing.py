@@ -37,8 +37,19 @@ def preprocess(image: Image.Image) -> Pixels:
     Returns:
         float32 ``[3, 224, 224]``, C-contiguous, normalised.
     """
-    levels = np.asarray(_central_square(image))
-    return normalised(levels.transpose(2, 0, 1))
+    return normalise(np.asarray(central_square(image)))
+
+
+def normalise(pixels: NDArray[np.uint8]) -> Pixels:
+    """What the image tower takes of a decoded picture.
+
+    Args:
+        pixels: uint8 ``[size, size, 3]``, RGB, as `decode_picture` returns them.
+
+    Returns:
+        float32 ``[3, size, size]``, C-contiguous: CLIP's mean and standard deviation taken out.
+    """
+    return normalised(pixels.transpose(2, 0, 1))
 
 
 def normalised(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -62,8 +73,8 @@ def levels_of(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
     return levels if np.array_equal(normalised(levels), pixels) else None
 
 
-def _central_square(image: Image.Image) -> Image.Image:
-    """Resize the short side to 224 and keep the middle, without resizing what is cropped away.
+def central_square(image: Image.Image, size: int = IMAGE_SIZE) -> Image.Image:
+    """Resize the short side to ``size`` and keep the middle, without resizing what is cropped away.
 
     The filter reads across the edges of ``box``, so each pass yields the pixels that resizing
     all and cropping afterwards would; and a 4096 x 1 image never becomes a 917,504 x 224 one on
@@ -72,18 +83,14 @@ def _central_square(image: Image.Image) -> Image.Image:
     """
     width, height = image.size
     short = min(width, height)
-    left, right = _kept_span(width, resized=IMAGE_SIZE * width // short)
-    upper, lower = _kept_span(height, resized=IMAGE_SIZE * height // short)
-    columns = image.resize(
-        (IMAGE_SIZE, height), Image.Resampling.BICUBIC, box=(left, 0, right, height)
-    )
-    return columns.resize(
-        (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC, box=(0, upper, IMAGE_SIZE, lower)
-    )
+    left, right = _kept_span(width, size * width // short, size)
+    upper, lower = _kept_span(height, size * height // short, size)
+    columns = image.resize((size, height), Image.Resampling.BICUBIC, box=(left, 0, right, height))
+    return columns.resize((size, size), Image.Resampling.BICUBIC, box=(0, upper, size, lower))
 
 
-def _kept_span(length: int, *, resized: int) -> tuple[float, float]:
-    """Which part of a side of ``length`` pixels is left by cropping its ``resized`` self to 224."""
-    start = (resized - IMAGE_SIZE) // 2
+def _kept_span(length: int, resized: int, kept: int) -> tuple[float, float]:
+    """Which part of a side of ``length`` pixels is left by cropping its ``resized`` self."""
+    start = (resized - kept) // 2
     scale = length / resized
-    return start * scale, min((start + IMAGE_SIZE) * scale, length)
+    return start * scale, min((start + kept) * scale, length)
