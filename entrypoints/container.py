@@ -25,18 +25,13 @@ from application.model.encoder_recovery import EncoderRecovery
 from application.model.encoder_upgrade import EncoderUpgrade
 from application.model.idle_unloading import IdleUnloading
 from application.model.model_lifecycle import ModelLifecycle
-from application.use_cases.build_baseline import BuildBaseline
-from application.use_cases.classify_image import ClassifyImage
-from application.use_cases.compare_sightings import CompareSightings
-from application.use_cases.compare_texts import CompareTexts
-from application.use_cases.embed_image import EmbedImage
-from application.use_cases.embed_images import EmbedImages
-from application.use_cases.embed_in_bulk import EmbedInBulk
-from application.use_cases.embed_inputs import EmbedInputs
-from application.use_cases.embed_texts import EmbedTexts
-from application.use_cases.report_health import ReportHealth
-from application.use_cases.report_load import ReportLoad
-from application.use_cases.score_anomaly import ScoreAnomaly
+from application.use_cases.anomaly import ScoreAnomaly
+from application.use_cases.baseline import BuildBaseline
+from application.use_cases.bulk import EmbedInBulk
+from application.use_cases.classify import ClassifyImage
+from application.use_cases.compare import CompareSightings, CompareTexts
+from application.use_cases.embed import EmbedImage, EmbedImages, EmbedInputs, EmbedTexts
+from application.use_cases.health import ReportHealth, ReportLoad
 from entrypoints.settings import Settings
 
 

@@ -7,8 +7,7 @@ from prometheus_client.exposition import choose_encoder
 
 from application.model.model_lifecycle import ModelState
 from application.ports import ObserverPort, Stage
-from application.use_cases.report_health import Health
-from application.use_cases.report_load import Load
+from application.use_cases.health import Health, Load
 
 _SECONDS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),

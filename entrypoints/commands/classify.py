@@ -11,7 +11,7 @@ from domain.errors import InvalidInput, ModelNotReady
 from entrypoints.commands.starting import compose, settings_or_exit
 
 if TYPE_CHECKING:
-    from application.use_cases.classify_image import ClassifiedImage
+    from application.use_cases.classify import ClassifiedImage
     from entrypoints.container import Container
 
 _BAR: Final = 30

@@ -6,7 +6,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 
 from adapters.encoders.fake import FakeEncoder
-from application.use_cases.embed_inputs import is_called
+from application.use_cases.embed import is_called
 from domain.limits import MAX_BODY_BYTES
 from entrypoints.container import Container
 from entrypoints.http.app import create_app

@@ -17,7 +17,7 @@ from application.inference.batcher import EncodingQueue
 from application.inference.image_preparation import ImagePreparation
 from application.model.model_lifecycle import ModelLifecycle
 from application.ports import EncoderDescription, ImagePreparationPort, Pixels
-from application.use_cases.embed_in_bulk import EmbedInBulk
+from application.use_cases.bulk import EmbedInBulk
 from domain.errors import InvalidImage, ModelNotReady
 from tests.support.encoders import Loader, RecordingEncoder, Warm, pixels_of, vector_of
 

@@ -14,7 +14,7 @@ from application.model.encoder_upgrade import EncoderUpgrade
 from application.model.idle_unloading import IdleUnloading
 from application.model.model_lifecycle import ModelLifecycle, ModelState
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable, MemoryPort
-from application.use_cases.report_health import Health, ReportHealth
+from application.use_cases.health import Health, ReportHealth
 from domain.errors import ModelNotReady
 from domain.limits import MAX_RELOAD_SECONDS
 from tests.support.clock import FakeClock

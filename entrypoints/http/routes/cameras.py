@@ -5,8 +5,8 @@ from typing import Annotated
 from litestar.di import NamedDependency
 from litestar.params import Body
 
-from application.use_cases.build_baseline import BuildBaseline
-from application.use_cases.compare_sightings import CompareSightings, Sighting
+from application.use_cases.baseline import BuildBaseline
+from application.use_cases.compare import CompareSightings, Sighting
 from entrypoints.http.bodies.json_bodies import JsonRequest, WrongShape
 from entrypoints.http.middleware.disconnects import unless_gone
 from entrypoints.http.routes.question import Stopwatch, question

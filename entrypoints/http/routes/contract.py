@@ -6,10 +6,10 @@ from litestar.di import NamedDependency
 from litestar.params import Body
 from msgspec import UNSET
 
-from application.use_cases.classify_image import ClassifyImage, Ensemble
-from application.use_cases.compare_texts import CompareTexts
-from application.use_cases.embed_image import EmbedImage
-from application.use_cases.score_anomaly import ScoreAnomaly
+from application.use_cases.anomaly import ScoreAnomaly
+from application.use_cases.classify import ClassifyImage, Ensemble
+from application.use_cases.compare import CompareTexts
+from application.use_cases.embed import EmbedImage
 from domain.prompts import CameraType
 from entrypoints.http.bodies.image_bodies import ImageOperation, ImageRequest
 from entrypoints.http.bodies.json_bodies import JsonRequest

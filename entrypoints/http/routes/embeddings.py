@@ -6,8 +6,7 @@ from typing import Annotated, Final
 from litestar.di import NamedDependency
 from litestar.params import Body
 
-from application.use_cases.embed_images import EmbeddedImage, EmbedImages
-from application.use_cases.embed_texts import EmbedTexts
+from application.use_cases.embed import EmbeddedImage, EmbedImages, EmbedTexts
 from domain.counts import check_image_count
 from domain.embedding import Embedding
 from domain.errors import InvalidInput

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 
 from application.model.model_lifecycle import ModelState
-from application.use_cases.report_health import Health, ReportHealth
+from application.use_cases.health import Health, ReportHealth
 from entrypoints.http.middleware.auth import OPEN_TO_ALL
 from entrypoints.http.routes.question import PROBLEMS
 from entrypoints.http.schemas.health import HealthAnswer, LivenessAnswer, ReadinessAnswer

@@ -6,8 +6,7 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
 from adapters.observability.prometheus_metrics import PrometheusMetrics
-from application.use_cases.report_health import ReportHealth
-from application.use_cases.report_load import ReportLoad
+from application.use_cases.health import ReportHealth, ReportLoad
 
 
 @get("/metrics", sync_to_thread=False, include_in_schema=False)

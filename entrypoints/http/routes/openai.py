@@ -10,8 +10,8 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Body, FromPath
 
-from application.use_cases.embed_inputs import ANY_MODEL, EmbedInputs, is_called
-from application.use_cases.report_health import ReportHealth
+from application.use_cases.embed import ANY_MODEL, EmbedInputs, is_called
+from application.use_cases.health import ReportHealth
 from domain.counts import check_input_count
 from domain.embedding import Embedding
 from domain.errors import InvalidInputs, UnknownModel

@@ -1,15 +1,82 @@
-"""Use case: the embeddings of images and texts mixed, and how much was read for them."""
+"""Use cases: embeddings of images and texts."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from application.inference.inference import Inference
 from application.ports import TokenCounterPort
 from domain.counts import check_image_count, check_input_count
 from domain.embedding import Embedding
-from domain.errors import InvalidInputs, UnknownModel
+from domain.errors import EncoderFault, InvalidInput, InvalidInputs, UnknownModel
+from domain.wording import check_each_text
+
+
+class EmbedImage:
+    """Answers ``POST /embed``."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def __call__(self, image: bytes) -> Embedding:
+        """Embed one image file. Raises as `Inference` says."""
+        return await self._inference.embed_image(image)
+
+
+EmbeddedImage: TypeAlias = Embedding | InvalidInput | EncoderFault
+"""An embedding, or why this image has none."""
+
+
+class EmbedImages:
+    """Answers ``POST /embed/batch``."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def __call__(self, images: Sequence[bytes | InvalidInput]) -> list[EmbeddedImage]:
+        """Embed 1 to `MAX_IMAGES` image files.
+
+        Args:
+            images: the files' bytes; or, where a client's file could not even be read, why not.
+
+        Returns:
+            One for each image, in their order.
+
+        Raises:
+            InvalidImages: none or too many. Else as `Inference` says, but for what is wrong with
+                single images.
+        """
+        check_image_count(len(images))
+        files = [image for image in images if isinstance(image, bytes)]
+        outcomes = iter(await self._inference.embed_each_image(files) if files else [])
+        return [_told(next(outcomes)) if isinstance(image, bytes) else image for image in images]
+
+
+def _told(outcome: Embedding | Exception) -> EmbeddedImage:
+    """What is to be told of one image; whatever else failed, fails the request."""
+    if isinstance(outcome, Embedding | InvalidInput | EncoderFault):
+        return outcome
+    raise outcome
+
+
+class EmbedTexts:
+    """Answers ``POST /embed/text``."""
+
+    def __init__(self, inference: Inference, *, max_texts: int) -> None:
+        self._inference = inference
+        self._max_texts = max_texts
+
+    async def __call__(self, texts: Sequence[str]) -> list[Embedding]:
+        """Embed 1 to ``max_texts`` texts, in their order; one may come twice.
+
+        Raises:
+            InvalidTexts: the texts break a rule. Else as `Inference` says.
+        """
+        check_each_text(texts, limit=self._max_texts)
+        _, embeddings = await self._inference.embed_all({}, texts)
+        return embeddings
+
 
 ANY_MODEL: Final = "clip"
 """The name that stands for whichever model is loaded."""
