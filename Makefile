@@ -14,7 +14,7 @@ TENSORRT ?= tensorrt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test hostile fuzz gpu-check image-check lint audit sbom format bench overload hostile-clients soak train-demo evaluate-demo constraints clean
+.PHONY: help serve test hostile fuzz gpu-check image-check lint audit sbom format docs bench overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ sbom: $(VENV)/.test ## Write sbom.cdx.json, what `make serve` installs as Cyclon
 format: $(VENV)/.lint ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.lint ## Write docs/configuration.md from the declarations in entrypoints/settings.py
+	$(BIN)/python -m entrypoints.configuration > docs/configuration.md
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -25,6 +25,15 @@ _ABOUT_EACH_LINE: Final[tuple[Processor, ...]] = (
 )
 
 
+class LogLevel(StrEnum):
+    """Severity of a line, by the names of `logging`."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class LogFormat(StrEnum):
     """How a line of the log looks."""
 
@@ -32,12 +41,12 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
-def configure_logging(log_format: LogFormat | None, level: int) -> None:
+def configure_logging(log_format: LogFormat | None, level: LogLevel) -> None:
     """Send the log of all modules, ours and others', to standard error.
 
     Args:
         log_format: None takes text on a terminal, else JSON.
-        level: of `logging`; less severe lines are dropped.
+        level: less severe lines are dropped.
     """
     handler = logging.StreamHandler(sys.stderr)
     terminal = sys.stderr.isatty()
@@ -61,7 +70,7 @@ def configure_logging(log_format: LogFormat | None, level: int) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def _json(line: Any, **_: Any) -> str:

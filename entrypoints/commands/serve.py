@@ -1,6 +1,7 @@
 """``clip-server serve``."""
 
 import logging
+from typing import Any
 
 import click
 
@@ -9,18 +10,48 @@ from entrypoints.commands.starting import settings_or_exit
 logger = logging.getLogger(__name__)
 
 
-@click.command()
-def serve() -> None:
+class _ServeCommand(click.Command):
+    """Takes its options and the end of its help from the settings' declarations.
+
+    They are imported when they are needed, so that the help of other commands stays fast.
+    """
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from entrypoints.settings import DECLARED
+
+        options: list[click.Parameter] = [
+            click.Option(
+                [each.about.option, each.about.name],
+                help=f"{each.about.meaning} Default: {each.about.name}, else "
+                f"{each.default_text}.".replace("`", ""),
+                metavar="TEXT",
+            )
+            for each in DECLARED
+            if each.about.option is not None
+        ]
+        return [*options, *super().get_params(ctx)]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from entrypoints.configuration import help_entries
+
+        with formatter.section("Environment variables"):
+            formatter.write_dl(list(help_entries()))
+
+
+@click.command(cls=_ServeCommand)
+def serve(**options: Any) -> None:
     """Start the server.
 
-    It is configured by the environment: see the table in the README.
+    It is configured by environment variables, listed below. Options win over them.
 
     \u0008
     Examples:
-      CLIP_MODEL_PATH=builtin:demo clip-server serve
-      CLIP_MODEL_PATH=/models/clip-vit-l PORT=9000 clip-server serve
+      clip-server serve --model builtin:demo
+      CLIP_MODEL_PATH=/models/clip-vit-l clip-server serve --port 9000
     """
-    settings = settings_or_exit()
+    settings = settings_or_exit(
+        {name: value for name, value in options.items() if value is not None}
+    )
     # Imported here so that a bad value is reported before the framework is loaded.
     from entrypoints.logs import configure_logging
 

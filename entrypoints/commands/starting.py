@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -11,13 +12,18 @@ if TYPE_CHECKING:
     from entrypoints.settings import Settings
 
 
-def settings_or_exit() -> "Settings":
-    """The settings; where one is not allowed, a line that says so and exit status 2."""
+def settings_or_exit(options: Mapping[str, str] | None = None) -> "Settings":
+    """The settings. If a value is not allowed, print a line that says so and exit with status 2.
+
+    Args:
+        options: by name of the variable, what the command line says instead of it.
+    """
     # Imports in functions keep `--help` and completion fast.
-    from entrypoints.settings import InvalidSetting, read_settings
+    from entrypoints.settings import read_settings
+    from entrypoints.variables import InvalidSetting
 
     try:
-        return read_settings()
+        return read_settings(options=options)
     except InvalidSetting as invalid:
         click.echo(str(invalid), err=True)
         sys.exit(2)

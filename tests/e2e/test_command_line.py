@@ -35,6 +35,16 @@ def test_a_bad_value_stops_the_start_with_one_line(name: str, value: str) -> Non
     assert line.startswith(f"{name}={value!r} is not allowed: it must be")
 
 
+def test_serve_explains_its_settings_and_takes_the_common_ones_as_options() -> None:
+    page = run("serve", "--help").stdout
+    for told in ("--host", "--port", "--model", "CLIP_MAX_REQUESTS", "from 0 to 65535"):
+        assert told in page
+    refused = run("serve", "--port", "http")
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("--port='http' is not allowed: it must be a whole number")
+
+
 def test_help_names_the_commands() -> None:
     result = run("--help")
     assert result.returncode == 0

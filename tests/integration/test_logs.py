@@ -12,7 +12,7 @@ from adapters.encoders.fake import FakeEncoder
 from application.ports import PixelBatch, RawEmbeddings
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
-from entrypoints.logs import LogFormat, configure_logging
+from entrypoints.logs import LogFormat, LogLevel, configure_logging
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, photo
 
@@ -37,7 +37,7 @@ def lines(captured: Captured) -> list[dict[str, Any]]:
 async def test_a_request_is_one_line_with_where_its_time_went(
     client: AsyncTestClient[Any], capsys: Captured
 ) -> None:
-    configure_logging(LogFormat.JSON, logging.INFO)
+    configure_logging(LogFormat.JSON, LogLevel.INFO)
     await client.post("/embed", json={"image": IMAGE}, headers={"x-request-id": "frame-7"})
     (line,) = lines(capsys)
     assert {
@@ -58,7 +58,7 @@ async def test_a_request_is_one_line_with_where_its_time_went(
 async def test_probes_are_silent_while_they_succeed(
     client: AsyncTestClient[Any], capsys: Captured
 ) -> None:
-    configure_logging(LogFormat.JSON, logging.INFO)
+    configure_logging(LogFormat.JSON, LogLevel.INFO)
     for path in ("/health", "/health/live", "/health/ready", "/metrics"):
         assert (await client.get(path)).status_code == 200
     assert lines(capsys) == []
@@ -67,7 +67,7 @@ async def test_probes_are_silent_while_they_succeed(
 async def test_a_path_that_leads_nowhere_is_told_in_one_line(
     client: AsyncTestClient[Any], capsys: Captured
 ) -> None:
-    configure_logging(LogFormat.TEXT, logging.INFO)
+    configure_logging(LogFormat.TEXT, LogLevel.INFO)
     await client.get("/nowhere%0A2026 forged")
     (line,) = capsys.readouterr().err.splitlines()
     assert "/nowhere%0A2026%20forged" in line
@@ -92,7 +92,7 @@ async def test_a_failure_has_its_traceback_and_the_id_that_its_answer_has(
     async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
-        configure_logging(LogFormat.JSON, logging.INFO)
+        configure_logging(LogFormat.JSON, LogLevel.INFO)
         answer = await client.post("/embed", json={"image": IMAGE})
     assert answer.status_code == 500
     # What is said of the encoder itself is of no request.
@@ -106,7 +106,7 @@ async def test_a_failure_has_its_traceback_and_the_id_that_its_answer_has(
 
 @pytest.mark.parametrize("log_format", LogFormat)
 def test_a_traceback_shows_no_values(log_format: LogFormat, capsys: Captured) -> None:
-    configure_logging(log_format, logging.INFO)
+    configure_logging(log_format, LogLevel.INFO)
     image = "".join(["what", "-a-", "client-sent"])
     try:
         raise RuntimeError(f"{len(image)} characters")
@@ -121,7 +121,7 @@ def test_a_traceback_shows_no_values(log_format: LogFormat, capsys: Captured) ->
 def test_away_from_a_terminal_json_is_the_default(
     log_format: LogFormat | None, is_json: bool, capsys: Captured
 ) -> None:
-    configure_logging(log_format, logging.WARNING)
+    configure_logging(log_format, LogLevel.WARNING)
     logging.getLogger("somebody.else").warning("%d of %s", 5, "them", extra={"odd": {1, 2}})
     logging.getLogger("somebody.else").info("too little to be told")
     (line,) = capsys.readouterr().err.splitlines()

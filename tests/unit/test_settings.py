@@ -1,14 +1,15 @@
 """The environment: defaults, every check, and one clear line for what is wrong."""
 
-import logging
 import traceback
 from pathlib import Path
 
 import pytest
 
 from adapters.encoders.selection import EncoderChoice
-from entrypoints.logs import LogFormat
-from entrypoints.settings import InvalidSetting, read_settings
+from entrypoints.configuration import as_markdown, help_entries
+from entrypoints.logs import LogFormat, LogLevel
+from entrypoints.settings import DECLARED, read_settings
+from entrypoints.variables import Declaration, InvalidSetting
 
 
 def test_defaults_are_the_contract() -> None:
@@ -21,7 +22,7 @@ def test_defaults_are_the_contract() -> None:
     assert settings.embedding_dimension == 768
     assert settings.max_texts == 100
     assert settings.idle_unload_s is None
-    assert (settings.log_format, settings.log_level) == (None, logging.INFO)
+    assert (settings.log_format, settings.log_level) == (None, LogLevel.INFO)
     assert (settings.profile, settings.environment) == (True, "production")
     assert settings.pyroscope_url == "http://pyroscope:4040"
     assert settings.traces is False
@@ -46,7 +47,7 @@ def test_values_are_taken() -> None:
     )
     assert settings.idle_unload_s == 300
     assert settings.log_format is LogFormat.JSON
-    assert settings.log_level == logging.WARNING
+    assert settings.log_level is LogLevel.WARNING
     assert settings.port == 9000
     assert settings.use_tensorrt is False
     assert settings.encoder is EncoderChoice.FAKE
@@ -78,7 +79,7 @@ def test_only_an_encoder_that_is_not_pinned_is_upgraded(
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("PORT", "eighty", "whole number from 0 to 65535"),
+        ("PORT", "eighty", "a whole number from 0 to 65535"),
         ("PORT", "70000", "from 0 to 65535"),
         ("CLIP_MAX_BATCH_TEXTS_SIZE", "0", "at least 1"),
         ("CLIP_MAX_BATCH_TEXTS_SIZE", "-5", "at least 1"),
@@ -86,21 +87,24 @@ def test_only_an_encoder_that_is_not_pinned_is_upgraded(
         ("CLIP_MAX_REQUESTS", "1.5", "whole number"),
         ("CLIP_EMBEDDING_DIMENSION", "0", "from 1 to 65536"),
         ("CLIP_OPENVINO_STREAMS", "0", "from 1 to 64"),
-        ("CLIP_USE_TENSORRT", "maybe", "true, yes, on"),
+        ("CLIP_USE_TENSORRT", "maybe", "true or false"),
         ("CLIP_ENCODER", "tpu", "auto, tensorrt, torch, openvino, fake"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "nan", "number of seconds"),
         ("CLIP_SHUTDOWN_GRACE_SECONDS", "-1", "number of seconds"),
         ("CLIP_IDLE_UNLOAD_SECONDS", "never", "number of seconds"),
+        ("CLIP_IDLE_UNLOAD_SECONDS", "null", "number of seconds"),
+        ("CLIP_IDLE_UNLOAD_SECONDS", "inf", "number of seconds"),
+        ("CLIP_PRECISION", "fp8", "auto, fp32, fp16, bf16, int8"),
         ("CLIP_LOG_FORMAT", "xml", "auto, json, text"),
         ("CLIP_LOG_LEVEL", "loud", "debug, info, warning, error"),
-        ("PYROSCOPE_ENABLED", "perhaps", "true, yes, on"),
+        ("PYROSCOPE_ENABLED", "perhaps", "true or false"),
         ("PYROSCOPE_URL", "pyroscope:4040", "URL such as"),
         ("CLIP_CORS_ORIGINS", "cameras.example", "origins such as https://"),
         ("CLIP_CORS_ORIGINS", "https://cameras.example/", "without a path"),
         ("CLIP_CORS_ORIGINS", "https://a.example,,https://b.example", "separated by commas"),
         ("CLIP_CORS_ORIGINS", "https://*.example", "it must be * or origins"),
         ("CLIP_CORS_ORIGINS", "https://a.example:port", "Port could not be"),
-        ("CLIP_METRICS_ENABLED", "perhaps", "true, yes, on"),
+        ("CLIP_METRICS_ENABLED", "perhaps", "true or false"),
         ("CLIP_TLS_CERTIFICATE", "/nowhere/server.pem", "no such file"),
     ],
 )
@@ -123,9 +127,87 @@ def test_many_texts_are_a_warning() -> None:
     assert read_settings({"CLIP_MAX_BATCH_TEXTS_SIZE": "1000"}).warnings == ()
 
 
-def test_a_misspelt_variable_is_a_warning() -> None:
-    (warning,) = read_settings({"CLIP_MODLE_PATH": "x"}).warnings
-    assert warning == "CLIP_MODLE_PATH is set but means nothing; did you mean CLIP_MODEL_PATH?"
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("CLIP_MODLE_PATH", "CLIP_MODEL_PATH"),
+        ("CLIP_MODEL", "CLIP_MODEL_PATH"),
+        ("CLIP_CACHE", "CLIP_CACHE_DIR"),
+        ("CLIP_PORT", "PORT"),
+        ("CLIP_HOST", "HOST"),
+        ("CLIP_PYROSCOPE_URL", "PYROSCOPE_URL"),
+        ("CLIP_BATCH_SIZE", "CLIP_MAX_BATCH_SIZE"),
+        ("CLIP_LOGLEVEL", "CLIP_LOG_LEVEL"),
+        ("CLIP_THREADS", None),
+        ("CLIP_SOCKET", None),
+        ("CLIP_X", None),
+    ],
+)
+def test_an_unknown_variable_is_a_warning_with_the_name_that_is_near(
+    name: str, near: str | None
+) -> None:
+    (warning,) = read_settings({name: "x"}).warnings
+    hint = f"; did you mean {near}?" if near else "."
+    assert warning == f"{name} is set, but the server has no such setting{hint}"
+
+
+@pytest.mark.parametrize("word", ["false", "No", "OFF", "0", "disabled"])
+def test_words_for_off(word: str) -> None:
+    settings = read_settings({"PYROSCOPE_ENABLED": word, "CLIP_USE_TENSORRT": word})
+    assert (settings.profile, settings.use_tensorrt) == (False, False)
+
+
+@pytest.mark.parametrize("word", ["true", "Yes", "ON", "1", "enabled"])
+def test_words_for_on(word: str) -> None:
+    assert read_settings({"PYROSCOPE_ENABLED": word}).profile is True
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0"])
+def test_zero_seconds_turn_a_limit_off(zero: str) -> None:
+    settings = read_settings(
+        {"CLIP_ENCODE_TIMEOUT_SECONDS": zero, "CLIP_IDLE_UNLOAD_SECONDS": zero}
+    )
+    assert (settings.encode_timeout_s, settings.idle_unload_s) == (None, None)
+
+
+def test_words_that_leave_the_choice_to_the_server() -> None:
+    settings = read_settings(
+        {"CLIP_PRECISION": "AUTO", "CLIP_LOG_FORMAT": "auto", "CLIP_CACHE_DIR": "none"}
+    )
+    assert (settings.precision, settings.log_format, settings.cache) == (None, None, None)
+
+
+def test_options_win_over_the_environment_and_are_named_in_errors() -> None:
+    environment = {"PORT": "1", "CLIP_MODEL_PATH": "/one"}
+    settings = read_settings(environment, options={"PORT": "2", "HOST": "::1"})
+    assert (settings.port, settings.host, settings.model_path) == (2, "::1", "/one")
+    with pytest.raises(InvalidSetting) as caught:
+        read_settings(environment, options={"PORT": "http"})
+    assert str(caught.value) == (
+        "--port='http' is not allowed: it must be a whole number from 0 to 65535."
+    )
+
+
+def test_the_document_of_the_settings_is_up_to_date() -> None:
+    document = Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert document.read_text() == as_markdown(), "run: make docs"
+
+
+def test_help_and_document_have_every_setting() -> None:
+    entries, document = dict(help_entries()), as_markdown()
+    for declared in DECLARED:
+        about = declared.about
+        assert about.meaning.replace("`", "") in entries[about.name]
+        (row,) = (line for line in document.splitlines() if line.startswith(f"| `{about.name}`"))
+        assert about.meaning in row
+        assert declared.allowed in row
+
+
+@pytest.mark.parametrize("declared", DECLARED, ids=lambda declared: declared.about.name)
+def test_a_default_that_is_written_out_means_the_default(declared: Declaration) -> None:
+    if declared.about.default is not None or not declared.default_text:
+        return  # said in words
+    assert declared.parse(declared.default_text) == declared.default
 
 
 @pytest.mark.parametrize(
@@ -180,7 +262,7 @@ def test_a_bad_key_is_named_by_its_place_and_never_printed(keys: str, place: int
         read_settings({"CLIP_API_KEYS": keys})
     message = str(caught.value)
     assert message.startswith("CLIP_API_KEYS is not allowed")
-    assert f"number {place} is none" in message
+    assert f"key number {place} of the list" in message
     assert "at least 16 characters" in message
     assert "\n" not in message
     everything = "".join(traceback.format_exception(caught.value))
