@@ -73,6 +73,12 @@ MAX_IMAGES = 64
 MAX_FRAMES = 1000
 """Frames of one baseline, images and embeddings together."""
 
+MAX_SEARCH_RESULTS = 10_000
+"""Results of one search in a file of embeddings."""
+
+MAX_CALIBRATION_PICTURES = 2000
+"""Pictures of one calibration, which compares each with every other: two million pairs."""
+
 MAX_INPUTS = 2048
 """Inputs of one request for embeddings that follows OpenAI's API, whose own limit it is."""
 
