@@ -195,10 +195,10 @@ class ObserverPort:
     def batch_encoded(self, images: int) -> None:
         """The image tower has encoded a batch of so many images."""
 
-    def encoder_doubted(self, cause: str) -> None:
+    def encoder_suspected(self, cause: str) -> None:
         """The encoder must not answer for now: ``fault``, it broke its contract, or ``hanging``."""
 
-    def encoder_loaded_anew(self, *, succeeded: bool) -> None:
+    def encoder_reloaded(self, *, succeeded: bool) -> None:
         """An encoder that failed its self-test was loaded again, or could not be."""
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:

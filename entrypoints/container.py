@@ -16,15 +16,12 @@ from adapters.system.clock import SystemClock
 from adapters.system.hardware import usable_cores
 from adapters.system.memory import SystemMemory
 from application.inference.admission import Admission
-from application.inference.batcher import EncodingQueue
+from application.inference.batcher import Batcher
 from application.inference.image_embeddings import ImageEmbeddings
 from application.inference.image_preparation import ImagePreparation
 from application.inference.inference import Inference
 from application.inference.text_cache import TextEmbeddings
-from application.model.encoder_recovery import EncoderRecovery
-from application.model.encoder_upgrade import EncoderUpgrade
-from application.model.idle_unloading import IdleUnloading
-from application.model.model_lifecycle import ModelLifecycle
+from application.model.supervisor import Supervisor
 from application.use_cases.anomaly import ScoreAnomaly
 from application.use_cases.baseline import BuildBaseline
 from application.use_cases.bulk import EmbedInBulk
@@ -80,49 +77,38 @@ class Container(containers.DeclarativeContainer):
 
     # Application services
     admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
-    model = providers.Singleton(ModelLifecycle, loader=encoder_loader)
+    model = providers.Singleton(
+        Supervisor,
+        loader=encoder_loader,
+        memory=memory,
+        clock=clock,
+        upgrade=tensorrt,
+        observer=observer,
+        concurrent_calls=concurrent_calls,
+        call_timeout_s=call_timeout_s,
+        idle_s=settings.provided.idle_unload_s,
+    )
     images = providers.Singleton(
         ImagePreparation, port=image_preparation_port, threads=usable_cores(), observer=observer
     )
-    queue = providers.Singleton(
-        EncodingQueue,
-        model=model,
-        max_batch=settings.provided.max_batch,
-        concurrent_calls=concurrent_calls,
-        call_timeout_s=call_timeout_s,
-        observer=observer,
+    batcher = providers.Singleton(
+        Batcher, model=model, max_batch=settings.provided.max_batch, observer=observer
     )
     many_images = providers.Singleton(
-        ImageEmbeddings, images=images, queue=queue, group=settings.provided.max_batch
-    )
-    encoder_upgrade = providers.Singleton(
-        EncoderUpgrade, port=tensorrt, model=model, queue=queue, memory=memory
-    )
-    encoder_recovery = providers.Singleton(
-        EncoderRecovery, model=model, queue=queue, memory=memory, clock=clock, observer=observer
+        ImageEmbeddings, images=images, batcher=batcher, group=settings.provided.max_batch
     )
     texts = providers.Singleton(
         TextEmbeddings,
-        queue=queue,
-        model=model,
+        batcher=batcher,
         capacity=settings.provided.text_cache_size,
         observer=observer,
-    )
-    idle_unloading = providers.Singleton(
-        IdleUnloading,
-        model=model,
-        queue=queue,
-        memory=memory,
-        clock=clock,
-        idle_s=settings.provided.idle_unload_s,
     )
     inference = providers.Singleton(
         Inference,
         admission=admission,
         model=model,
-        idle=idle_unloading,
         images=images,
-        queue=queue,
+        batcher=batcher,
         many_images=many_images,
         texts=texts,
     )
@@ -157,20 +143,19 @@ class Container(containers.DeclarativeContainer):
         EmbedInBulk,
         model=model,
         images=images,
-        queue=queue,
+        batcher=batcher,
         max_batch=settings.provided.max_batch,
     )
     report_health = providers.Singleton(
         ReportHealth,
         model=model,
-        upgrade=encoder_upgrade,
         admission=admission,
         embedding_dimension=settings.provided.embedding_dimension,
     )
-    report_load = providers.Singleton(ReportLoad, admission=admission, queue=queue, texts=texts)
+    report_load = providers.Singleton(ReportLoad, admission=admission, batcher=batcher, texts=texts)
 
 
 def close_threads(container: Container) -> None:
     """Let the encoder's and the decoders' threads end once they have done what they are doing."""
-    container.queue().close()
+    container.model().close()
     container.images().close()

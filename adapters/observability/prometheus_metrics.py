@@ -5,7 +5,6 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from application.model.model_lifecycle import ModelState
 from application.ports import ObserverPort, Stage
 from application.use_cases.health import Health, Load
 
@@ -111,12 +110,12 @@ class PrometheusMetrics(ObserverPort):
         """See `ObserverPort.batch_encoded`."""
         self._batch_images.observe(images)
 
-    def encoder_doubted(self, cause: str) -> None:
-        """See `ObserverPort.encoder_doubted`."""
+    def encoder_suspected(self, cause: str) -> None:
+        """See `ObserverPort.encoder_suspected`."""
         self._doubts[cause].inc()
 
-    def encoder_loaded_anew(self, *, succeeded: bool) -> None:
-        """See `ObserverPort.encoder_loaded_anew`."""
+    def encoder_reloaded(self, *, succeeded: bool) -> None:
+        """See `ObserverPort.encoder_reloaded`."""
         self._loads_anew[succeeded].inc()
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:
@@ -149,7 +148,7 @@ class PrometheusMetrics(ObserverPort):
         self._limit.set(load.max_requests)
         self._cached_texts.set(load.cached_texts)
         self._ready.set(health.ready)
-        self._loaded.set(health.state is ModelState.READY)
+        self._loaded.set(health.model_loaded)
         self._device_bytes.set(health.device_memory_used or 0)
         self._backend.clear()
         if (encoder := health.encoder) is not None:

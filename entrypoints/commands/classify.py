@@ -67,7 +67,7 @@ async def _classify(
 
     kind = None if camera_type is None else CameraType.named(camera_type)
     try:
-        await container.model().bring_up()
+        await container.model().load()
         return await container.classify_image()(image, labels, camera_type=kind)
     finally:
         close_threads(container)

@@ -75,7 +75,7 @@ async def _run(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     target = container.embeddings_file(output, overwrite=overwrite)
     try:
-        await container.model().bring_up()
+        await container.model().load()
         return await container.embed_in_bulk()(
             container.image_files(paths), target, on_progress=bar.show
         )

@@ -38,7 +38,7 @@ def create_app(container: Container) -> Litestar:
 
     @asynccontextmanager
     async def model_in_background(_: Litestar) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(_keep_model(container))]
+        tasks = [asyncio.create_task(container.model().run())]
         if settings.watchdog is not None:
             health = container.report_health()
             tasks.append(asyncio.create_task(settings.watchdog.tell(lambda: health().alive)))
@@ -126,20 +126,6 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
         allow_headers=["Authorization", "Content-Type", KEY_HEADER, REQUEST_ID],
         expose_headers=[REQUEST_ID, FINGERPRINT, "Retry-After"],
     )
-
-
-async def _keep_model(container: Container) -> None:
-    """Serve as soon as possible, then as fast as possible; and let go of the model when idle.
-
-    All the while an encoder that breaks its contract is seen to.
-    """
-
-    async def bring_up() -> None:
-        await container.model().bring_up()
-        await container.encoder_upgrade().run()
-        await container.idle_unloading().run()
-
-    await asyncio.gather(container.encoder_recovery().run(), bring_up())
 
 
 def _injected(provider: Provider[Any]) -> Provide:

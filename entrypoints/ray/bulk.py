@@ -27,6 +27,7 @@ from adapters.images.preprocessing import levels_of
 from adapters.ray.bulk_output import BulkOutput, count_rows
 from adapters.ray.remote_encoder import arrived
 from application.bulk_ports import BulkFailure, ImageFile, error_of
+from application.model.states import grant
 from application.ports import EncoderDescription, EncoderPort, ImagePreparationPort
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, InvalidInput
@@ -168,8 +169,8 @@ class _Encode:
 
 def _loaded(settings: Settings) -> EncoderPort:
     model = Container(settings=settings).model()
-    asyncio.run(model.bring_up())
-    return model.encoder()
+    asyncio.run(model.load())
+    return grant(model.state).encoder
 
 
 def _describe(settings: Settings) -> EncoderDescription:

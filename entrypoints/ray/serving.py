@@ -16,7 +16,7 @@ from ray import serve
 
 from adapters.ray.remote_encoder import RemoteEncoderLoader, RemoteRows, TravellingPixels
 from adapters.ray.shared_batch import encode_together
-from application.model.model_lifecycle import ModelLifecycle
+from application.model.supervisor import Supervisor
 from application.ports import EncoderDescription, EncoderPort
 from entrypoints.container import Container
 from entrypoints.settings import read_settings
@@ -48,7 +48,7 @@ class EncoderReplica:
         """
         container = Container(settings=read_settings())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
-        self._encoder = _brought_up(container.model(), self._thread)
+        self._encoder = _loaded(container.model(), self._thread)
         self._fingerprint = self._encoder.description.fingerprint
         self._last_took_s = 0.0
         self._free_at_s = 0.0  # by `time.monotonic`, as far as can be told
@@ -119,16 +119,16 @@ def _ingress() -> "Litestar":
     container.call_timeout_s.override(providers.Object(None))
     # Ray sends requests here as soon as this returns: not before there is an encoder.
     with ThreadPoolExecutor(max_workers=1) as thread:
-        _brought_up(container.model(), thread)
+        _loaded(container.model(), thread)
     return create_app(container)
 
 
-def _brought_up(model: ModelLifecycle, thread: ThreadPoolExecutor) -> EncoderPort:
+def _loaded(model: Supervisor, thread: ThreadPoolExecutor) -> EncoderPort:
     """The encoder once it is ready. In ``thread``, since Ray's own has an event loop running."""
-    thread.submit(asyncio.run, model.bring_up()).result()
-    if model.loaded is None:
-        raise RuntimeError(f"no model is loaded: {model.failure}")
-    return model.loaded
+    thread.submit(asyncio.run, model.load()).result()
+    if model.encoder is None:
+        raise RuntimeError(f"no model is loaded: {model.reason}")
+    return model.encoder
 
 
 _deployment: Any = serve.deployment  # Ray's own types say that it returns a function

@@ -270,7 +270,7 @@ async def test_the_service_switches_over_under_load(
         await ask()
         workshop.gate.set()
         async with asyncio.timeout(120):
-            while container.model().encoder().description.backend != "tensorrt":
+            while container.model().described().backend != "tensorrt":
                 await ask()
                 await asyncio.sleep(0)  # the client itself never yields
         after = (await client.get("/health")).json()
@@ -291,6 +291,8 @@ async def test_the_service_switches_over_under_load(
         lost = await client.post("/embed", json=body)
         assert (lost.status_code, lost.json()["code"]) == (503, "model_not_loaded")
         assert (await client.get("/health/ready")).status_code == 503
+        live = await client.get("/health/live")
+        assert (live.status_code, live.json()) == (503, {"status": "lost"})
         health = (await client.get("/health")).json()
         assert health["status"] == "degraded"
         assert "cudaErrorIllegalAddress" in health["reason"]

@@ -8,7 +8,7 @@ from typing import Final
 from litestar.types import Message, Scope
 
 from application.inference.admission import Admission
-from application.model.model_lifecycle import ModelLifecycle
+from application.model.supervisor import Supervisor
 
 REQUEST_ID: Final = "X-Request-ID"
 FINGERPRINT: Final = "X-Model-Fingerprint"
@@ -61,7 +61,7 @@ class AnswerHeaders:
     """
 
     def __init__(
-        self, model: ModelLifecycle, admission: Admission, *, security: Mapping[str, str]
+        self, model: Supervisor, admission: Admission, *, security: Mapping[str, str]
     ) -> None:
         self._model = model
         self._admission = admission

@@ -6,7 +6,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 
-from application.model.model_lifecycle import ModelState
+from application.model.states import Phase
 from application.use_cases.health import Health, ReportHealth
 from entrypoints.http.middleware.auth import OPEN_TO_ALL
 from entrypoints.http.routes.question import PROBLEMS
@@ -29,17 +29,16 @@ def health(report_health: NamedDependency[ReportHealth]) -> HealthAnswer:
     opt=OPEN_TO_ALL,
     security=[{}],
     responses={
-        503: ResponseSpec(
-            LivenessAnswer, description="Must be started again.", generate_examples=False
-        )
+        503: ResponseSpec(LivenessAnswer, description="Must be restarted.", generate_examples=False)
     },
 )
 def live(report_health: NamedDependency[ReportHealth]) -> Response[LivenessAnswer]:
-    """200 as long as the process answers; 503 while a call of the encoder does not return."""
+    """200 unless only a restart helps: a call of the encoder hangs, or its device is lost."""
     now = report_health()
     if now.alive:
         return Response(LivenessAnswer(status="alive"), status_code=200)
-    return Response(LivenessAnswer(status="hanging"), status_code=503)
+    status = "lost" if now.phase is Phase.LOST else "hanging"
+    return Response(LivenessAnswer(status=status), status_code=503)
 
 
 @get(
@@ -66,8 +65,8 @@ def _health_answer(now: Health) -> HealthAnswer:
     return HealthAnswer(
         status="healthy" if now.healthy else "degraded",
         model=None if encoder is None else encoder.model,
-        model_loaded=now.state is ModelState.READY,
-        unloaded_while_idle=now.state is ModelState.UNLOADED,
+        model_loaded=now.model_loaded,
+        unloaded_while_idle=now.phase is Phase.UNLOADED,
         device=None if now.device is None else now.device.name,
         cuda_available=now.device is not None and now.device.cuda_available,
         vram_used_gb=None if used is None else round(used / _BYTES_PER_GIB, 3),

@@ -37,7 +37,12 @@ class HealthAnswer(Struct):
 class LivenessAnswer(Struct):
     """Whether the process can go on."""
 
-    status: Annotated[str, documented("`alive`, or `hanging` in a call that does not return.")]
+    status: Annotated[
+        str,
+        documented(
+            "`alive`; `hanging` in a call that does not return; `lost` once the device has failed."
+        ),
+    ]
 
 
 class ReadinessAnswer(Struct):

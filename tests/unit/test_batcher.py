@@ -7,33 +7,40 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.inference.batcher import EncodingQueue
-from application.model.model_lifecycle import ModelLifecycle
 from domain.errors import EncoderFault, ModelNotReady, ServiceUnavailable
-from tests.support.encoders import Loader, RecordingEncoder, Warm, pixels_of, settle, vector_of
+from tests.support.encoders import (
+    Loader,
+    RecordingEncoder,
+    pixels_of,
+    settle,
+    supervisor,
+    vector_of,
+    warm,
+)
+from tests.support.requests import Requests
 
 
-async def occupy(queue: EncodingQueue, encoder: RecordingEncoder) -> "asyncio.Task[object]":
+async def occupy(requests: Requests, encoder: RecordingEncoder) -> "asyncio.Task[object]":
     """Keep the encoder busy with image 999 until its gate is opened."""
     encoder.gate.clear()
-    task: asyncio.Task[object] = asyncio.create_task(queue.encode_image(pixels_of(999)))
+    task: asyncio.Task[object] = asyncio.create_task(requests.encode_image(pixels_of(999)))
     await asyncio.to_thread(encoder.busy.wait, 5)
     return task
 
 
 async def test_a_lone_request_is_not_held_back(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    embedding = await queue.encode_image(pixels_of(7))
+    embedding = await requests.encode_image(pixels_of(7))
     assert embedding.vector == pytest.approx(vector_of(7))
     assert encoder.image_batches == [[7.0]]
 
 
 async def test_what_waits_shares_batches_up_to_the_limit(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    first = await occupy(queue, encoder)
-    waiting = [asyncio.create_task(queue.encode_image(pixels_of(n))) for n in range(6)]
+    first = await occupy(requests, encoder)
+    waiting = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(6)]
     await settle()
     encoder.gate.set()
     answers = await asyncio.gather(*waiting)
@@ -44,17 +51,17 @@ async def test_what_waits_shares_batches_up_to_the_limit(
 
 
 async def test_texts_are_not_starved_by_images(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    first = await occupy(queue, encoder)
+    first = await occupy(requests, encoder)
     order: list[str] = []
 
     async def image(number: int) -> None:
-        await queue.encode_image(pixels_of(number))
+        await requests.encode_image(pixels_of(number))
         order.append(f"image {number}")
 
     async def texts() -> None:
-        await queue.encode_texts(["1", "2"])
+        await requests.encode_texts(["1", "2"])
         order.append("texts")
 
     waiting = [asyncio.create_task(image(0)), asyncio.create_task(texts())]
@@ -66,10 +73,10 @@ async def test_texts_are_not_starved_by_images(
 
 
 async def test_a_caller_that_left_costs_nothing(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    first = await occupy(queue, encoder)
-    waiting = [asyncio.create_task(queue.encode_image(pixels_of(n))) for n in range(3)]
+    first = await occupy(requests, encoder)
+    waiting = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(3)]
     await settle()
     waiting[1].cancel()
     await settle()
@@ -80,10 +87,10 @@ async def test_a_caller_that_left_costs_nothing(
     assert isinstance(answers[1], asyncio.CancelledError)
 
 
-async def test_one_bad_image_fails_alone(queue: EncodingQueue, encoder: RecordingEncoder) -> None:
-    first = await occupy(queue, encoder)
+async def test_one_bad_image_fails_alone(requests: Requests, encoder: RecordingEncoder) -> None:
+    first = await occupy(requests, encoder)
     encoder.poison = 1.0
-    waiting = [asyncio.create_task(queue.encode_image(pixels_of(n))) for n in range(3)]
+    waiting = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(3)]
     await settle()
     encoder.gate.set()
     answers = await asyncio.gather(*waiting, return_exceptions=True)
@@ -96,16 +103,16 @@ async def test_one_bad_image_fails_alone(queue: EncodingQueue, encoder: Recordin
 
 
 async def test_an_encoder_that_is_away_is_not_asked_for_each_image(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    first = await occupy(queue, encoder)
+    first = await occupy(requests, encoder)
     away = ServiceUnavailable("no replica answered.", code="encoder_unreachable")
 
     def leave(_: object) -> np.ndarray:
         raise away
 
     encoder.answer = leave
-    waiting = [asyncio.create_task(queue.encode_image(pixels_of(n))) for n in range(3)]
+    waiting = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(3)]
     await settle()
     encoder.gate.set()
     answers = await asyncio.gather(first, *waiting, return_exceptions=True)
@@ -113,42 +120,42 @@ async def test_an_encoder_that_is_away_is_not_asked_for_each_image(
     assert encoder.image_batches == [[999.0], [0.0, 1.0, 2.0]]
 
 
-async def test_nan_is_never_sent_on(queue: EncodingQueue, encoder: RecordingEncoder) -> None:
+async def test_nan_is_never_sent_on(requests: Requests, encoder: RecordingEncoder) -> None:
     encoder.answer = lambda rows: np.full_like(rows, np.nan)
     with pytest.raises(EncoderFault):
-        await queue.encode_image(pixels_of(1))
+        await requests.encode_image(pixels_of(1))
     with pytest.raises(EncoderFault):
-        await queue.encode_texts(["1"])
+        await requests.encode_texts(["1"])
 
 
 async def test_too_few_answers_are_never_handed_out(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
     encoder.answer = lambda rows: rows[:-1]
     with pytest.raises(EncoderFault, match=r"shape \(1, 4\) instead of \(2, 4\)"):
-        await queue.encode_texts(["1", "2"])
+        await requests.encode_texts(["1", "2"])
 
 
 async def test_without_a_model_the_caller_is_told() -> None:
-    queue = EncodingQueue(ModelLifecycle(Loader(RecordingEncoder())), max_batch=4)
+    requests = Requests(supervisor(Loader(RecordingEncoder())))
     with pytest.raises(ModelNotReady):
-        await queue.encode_image(pixels_of(1))
-    queue.close()
+        await requests.encode_image(pixels_of(1))
+    requests.close()
 
 
 async def test_an_encoder_that_takes_several_calls_gets_them_at_once(
     encoder: RecordingEncoder,
 ) -> None:
-    queue = EncodingQueue(Warm(encoder), max_batch=2, concurrent_calls=3)
+    requests = Requests(warm(encoder, concurrent_calls=3), max_batch=2)
     encoder.gate.clear()
-    waiting = [asyncio.create_task(queue.encode_image(pixels_of(n))) for n in range(9)]
+    waiting = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(9)]
     await asyncio.to_thread(encoder.several_busy, 3)
     assert sorted(encoder.image_batches) == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
     encoder.gate.set()
     answers = await asyncio.gather(*waiting)
     for number, answer in enumerate(answers):
         assert answer.vector == pytest.approx(vector_of(number))
-    queue.close()
+    requests.close()
 
 
 step = st.tuples(
@@ -169,14 +176,14 @@ def test_everyone_gets_their_own_answer_in_any_interleaving(
 ) -> None:
     async def scenario() -> None:
         encoder = RecordingEncoder()
-        queue = EncodingQueue(Warm(encoder), max_batch=max_batch, concurrent_calls=concurrent_calls)
+        requests = Requests(warm(encoder, concurrent_calls=concurrent_calls), max_batch=max_batch)
         asked: list[tuple[list[int], asyncio.Task[object]]] = []
 
         async def ask_image(number: int) -> object:
-            return [await queue.encode_image(pixels_of(number))]
+            return [await requests.encode_image(pixels_of(number))]
 
         async def ask_texts(numbers: list[int]) -> object:
-            return await queue.encode_texts([str(number) for number in numbers])
+            return await requests.encode_texts([str(number) for number in numbers])
 
         for kind, number in steps:
             if kind == "image":
@@ -189,7 +196,7 @@ def test_everyone_gets_their_own_answer_in_any_interleaving(
             else:
                 await asyncio.sleep(0.0005 * (number % 3))
         answers = await asyncio.gather(*(task for _, task in asked), return_exceptions=True)
-        queue.close()
+        requests.close()
         for (numbers, task), answer in zip(asked, answers, strict=True):
             if task.cancelled():
                 continue

@@ -1,44 +1,34 @@
-"""The model given up after a while without requests, and loaded again for the next one."""
+"""The model unloaded after a while without requests, and loaded again for the next one."""
 
 import asyncio
 import gc
-import threading
 import weakref
 from collections.abc import AsyncIterator
 
 import pytest
 
 from application.inference.admission import Admission
-from application.inference.batcher import EncodingQueue
-from application.model.encoder_upgrade import EncoderUpgrade
-from application.model.idle_unloading import IdleUnloading
-from application.model.model_lifecycle import ModelLifecycle, ModelState
-from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable, MemoryPort
+from application.model.states import Phase
+from application.ports import EncoderPort, EncoderUnavailable, MemoryPort
 from application.use_cases.health import Health, ReportHealth
 from domain.errors import ModelNotReady
 from domain.limits import MAX_RELOAD_SECONDS
 from tests.support.clock import FakeClock
-from tests.support.encoders import RecordingEncoder, Upgrade, pixels_of, settle
+from tests.support.encoders import Loader, RecordingEncoder, pixels_of, settle, supervisor
+from tests.support.requests import Requests
+from tests.support.supervision import supervised, until
 
 IDLE_S = 60.0
 
 
-class FreshLoader(EncoderLoaderPort):
-    """Makes a new encoder each time and keeps none; can be held back or told to fail."""
+class RecordedLoader(Loader):
+    """Makes a new encoder each time and keeps none."""
 
     def __init__(self) -> None:
+        super().__init__(self.fresh)
         self.made: list[weakref.ref[EncoderPort]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.missing: str | None = None
 
-    def probe_device(self) -> Device:
-        return Device("cpu", cuda_available=False)
-
-    def load(self) -> EncoderPort:
-        assert self.gate.wait(10), "the test never opened the gate"
-        if self.missing is not None:
-            raise EncoderUnavailable(self.missing)
+    def fresh(self) -> EncoderPort:
         encoder = RecordingEncoder()
         self.made.append(weakref.ref(encoder))
         return encoder
@@ -47,115 +37,91 @@ class FreshLoader(EncoderLoaderPort):
 class RecordingMemory(MemoryPort):
     """Notes whether the encoder was gone by the time that memory was released."""
 
-    def __init__(self, loader: FreshLoader) -> None:
+    def __init__(self, loader: RecordedLoader) -> None:
         self._loader = loader
         self.encoders_alive: list[int] = []
-        self.released = threading.Event()
 
     def release(self) -> None:
         gc.collect()
         self.encoders_alive.append(sum(made() is not None for made in self._loader.made))
-        self.released.set()
 
 
 class Service:
-    """The lifecycle around a loaded model, with time in the test's hands."""
+    """A supervised model, with time in the test's hands."""
 
     def __init__(self, idle_s: float | None = IDLE_S) -> None:
-        self.keeps_time = idle_s is not None
         self.clock = FakeClock()
-        self.loader = FreshLoader()
+        self.loader = RecordedLoader()
         self.memory = RecordingMemory(self.loader)
-        self.model = ModelLifecycle(self.loader)
-        self.queue = EncodingQueue(self.model, max_batch=4)
-        self.idle = IdleUnloading(
-            self.model, self.queue, memory=self.memory, clock=self.clock, idle_s=idle_s
-        )
-        self._running: asyncio.Task[None] | None = None
+        self.model = supervisor(self.loader, memory=self.memory, clock=self.clock, idle_s=idle_s)
+        self.requests = Requests(self.model)
 
-    async def start(self) -> None:
-        await self.model.bring_up()
-        self._running = asyncio.create_task(self.idle.run())
-        if self.keeps_time:
-            await self.released()
-            self.memory.released.clear()
-
-    async def stop(self) -> None:
-        assert self._running is not None
-        self._running.cancel()
-        self.queue.close()
-        await asyncio.gather(self._running, return_exceptions=True)
+    @property
+    def phase(self) -> Phase:
+        return self.model.health.phase
 
     async def ask(self) -> EncoderPort:
-        async with self.idle.encoder_in_use():
-            return self.model.encoder()
-
-    async def released(self) -> None:
-        assert await asyncio.to_thread(self.memory.released.wait, 10), "no memory was released"
-        await settle()
+        async with self.model.lease() as lease:
+            return lease.encoder
 
     async def unload(self, seconds: float = IDLE_S) -> None:
         """Let so much time pass; then it must be unloaded."""
-        self.memory.released.clear()
+        releases = len(self.memory.encoders_alive)
         await self.clock.advance(seconds)
-        await self.released()
-        assert self.model.state is ModelState.UNLOADED
+        await until(lambda: len(self.memory.encoders_alive) > releases)
+        assert self.phase is Phase.UNLOADED
 
     def health(self) -> Health:
         return ReportHealth(
-            model=self.model,
-            upgrade=EncoderUpgrade(
-                Upgrade(None), model=self.model, queue=self.queue, memory=self.memory
-            ),
-            admission=Admission(capacity=1),
-            embedding_dimension=4,
+            model=self.model, admission=Admission(capacity=1), embedding_dimension=4
         )()
 
 
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     service = Service()
-    await service.start()
-    yield service
-    await service.stop()
+    async with supervised(service.model):
+        await until(lambda: bool(service.memory.encoders_alive))  # what loading has left over
+        await settle()
+        yield service
 
 
 async def test_after_the_idle_time_the_encoder_is_gone_before_memory_is_released(
     service: Service,
 ) -> None:
     await service.clock.advance(IDLE_S - 1)
-    assert service.model.state is ModelState.READY
+    assert service.phase is Phase.READY
     await service.unload()
     assert service.memory.encoders_alive == [1, 0]  # after loading, after unloading
 
 
-async def test_a_request_starts_the_idle_time_anew(service: Service) -> None:
+async def test_a_request_starts_the_idle_time_again(service: Service) -> None:
     await service.clock.advance(IDLE_S - 1)
     await service.ask()
     await service.clock.advance(IDLE_S - 1)
-    assert service.model.state is ModelState.READY
+    assert service.phase is Phase.READY
     await service.unload(1)
 
 
 async def test_what_is_in_use_is_never_unloaded(service: Service) -> None:
-    async with service.idle.encoder_in_use():
+    async with service.model.lease():
         for _ in range(5):
             await service.clock.advance(IDLE_S)
-        assert service.model.state is ModelState.READY
+        assert service.phase is Phase.READY
     await service.unload()
 
 
 async def test_nor_while_it_encodes_for_those_who_left(service: Service) -> None:
-    encoder = service.model.encoder()
+    encoder = service.model.encoder
     assert isinstance(encoder, RecordingEncoder)
     encoder.busy.clear()
     encoder.gate.clear()
-    leaving = asyncio.create_task(service.queue.encode_image(pixels_of(1)))
+    leaving = asyncio.create_task(service.requests.encode_image(pixels_of(1)))
     await asyncio.to_thread(encoder.busy.wait, 5)
     leaving.cancel()
     for _ in range(3):
         await service.clock.advance(IDLE_S)
-    assert service.model.state is ModelState.READY
+    assert service.phase is Phase.READY
     encoder.gate.set()
     del encoder
 
@@ -171,9 +137,9 @@ async def test_requests_wait_for_one_load_and_are_all_answered(service: Service)
     assert not any(request.done() for request in asked)
     service.loader.gate.set()
     encoders = await asyncio.gather(*asked)
-    assert all(encoder is service.model.encoder() for encoder in encoders)
+    assert all(encoder is service.model.encoder for encoder in encoders)
     assert len(service.loader.made) == 2
-    assert service.model.state is ModelState.READY
+    assert service.phase is Phase.READY
 
 
 async def test_it_happens_again_and_again(service: Service) -> None:
@@ -200,13 +166,14 @@ async def test_a_load_that_fails_is_told_and_tried_again_by_the_next_request(
     service: Service,
 ) -> None:
     await service.unload()
-    service.loader.missing = "the card has no memory left"
+    missing = "the card has no memory left"
+    service.loader.outcome = EncoderUnavailable(missing)
     with pytest.raises(ModelNotReady, match="no memory left") as caught:
         await service.ask()
     assert caught.value.code == "model_not_loaded"
     health = service.health()
-    assert (health.ready, health.healthy, health.reason) == (True, False, service.loader.missing)
-    service.loader.missing = None
+    assert (health.ready, health.healthy, health.reason) == (True, False, missing)
+    service.loader.outcome = service.loader.fresh
     await service.ask()
     assert service.health().healthy
 
@@ -216,21 +183,19 @@ async def test_health_tells_without_loading(service: Service) -> None:
     await service.unload()
     health = service.health()
     assert (health.ready, health.healthy, health.reason) == (True, True, None)
-    assert health.state is ModelState.UNLOADED
+    assert health.phase is Phase.UNLOADED
     assert health.encoder == loaded.encoder
     assert len(service.loader.made) == 1
 
 
 async def test_without_an_idle_time_nothing_is_ever_unloaded() -> None:
     service = Service(idle_s=None)
-    await service.start()
-    await service.clock.advance(1_000_000)
-    assert service.model.state is ModelState.READY
-    await service.stop()
+    async with supervised(service.model):
+        await service.clock.advance(1_000_000)
+        assert service.phase is Phase.READY
 
 
 async def test_before_the_first_load_requests_are_refused_and_not_kept_waiting() -> None:
     service = Service()
     with pytest.raises(ModelNotReady, match="still being loaded"):
         await service.ask()
-    service.queue.close()
