@@ -1,5 +1,10 @@
 """The composition root: every object of the service, made and joined here and nowhere else."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
 from dependency_injector import containers, providers
 
 from adapters.bulk.journal import JournalledEmbeddings
@@ -30,6 +35,9 @@ from application.use_cases.compare import CompareSightings, CompareTexts
 from application.use_cases.embed import EmbedImage, EmbedImages, EmbedInputs, EmbedTexts
 from application.use_cases.health import ReportHealth, ReportLoad
 from entrypoints.settings import Settings
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
 
 
 class Container(containers.DeclarativeContainer):
@@ -153,6 +161,65 @@ class Container(containers.DeclarativeContainer):
         embedding_dimension=settings.provided.embedding_dimension,
     )
     report_load = providers.Singleton(ReportLoad, admission=admission, batcher=batcher, texts=texts)
+
+
+def http_service(container: Container) -> "ASGIApp":
+    """The HTTP service as an ASGI application; the model is loaded once it has started."""
+    # Here, since commands that serve nothing start faster without the framework.
+    from entrypoints.http.app import Parts, create_app
+    from entrypoints.http.routes.endpoint import UseCases
+
+    settings, model = container.settings(), container.model()
+
+    def fingerprint() -> str | None:
+        return None if model.description is None else model.description.fingerprint
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(model.run())]
+        if settings.watchdog is not None:
+            health = container.report_health()
+            tasks.append(asyncio.create_task(settings.watchdog.tell(lambda: health().alive)))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            close_threads(container)
+            await asyncio.to_thread(container.tracing().close)
+
+    use = UseCases(
+        embed_image=container.embed_image(),
+        score_anomaly=container.score_anomaly(),
+        classify_image=container.classify_image(),
+        compare_texts=container.compare_texts(),
+        embed_images=container.embed_images(),
+        embed_texts=container.embed_texts(),
+        embed_inputs=container.embed_inputs(),
+        compare_sightings=container.compare_sightings(),
+        build_baseline=container.build_baseline(),
+        report_health=container.report_health(),
+        ensemble_by_default=settings.use_ensemble,
+        checks_openai_texts=settings.openai_text_checks,
+        configured_model=_model_name(settings.model_path),
+        configured_backend=settings.encoder.value,
+    )
+    parts = Parts(
+        use=use,
+        report_load=container.report_load(),
+        admission=container.admission(),
+        fingerprint=fingerprint,
+        metrics=container.metrics(),
+        stages=container.stage_times(),
+        tracing=container.tracing(),
+        lifespan=lifespan,
+    )
+    return create_app(settings, parts)
+
+
+def _model_name(model_path: str) -> str:
+    """The last part of a folder's or a hub model's name, without its revision."""
+    return model_path.rstrip("/").rpartition("/")[2].partition("@")[0] or model_path
 
 
 def close_threads(container: Container) -> None:

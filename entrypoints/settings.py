@@ -320,6 +320,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
+    use_ensemble: Annotated[
+        bool,
+        Variable(
+            "CLIP_USE_ENSEMBLE",
+            "Endpoints",
+            "Whether `/classify` uses prompt ensembles where a request doesn't say.",
+        ),
+    ] = False
+    openai_text_checks: Annotated[
+        bool,
+        Variable(
+            "CLIP_OPENAI_TEXT_CHECKS",
+            "Endpoints",
+            "Whether `/v1/embeddings` refuses texts that are a web address or begin like an image "
+            "file in base64.",
+        ),
+    ] = True
+
     serves_page: Annotated[
         bool, Variable("CLIP_PAGE_ENABLED", "Pages", "Whether to serve the page at `/`.")
     ] = True

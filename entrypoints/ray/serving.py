@@ -18,11 +18,11 @@ from adapters.ray.remote_encoder import RemoteEncoderLoader, RemoteRows, Travell
 from adapters.ray.shared_batch import encode_together
 from application.model.supervisor import Supervisor
 from application.ports import EncoderDescription, EncoderPort
-from entrypoints.container import Container
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 
 if TYPE_CHECKING:
-    from litestar import Litestar
+    from litestar.types import ASGIApp
 
 logger = logging.getLogger(__name__)
 
@@ -94,14 +94,12 @@ class EncoderReplica:
         return await asyncio.get_running_loop().run_in_executor(self._thread, tower, inputs)
 
 
-def _ingress() -> "Litestar":
+def _ingress() -> "ASGIApp":
     """What an ingress replica serves: the application with the remote encoder behind its port.
 
     Raises:
         RuntimeError: the encoder cannot be used; `serve status` shows why.
     """
-    from entrypoints.http.app import create_app
-
     application = serve.get_replica_context().app_name
     container = Container(settings=read_settings())
     settings = container.settings()
@@ -120,7 +118,7 @@ def _ingress() -> "Litestar":
     # Ray sends requests here as soon as this returns: not before there is an encoder.
     with ThreadPoolExecutor(max_workers=1) as thread:
         _loaded(container.model(), thread)
-    return create_app(container)
+    return http_service(container)
 
 
 def _loaded(model: Supervisor, thread: ThreadPoolExecutor) -> EncoderPort:

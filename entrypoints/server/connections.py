@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from entrypoints.http.errors.problems import MEDIA_TYPE, problem
+from entrypoints.http.errors.table import MEDIA_TYPE, problem
 from entrypoints.server.client_limits import (
     HEAD_SECONDS,
     IDLE_SECONDS,

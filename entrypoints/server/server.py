@@ -11,8 +11,7 @@ from typing import Final, cast
 import uvicorn
 
 from application.inference.admission import Admission
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.server.client_limits import IDLE_SECONDS
 from entrypoints.server.connections import Connections, connections_possible
 
@@ -89,7 +88,7 @@ def serve(container: Container) -> None:
             settings.port,
         )
     config = uvicorn.Config(
-        create_app(container),
+        http_service(container),
         host=settings.host,
         port=settings.port,
         # Uvicorn only ever calls it.

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 
 
@@ -20,7 +19,7 @@ def container() -> Container:
 @pytest.fixture
 async def client(container: Container) -> AsyncIterator[AsyncTestClient[Any]]:
     """A client of the app, whose model has been loaded."""
-    async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
+    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         yield client

@@ -21,8 +21,7 @@ from adapters.models.reading import read_checkpoint
 from application.ports import Device, EncoderLost, EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, smallest_cosine
 from domain.errors import ServiceUnavailable
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 from tests.support.checkpoints import save_hugging_face, small_clip
 from tests.support.engines import GPU, TENSORRT, Workshop
@@ -255,7 +254,7 @@ async def test_the_service_switches_over_under_load(
     made = backend(hugging_face_directory, tmp_path, workshop, precision=Precision.FP32)
     container.tensorrt.override(made)
     body = {"image": as_base64(photo("cat"))}
-    async with AsyncTestClient(create_app(container)) as client:
+    async with AsyncTestClient(http_service(container)) as client:
         before = await serving_and_saying_why(client)
         assert before["backend"] == "openvino"
         assert "being prepared" in before["backend_reason"]
@@ -301,7 +300,7 @@ async def test_the_service_switches_over_under_load(
 async def test_without_a_gpu_the_service_says_so_and_serves(
     container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with AsyncTestClient(create_app(container)) as client:
+    async with AsyncTestClient(http_service(container)) as client:
         health = await serving_and_saying_why(client)
         assert (health["status"], health["backend"]) == ("healthy", "openvino")
         assert health["backend_reason"] == "TensorRT needs an NVIDIA GPU, and there is none here."

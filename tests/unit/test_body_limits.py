@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from entrypoints.http.middleware.body_limits import BodiesTooLarge, Reception
+from entrypoints.http.errors.table import BodiesTooLarge
+from entrypoints.http.middleware.limits import BodyLimits
 from entrypoints.server.client_limits import GRACE_SECONDS, SLOWEST_BYTES_PER_SECOND, Patience
 
 MOST = 100
@@ -18,7 +19,7 @@ class Client:
     def __init__(self, reception: Callable[..., Awaitable[None]], method: str = "POST") -> None:
         self._pieces: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.request = asyncio.ensure_future(
-            reception({"type": "http", "method": method}, self._pieces.get, None)
+            reception({"type": "http", "method": method, "headers": []}, self._pieces.get, None)
         )
 
     async def send(self, size: int, *, more: bool = True) -> None:
@@ -44,7 +45,7 @@ class App:
 
 
 def reception(app: App) -> Any:
-    return Reception(app, most_bytes=MOST)
+    return BodyLimits(app, most_bytes=MOST)
 
 
 async def test_bodies_reach_the_application() -> None:

@@ -1,4 +1,4 @@
-"""The bodies of the contract's questions and answers, exactly as it names their fields."""
+"""Requests about one image and their responses, with the field names that clients rely on."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ class EmbedRequest(Struct):
     image: Image
 
 
-class EmbedAnswer(Struct):
+class EmbedResponse(Struct):
     """The image's embedding."""
 
     embedding: Vector
@@ -43,7 +43,7 @@ class AnomalyScoreRequest(Struct):
     ] = None
 
 
-class AnomalyScoreAnswer(Struct):
+class AnomalyScoreResponse(Struct):
     """How far the scene has moved from its baseline."""
 
     anomaly_score: Annotated[
@@ -68,14 +68,22 @@ class ClassifyRequest(Struct):
         ),
     ]
     use_ensemble: Annotated[
-        bool, documented("Put each label through five prompt templates and average them.")
-    ] = False
-    camera_type: Annotated[
-        str,
+        bool | UnsetType,
         documented(
-            "Which templates `use_ensemble` takes.", enum=[str(kind) for kind in CameraType]
+            "Put each label through five prompt templates and average them. Where it is absent: "
+            "true if `camera_type` is sent, else as CLIP_USE_ENSEMBLE says (false)."
         ),
-    ] = CameraType.STANDARD.value
+    ] = UNSET
+    camera_type: (
+        Annotated[
+            str,
+            documented(
+                "Which templates the ensemble takes; `standard` where it is absent.",
+                enum=[str(kind) for kind in CameraType],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class EnsembleMetadata(Struct):
@@ -87,7 +95,7 @@ class EnsembleMetadata(Struct):
     ensemble_method: str
 
 
-class ClassifyAnswer(Struct):
+class ClassifyResponse(Struct):
     """How well each label fits."""
 
     scores: Annotated[
@@ -105,7 +113,7 @@ class SimilarityRequest(Struct):
     text: Annotated[str, documented("Not blank; cut at CLIP's 77 tokens.", min_length=1)]
 
 
-class SimilarityAnswer(Struct):
+class SimilarityResponse(Struct):
     """How well the text describes the image."""
 
     similarity: Annotated[float, documented("Cosine in [-1, 1].")]
@@ -125,7 +133,7 @@ class BatchSimilarityRequest(Struct):
     ]
 
 
-class BatchSimilarityAnswer(Struct):
+class BatchSimilarityResponse(Struct):
     """How well each text describes the image."""
 
     similarities: Annotated[dict[str, float], documented("Text → cosine in [-1, 1].")]
