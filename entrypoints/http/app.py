@@ -38,6 +38,7 @@ def create_app(container: Container) -> Litestar:
 
     @asynccontextmanager
     async def model_in_background(_: Litestar) -> AsyncIterator[None]:
+        container.images().start()
         tasks = [asyncio.create_task(_keep_model(container))]
         if settings.watchdog is not None:
             health = container.report_health()
