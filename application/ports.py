@@ -155,9 +155,17 @@ class ImagePreparationPort(ABC):
 
         Raises:
             ImageTooLarge: more bytes than allowed.
-            InvalidImage: not an image, format not allowed, too many pixels, or damaged.
+            InvalidImage: not an image, format not allowed, too many pixels, damaged, or more work
+                than one image may be.
+            ServiceUnavailable: it cannot be decoded now; says nothing about the image.
             MemoryError: there is not enough to decode it; says nothing about the image.
         """
+
+    def start(self) -> None:  # noqa: B027 - most have nothing to do
+        """Make what the first image would have to wait for. Blocks for as long as that takes."""
+
+    def close(self) -> None:  # noqa: B027
+        """End what was started, once the images that are being prepared are."""
 
 
 class TokenCounterPort(ABC):

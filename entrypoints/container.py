@@ -11,6 +11,7 @@ from adapters.bulk.journal import JournalledEmbeddings
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.encoders.selection import EncoderSelection
 from adapters.encoders.tensorrt.backend import TensorRtBackend
+from adapters.images.decoding_workers import DecodingWorkers, workers_possible
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.models.tokenizer import ClipTokenCounter
 from adapters.observability.observers import Observers
@@ -67,7 +68,11 @@ class Container(containers.DeclarativeContainer):
         cache=settings.provided.cache,
         tensorrt=tensorrt,
     )
-    image_preparation_port = providers.Singleton(PillowImagePreparation)
+    image_preparation_port = (
+        providers.Singleton(DecodingWorkers, workers=usable_cores())
+        if workers_possible()
+        else providers.Singleton(PillowImagePreparation)
+    )
     token_counter = providers.Singleton(ClipTokenCounter)
     metrics = providers.Singleton(PrometheusMetrics)
     stage_times = providers.Singleton(StageTimes)
@@ -176,6 +181,7 @@ def http_service(container: Container) -> "ASGIApp":
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
+        container.images().start()
         tasks = [asyncio.create_task(model.run())]
         if settings.watchdog is not None:
             health = container.report_health()
@@ -222,7 +228,15 @@ def _model_name(model_path: str) -> str:
     return model_path.rstrip("/").rpartition("/")[2].partition("@")[0] or model_path
 
 
+def decode_in_this_process(container: Container) -> None:
+    """Decode pictures in threads of this process, for one that ends as soon as one is decoded.
+
+    Starting a worker would take longer than the picture, and a crash harms nobody else.
+    """
+    container.image_preparation_port.override(providers.Singleton(PillowImagePreparation))
+
+
 def close_threads(container: Container) -> None:
-    """Let the encoder's and the decoders' threads end once they have done what they are doing."""
+    """Let the encoder's threads and the decoders end once they have done what they are doing."""
     container.model().close()
     container.images().close()

@@ -6,6 +6,7 @@ node sees them under the same path.
 """
 
 import asyncio
+import functools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from ray.data.checkpoint import CheckpointConfig
 
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.bulk.table_formats import parquet_schema
+from adapters.images.decoding_workers import DecodingWorkers, workers_possible
+from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import levels_of
 from adapters.ray.bulk_output import BulkOutput, count_rows
 from adapters.ray.remote_encoder import arrived
@@ -93,7 +96,7 @@ def embed_on_ray(
     (
         ray.data.read_parquet(listing, columns=_columns(listing))
         .repartition(target_num_rows_per_block=_ROWS_OF_A_FILE)
-        .map_batches(_Prepare(settings), batch_size=_PREPARED_AT_A_TIME)
+        .map_batches(_Prepare(), batch_size=_PREPARED_AT_A_TIME)
         .map_batches(
             _Encode,
             fn_constructor_args=(settings, model.fingerprint),
@@ -107,15 +110,22 @@ def embed_on_ray(
     return run.complete(count_rows(Path(listing)))
 
 
+@functools.cache
+def _preparation() -> ImagePreparationPort:
+    """One decoding worker for each of Ray's processes, which ends with it.
+
+    A picture that crashes the decoder gets an error in its row, and the job goes on.
+    """
+    if workers_possible():
+        return DecodingWorkers(1)
+    return PillowImagePreparation()
+
+
 class _Prepare:
     """Read and decode: from names, and perhaps bytes, to eight-bit pixels."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        container = Container(settings=self._settings)
-        port: ImagePreparationPort = container.image_preparation_port()
+        port = _preparation()
         count = len(batch["path"])
         levels = np.zeros((count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
         errors = np.full(count, "", dtype=object)

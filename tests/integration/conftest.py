@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from entrypoints.container import Container, http_service
+from entrypoints.container import Container, decode_in_this_process, http_service
 from entrypoints.settings import read_settings
 
 
 @pytest.fixture
 def container() -> Container:
-    """The service as it is composed, on the fake encoder."""
-    return Container(settings=read_settings({"CLIP_ENCODER": "fake"}))
+    """The service as it is composed, on the fake encoder; without decoding workers, for speed."""
+    container = Container(settings=read_settings({"CLIP_ENCODER": "fake"}))
+    decode_in_this_process(container)
+    return container
 
 
 @pytest.fixture
