@@ -1,6 +1,7 @@
 """Who is started next when more requests are there than can be started at once."""
 
 import asyncio
+from functools import partial
 
 from entrypoints.server.turns import Turns
 
@@ -13,7 +14,7 @@ async def passes(count: int) -> None:
 async def test_nobody_waits_where_there_are_few() -> None:
     turns, started = Turns(asyncio.get_running_loop()), list[int]()
     for number in range(10):
-        turns.wait(float(number), lambda number=number: started.append(number))
+        turns.wait(float(number), partial(started.append, number))
         assert started[-1] == number
         await passes(2)
 
@@ -21,7 +22,7 @@ async def test_nobody_waits_where_there_are_few() -> None:
 async def test_a_pass_is_as_long_as_a_few_requests() -> None:
     turns, started = Turns(asyncio.get_running_loop()), list[int]()
     for number in range(100):
-        turns.wait(0.0, lambda number=number: started.append(number))
+        turns.wait(0.0, partial(started.append, number))
     before = len(started)
     assert before < 10
     await passes(1)
