@@ -10,14 +10,14 @@ from dependency_injector import containers, providers
 from adapters.bulk.journal import JournalledEmbeddings
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.encoders.selection import EncoderSelection
-from adapters.encoders.tensorrt.backend import TensorRtBackend
+from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.images.decoding_workers import DecodingWorkers, workers_possible
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.models.tokenizer import ClipTokenCounter
 from adapters.observability.observers import Observers
 from adapters.observability.prometheus_metrics import PrometheusMetrics
 from adapters.observability.stage_times import StageTimes
-from adapters.observability.tracing import start_tracing
+from adapters.observability.trace_export import start_tracing
 from adapters.system.clock import SystemClock
 from adapters.system.hardware import usable_cores
 from adapters.system.memory import SystemMemory

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice
+from adapters.models.precision import Precision
 from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION, MAX_BODY_BYTES
 from entrypoints.http.middleware.auth import ApiKeys, key_problem
 from entrypoints.logs import LogFormat, LogLevel

@@ -21,12 +21,12 @@ from typing import Any, Final
 import numpy as np
 
 from adapters.encoders.cuda import Cuda, OutOfDeviceMemory
-from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
-from adapters.encoders.tensorrt.backend import TensorRtBackend
 from adapters.encoders.tensorrt.engines import find_installation
+from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.images.photos import samples
 from adapters.models.checkpoint import Checkpoint
+from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
 from adapters.system.clock import SystemClock
 from adapters.system.memory import SystemMemory

@@ -10,13 +10,13 @@ import pytest
 import torch
 from litestar.testing import AsyncTestClient
 
-from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
-from adapters.encoders.tensorrt.backend import DEFAULT_DIRECTORY, TensorRtBackend
 from adapters.encoders.tensorrt.engine_file import read_engine, sidecar
+from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY, TensorRtBackend
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.encoders.torch.text_tower import TorchTextTower
 from adapters.images.photos import samples
+from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
 from application.ports import Device, EncoderLost, EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, smallest_cosine
@@ -87,7 +87,7 @@ def test_the_next_start_takes_the_engine_that_is_there(
     )
 
 
-def test_an_engine_that_tensorrt_refuses_is_built_anew(
+def test_an_engine_that_tensorrt_refuses_is_built_again(
     hugging_face_directory: Path, tmp_path: Path
 ) -> None:
     workshop = Workshop()
@@ -174,7 +174,7 @@ def test_what_cannot_be_had_says_why(hugging_face_directory: Path, tmp_path: Pat
     with pytest.raises(EncoderUnavailable, match="is not installed"):
         backend(hugging_face_directory, tmp_path, workshop).wanted(serving)
     quantised = backend(hugging_face_directory, tmp_path, Workshop(), precision=Precision.INT8)
-    with pytest.raises(EncoderUnavailable, match="CLIP_PRECISION=int8 is not for TensorRT"):
+    with pytest.raises(EncoderUnavailable, match="CLIP_PRECISION=int8 is not possible"):
         quantised.wanted(serving)
     with pytest.raises(EncoderUnavailable, match="does not exist"):
         backend(tmp_path / "nothing", tmp_path, Workshop()).load()
@@ -199,10 +199,11 @@ def test_where_the_engine_goes_unless_it_is_said(
 def test_without_pytorch_the_text_tower_is_the_bundles(
     hugging_face_directory: Path, tmp_path: Path
 ) -> None:
-    from adapters.encoders.onnxruntime.text_tower import OnnxTextTower
-    from adapters.models.bundle_cache import bundle_of
+    from adapters.artifacts.store import Store
+    from adapters.encoders.onnxruntime.towers import OnnxTextTower
+    from adapters.export.bundles import bundle_of
 
-    tower = OnnxTextTower(bundle_of(str(hugging_face_directory), tmp_path))
+    tower = OnnxTextTower(bundle_of(str(hugging_face_directory), Store(tmp_path)))
     texts = ["a dog", "a delivery truck in the rain", "dog " * 90, "日本 🎉"]
     expected = torch_encoder(hugging_face_directory).encode_texts(texts)
     rows = tower.encode_texts(texts)

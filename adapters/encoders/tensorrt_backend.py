@@ -1,22 +1,25 @@
-"""TensorRT for one checkpoint: the engine that is there, or one made while another encoder serves.
+"""TensorRT for one checkpoint: the engine that is there, or one built while another encoder serves.
 
-Like the encoders themselves, what this needs is imported when it is first used: none of it is
-installed where nobody wants TensorRT.
+Joins the engine, which is an image tower, with another runtime's text tower. What it needs is
+imported when it is first used: little of it is installed where nobody wants TensorRT, and importing
+it takes seconds.
 """
 
-import importlib.util
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from adapters.encoders.precision import Precision
+from adapters.artifacts.store import Store
+from adapters.encoders.cuda import ProcessMemory
 from adapters.encoders.tensorrt import library
-from adapters.encoders.text_tower import TextTower
+from adapters.images.photos import samples
 from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.precision import Precision
 from adapters.models.reading import check_dimension, read_checkpoint
 from adapters.system.hardware import nvidia_driver_present
+from adapters.system.installation import install_command, is_installed
 from application.ports import (
     Device,
     EncoderDescription,
@@ -24,6 +27,7 @@ from application.ports import (
     EncoderUnavailable,
     EncoderUpgradePort,
     PixelBatch,
+    TextTower,
 )
 from domain.embedding import Embedding
 
@@ -48,12 +52,12 @@ def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorR
     if not nvidia_driver_present():
         raise EncoderUnavailable("TensorRT needs an NVIDIA GPU, and there is none here.")
     if not library.is_installed():
-        library.find_tensorrt()
+        library.find_tensorrt()  # says what to install
     try:
         from adapters.encoders.tensorrt.engines import TensorRtEngines
     except ImportError as missing:
         raise EncoderUnavailable(
-            f"TensorRT is installed, but {missing.name} is not; install the extra 'tensorrt'."
+            f"TensorRT is installed, but {missing.name} is not. Run: {install_command('engine')}"
         ) from missing
     return TensorRtEngines(path, precision, largest_batch)
 
@@ -71,7 +75,7 @@ class TensorRtBackend(EncoderUpgradePort):
         precision: what the image tower computes in; None takes fp16.
         largest_batch: images per call that a new engine is built for.
         cache: directory for bundles and engines; None where none can be written.
-        device: where the engine and PyTorch's text tower run; replaced in tests, as is the next.
+        device: where the engine and PyTorch's text tower run; tests pass another, as for the next.
         engines_at: the engines of this machine.
     """
 
@@ -94,21 +98,14 @@ class TensorRtBackend(EncoderUpgradePort):
 
     def samples(self) -> PixelBatch:
         """See `EncoderUpgradePort.samples`."""
-        from adapters.images.photos import samples
-
         return samples()
 
     def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
         """See `EncoderUpgradePort.prepare`."""
         checkpoint = self._read()
         engines = self._engines(checkpoint.fingerprint)
-        try:
-            runner = engines.make(checkpoint, expected)
-        except InvalidCheckpoint as invalid:
-            raise EncoderUnavailable(str(invalid)) from invalid
-        # PyTorch's image tower is given back with the encoder; others keep theirs in main memory.
-        text_tower = getattr(serving, "text_tower", serving)
-        return self._encoder(checkpoint, engines, runner, text_tower)
+        runner = self._load_or_build(checkpoint, engines, lambda: expected)
+        return self._encoder(checkpoint, engines, runner, serving.text_tower)
 
     def load(self) -> EncoderPort:
         """The encoder on the engine that is there.
@@ -126,21 +123,36 @@ class TensorRtBackend(EncoderUpgradePort):
         return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
 
     def load_or_make(self) -> EncoderPort:
-        """The encoder, on an engine that is made now if there is none. Takes up to minutes.
+        """The encoder, on an engine that is built now if there is none. Takes up to minutes.
 
         Raises:
             EncoderUnavailable: it cannot be made; says why.
         """
         checkpoint, engines = self._possible()
         from adapters.encoders.reference import reference_embeddings
-        from adapters.encoders.tensorrt.engine_file import EngineUnusable
+
+        runner = self._load_or_build(
+            checkpoint, engines, lambda: reference_embeddings(checkpoint, samples())
+        )
+        return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
+
+    def _load_or_build(
+        self,
+        checkpoint: Checkpoint,
+        engines: "TensorRtEngines",
+        expected: Callable[[], Sequence[Embedding]],
+    ) -> "EngineRunner":
+        from adapters.encoders.image_tower_export import export_image_tower
+
+        def export(directory: Path) -> Path:
+            path = directory / "image_tower.onnx"
+            export_image_tower(checkpoint, path, precision=engines.precision)
+            return path
 
         try:
-            runner = engines.load(checkpoint.fingerprint)
-        except EngineUnusable as unusable:
-            logger.info("no engine yet: %s", unusable)
-            runner = engines.make(checkpoint, reference_embeddings(checkpoint, self.samples()))
-        return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
+            return engines.load_or_build(checkpoint.fingerprint, export=export, expected=expected)
+        except InvalidCheckpoint as invalid:
+            raise EncoderUnavailable(str(invalid)) from invalid
 
     def _possible(self) -> "tuple[Checkpoint, TensorRtEngines]":
         """The checkpoint and its engines; refused before gigabytes of weights are hashed."""
@@ -173,16 +185,21 @@ class TensorRtBackend(EncoderUpgradePort):
 
     def _text_tower(self, checkpoint: Checkpoint) -> TextTower:
         """On PyTorch, or on ONNX Runtime where PyTorch is not installed."""
-        if importlib.util.find_spec("torch") is not None:
+        if is_installed("torch"):
             from adapters.encoders.torch.encoder import build_text_tower
 
             precision = self.precision or Precision.FP16
             return build_text_tower(checkpoint, self.device, precision=precision)
-        from adapters.encoders.onnxruntime.text_tower import OnnxTextTower
-        from adapters.models.bundle_cache import bundle_of
-
         try:
-            return OnnxTextTower(bundle_of(self.checkpoint, self.cache))
+            from adapters.encoders.onnxruntime.towers import OnnxTextTower
+            from adapters.export.bundles import bundle_of
+
+            return OnnxTextTower(bundle_of(self.checkpoint, Store(self.cache)))
+        except ImportError as missing:
+            raise EncoderUnavailable(
+                f"without PyTorch the text tower needs {missing.name}, which is not installed. "
+                f"Run: {install_command('engine')}"
+            ) from missing
         except (InvalidCheckpoint, OSError) as failure:
             raise EncoderUnavailable(
                 f"without PyTorch the text tower needs a bundle: {failure}"
@@ -196,7 +213,6 @@ class TensorRtBackend(EncoderUpgradePort):
         text_tower: TextTower,
     ) -> EncoderPort:
         from adapters.encoders.tensorrt.encoder import TensorRtEncoder
-        from adapters.system.gpu_memory import ProcessMemory
 
         description = EncoderDescription(
             model=checkpoint.model,
