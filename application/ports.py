@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,13 @@ class EncoderDescription:
     engine_path: str | None = None
 
 
+class TextTower(Protocol):
+    """The text tower of one checkpoint, tokenizer included. Every encoder is one too."""
+
+    def encode_texts(self, texts: Sequence[str], /) -> RawEmbeddings:
+        """See `EncoderPort.encode_texts`."""
+
+
 class EncoderPort(ABC):
     """Both towers of one CLIP checkpoint.
 
@@ -83,6 +90,15 @@ class EncoderPort(ABC):
         A text of more than 77 tokens is cut to 77 with its end-of-text token kept.
         """
 
+    @property
+    def text_tower(self) -> TextTower:
+        """The text tower alone, for an encoder that takes over and shares it.
+
+        An encoder whose image tower is to be freed then returns a part of itself; others return
+        themselves.
+        """
+        return self
+
     @abstractmethod
     def device_memory_used(self) -> int | None:
         """Bytes of device memory in use by this process; None where there is no CUDA."""
@@ -94,6 +110,10 @@ class EncoderLoaderPort(ABC):
     @abstractmethod
     def probe_device(self) -> Device:
         """The hardware that `load` will use."""
+
+    def preferred(self) -> tuple[str, str]:
+        """The backend that `load` tries first, and why; for a person to read."""
+        return "unknown", "this loader has only one"
 
     @abstractmethod
     def load(self) -> EncoderPort:
@@ -155,9 +175,17 @@ class ImagePreparationPort(ABC):
 
         Raises:
             ImageTooLarge: more bytes than allowed.
-            InvalidImage: not an image, format not allowed, too many pixels, or damaged.
+            InvalidImage: not an image, format not allowed, too many pixels, damaged, or more work
+                than one image may be.
+            ServiceUnavailable: it cannot be decoded now; says nothing about the image.
             MemoryError: there is not enough to decode it; says nothing about the image.
         """
+
+    def start(self) -> None:  # noqa: B027 - most have nothing to do
+        """Make what the first image would have to wait for. Blocks for as long as that takes."""
+
+    def close(self) -> None:  # noqa: B027
+        """End what was started, once the images that are being prepared are."""
 
 
 class TokenCounterPort(ABC):
@@ -195,10 +223,10 @@ class ObserverPort:
     def batch_encoded(self, images: int) -> None:
         """The image tower has encoded a batch of so many images."""
 
-    def encoder_doubted(self, cause: str) -> None:
+    def encoder_suspected(self, cause: str) -> None:
         """The encoder must not answer for now: ``fault``, it broke its contract, or ``hanging``."""
 
-    def encoder_loaded_anew(self, *, succeeded: bool) -> None:
+    def encoder_reloaded(self, *, succeeded: bool) -> None:
         """An encoder that failed its self-test was loaded again, or could not be."""
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:

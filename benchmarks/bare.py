@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
+from adapters.models.precision import Precision
 from application.ports import EncoderPort
 
 BATCHES: Final = (1, 8)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.errors import EncoderFault, InvalidBaseline, InvalidEmbedding
+from domain.limits import SMALLEST_COSINE
 
 Vector: TypeAlias = NDArray[np.float32]
 """One-dimensional float32 array."""
@@ -149,6 +150,14 @@ def _checked(
 def smallest_cosine(these: Sequence[Embedding], those: Sequence[Embedding]) -> float:
     """How far two encoders agree: the smallest cosine of what they made of the same inputs."""
     return min(one.cosine(other) for one, other in zip(these, those, strict=True))
+
+
+def agrees(these: Sequence[Embedding], those: Sequence[Embedding]) -> bool:
+    """Whether two encoders are the same but for rounding, by what they made of the same inputs.
+
+    The smallest cosine must exceed `SMALLEST_COSINE`; one that equals it is too low.
+    """
+    return smallest_cosine(these, those) > SMALLEST_COSINE
 
 
 def _unit(raw: NDArray[np.floating]) -> Vector | None:

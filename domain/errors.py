@@ -21,8 +21,8 @@ the limit it broke. How an error travels (HTTP status, exit code) is for the ent
     │   └── UnknownModel
     ├── ServiceUnavailable      the same request may succeed later
     │   ├── ModelNotReady
-    │   ├── EncoderDoubted
-    │   ├── EncoderHanging
+    │   ├── EncoderSuspect
+    │   ├── EncoderHung
     │   ├── OutOfMemory
     │   ├── QueueFull
     │   └── Draining
@@ -157,13 +157,13 @@ class ModelNotReady(ServiceUnavailable):
     code = "model_not_loaded"
 
 
-class EncoderDoubted(ServiceUnavailable):
+class EncoderSuspect(ServiceUnavailable):
     """The encoder broke its contract and has not proven since that it can be trusted."""
 
     code = "encoder_doubted"
 
 
-class EncoderHanging(ServiceUnavailable):
+class EncoderHung(ServiceUnavailable):
     """A call of the encoder does not return."""
 
     code = "encoder_hanging"

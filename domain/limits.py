@@ -16,6 +16,15 @@ MAX_IMAGE_SIDE = 4096
 MAX_DECODED_PIXELS = 16_777_216
 """Pixels of one image that are decoded, 4096 x 4096, unless configured otherwise."""
 
+MAX_DECODING_BYTES = 640 * 1024 * 1024
+"""Address space that decoding one image may take beyond what an idle decoder has."""
+
+MAX_DECODING_CPU_SECONDS = 5
+"""Processor time that decoding one image may take."""
+
+MAX_DECODING_SECONDS = 30
+"""How long decoding one image may last, on a machine that is busy with other things."""
+
 MAX_JPEG_SCANS = 100
 """Scans of a progressive JPEG; encoders write about ten.
 

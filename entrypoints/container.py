@@ -1,31 +1,34 @@
 """The composition root: every object of the service, made and joined here and nowhere else."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
 from dependency_injector import containers, providers
 
 from adapters.bulk.index_files import open_index
 from adapters.bulk.journal import JournalledEmbeddings
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.encoders.selection import EncoderSelection
-from adapters.encoders.tensorrt.backend import TensorRtBackend
+from adapters.encoders.tensorrt_backend import TensorRtBackend
+from adapters.images.decoding_workers import DecodingWorkers, workers_possible
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.models.tokenizer import ClipTokenCounter
 from adapters.observability.observers import Observers
 from adapters.observability.prometheus_metrics import PrometheusMetrics
 from adapters.observability.stage_times import StageTimes
-from adapters.observability.tracing import start_tracing
+from adapters.observability.trace_export import start_tracing
 from adapters.system.clock import SystemClock
 from adapters.system.hardware import usable_cores
 from adapters.system.memory import SystemMemory
 from application.inference.admission import Admission
-from application.inference.batcher import EncodingQueue
+from application.inference.batcher import Batcher
 from application.inference.image_embeddings import ImageEmbeddings
 from application.inference.image_preparation import ImagePreparation
 from application.inference.inference import Inference
 from application.inference.text_cache import TextEmbeddings
-from application.model.encoder_recovery import EncoderRecovery
-from application.model.encoder_upgrade import EncoderUpgrade
-from application.model.idle_unloading import IdleUnloading
-from application.model.model_lifecycle import ModelLifecycle
+from application.model.supervisor import Supervisor
 from application.use_cases.anomaly import ScoreAnomaly
 from application.use_cases.baseline import BuildBaseline
 from application.use_cases.bulk import EmbedInBulk
@@ -36,6 +39,9 @@ from application.use_cases.embed import EmbedImage, EmbedImages, EmbedInputs, Em
 from application.use_cases.health import ReportHealth, ReportLoad
 from application.use_cases.search import SearchIndex
 from entrypoints.settings import Settings
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
 
 
 class Container(containers.DeclarativeContainer):
@@ -65,7 +71,11 @@ class Container(containers.DeclarativeContainer):
         cache=settings.provided.cache,
         tensorrt=tensorrt,
     )
-    image_preparation_port = providers.Singleton(PillowImagePreparation)
+    image_preparation_port = (
+        providers.Singleton(DecodingWorkers, workers=usable_cores())
+        if workers_possible()
+        else providers.Singleton(PillowImagePreparation)
+    )
     token_counter = providers.Singleton(ClipTokenCounter)
     metrics = providers.Singleton(PrometheusMetrics)
     stage_times = providers.Singleton(StageTimes)
@@ -84,49 +94,38 @@ class Container(containers.DeclarativeContainer):
 
     # Application services
     admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
-    model = providers.Singleton(ModelLifecycle, loader=encoder_loader)
+    model = providers.Singleton(
+        Supervisor,
+        loader=encoder_loader,
+        memory=memory,
+        clock=clock,
+        upgrade=tensorrt,
+        observer=observer,
+        concurrent_calls=concurrent_calls,
+        call_timeout_s=call_timeout_s,
+        idle_s=settings.provided.idle_unload_s,
+    )
     images = providers.Singleton(
         ImagePreparation, port=image_preparation_port, threads=usable_cores(), observer=observer
     )
-    queue = providers.Singleton(
-        EncodingQueue,
-        model=model,
-        max_batch=settings.provided.max_batch,
-        concurrent_calls=concurrent_calls,
-        call_timeout_s=call_timeout_s,
-        observer=observer,
+    batcher = providers.Singleton(
+        Batcher, model=model, max_batch=settings.provided.max_batch, observer=observer
     )
     many_images = providers.Singleton(
-        ImageEmbeddings, images=images, queue=queue, group=settings.provided.max_batch
-    )
-    encoder_upgrade = providers.Singleton(
-        EncoderUpgrade, port=tensorrt, model=model, queue=queue, memory=memory
-    )
-    encoder_recovery = providers.Singleton(
-        EncoderRecovery, model=model, queue=queue, memory=memory, clock=clock, observer=observer
+        ImageEmbeddings, images=images, batcher=batcher, group=settings.provided.max_batch
     )
     texts = providers.Singleton(
         TextEmbeddings,
-        queue=queue,
-        model=model,
+        batcher=batcher,
         capacity=settings.provided.text_cache_size,
         observer=observer,
-    )
-    idle_unloading = providers.Singleton(
-        IdleUnloading,
-        model=model,
-        queue=queue,
-        memory=memory,
-        clock=clock,
-        idle_s=settings.provided.idle_unload_s,
     )
     inference = providers.Singleton(
         Inference,
         admission=admission,
         model=model,
-        idle=idle_unloading,
         images=images,
-        queue=queue,
+        batcher=batcher,
         many_images=many_images,
         texts=texts,
     )
@@ -161,7 +160,7 @@ class Container(containers.DeclarativeContainer):
         EmbedInBulk,
         model=model,
         images=images,
-        queue=queue,
+        batcher=batcher,
         max_batch=settings.provided.max_batch,
     )
     search_index = providers.Singleton(SearchIndex, inference=inference)
@@ -169,14 +168,81 @@ class Container(containers.DeclarativeContainer):
     report_health = providers.Singleton(
         ReportHealth,
         model=model,
-        upgrade=encoder_upgrade,
         admission=admission,
         embedding_dimension=settings.provided.embedding_dimension,
     )
-    report_load = providers.Singleton(ReportLoad, admission=admission, queue=queue, texts=texts)
+    report_load = providers.Singleton(ReportLoad, admission=admission, batcher=batcher, texts=texts)
+
+
+def http_service(container: Container) -> "ASGIApp":
+    """The HTTP service as an ASGI application; the model is loaded once it has started."""
+    # Here, since commands that serve nothing start faster without the framework.
+    from entrypoints.http.app import Parts, create_app
+    from entrypoints.http.routes.endpoint import UseCases
+
+    settings, model = container.settings(), container.model()
+
+    def fingerprint() -> str | None:
+        return None if model.description is None else model.description.fingerprint
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        container.images().start()
+        tasks = [asyncio.create_task(model.run())]
+        if settings.watchdog is not None:
+            health = container.report_health()
+            tasks.append(asyncio.create_task(settings.watchdog.tell(lambda: health().alive)))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            close_threads(container)
+            await asyncio.to_thread(container.tracing().close)
+
+    use = UseCases(
+        embed_image=container.embed_image(),
+        score_anomaly=container.score_anomaly(),
+        classify_image=container.classify_image(),
+        compare_texts=container.compare_texts(),
+        embed_images=container.embed_images(),
+        embed_texts=container.embed_texts(),
+        embed_inputs=container.embed_inputs(),
+        compare_sightings=container.compare_sightings(),
+        build_baseline=container.build_baseline(),
+        report_health=container.report_health(),
+        ensemble_by_default=settings.use_ensemble,
+        checks_openai_texts=settings.openai_text_checks,
+        configured_model=_model_name(settings.model_path),
+        configured_backend=settings.encoder.value,
+    )
+    parts = Parts(
+        use=use,
+        report_load=container.report_load(),
+        admission=container.admission(),
+        fingerprint=fingerprint,
+        metrics=container.metrics(),
+        stages=container.stage_times(),
+        tracing=container.tracing(),
+        lifespan=lifespan,
+    )
+    return create_app(settings, parts)
+
+
+def _model_name(model_path: str) -> str:
+    """The last part of a folder's or a hub model's name, without its revision."""
+    return model_path.rstrip("/").rpartition("/")[2].partition("@")[0] or model_path
+
+
+def decode_in_this_process(container: Container) -> None:
+    """Decode pictures in threads of this process, for one that ends as soon as one is decoded.
+
+    Starting a worker would take longer than the picture, and a crash harms nobody else.
+    """
+    container.image_preparation_port.override(providers.Singleton(PillowImagePreparation))
 
 
 def close_threads(container: Container) -> None:
-    """Let the encoder's and the decoders' threads end once they have done what they are doing."""
-    container.queue().close()
+    """Let the encoder's threads and the decoders end once they have done what they are doing."""
+    container.model().close()
     container.images().close()

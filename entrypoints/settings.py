@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice
+from adapters.models.precision import Precision
 from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION, MAX_BODY_BYTES
 from entrypoints.http.middleware.auth import ApiKeys, key_problem
 from entrypoints.logs import LogFormat, LogLevel
@@ -319,6 +319,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "of them signed.",
         ),
     ] = None
+
+    use_ensemble: Annotated[
+        bool,
+        Variable(
+            "CLIP_USE_ENSEMBLE",
+            "Endpoints",
+            "Whether `/classify` uses prompt ensembles where a request doesn't say.",
+        ),
+    ] = False
+    openai_text_checks: Annotated[
+        bool,
+        Variable(
+            "CLIP_OPENAI_TEXT_CHECKS",
+            "Endpoints",
+            "Whether `/v1/embeddings` refuses texts that are a web address or begin like an image "
+            "file in base64.",
+        ),
+    ] = True
 
     serves_page: Annotated[
         bool, Variable("CLIP_PAGE_ENABLED", "Pages", "Whether to serve the page at `/`.")

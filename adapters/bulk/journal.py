@@ -1,4 +1,4 @@
-"""The embeddings file in the making: a SQLite database beside it, which outlives the process."""
+"""An unfinished embeddings file: a SQLite database beside it, which outlives the process."""
 
 import os
 import sqlite3
@@ -35,10 +35,10 @@ CREATE TABLE files (
     path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
-"""``files`` is listed anew by each run; ``results`` is what all runs have recorded."""
+"""``files`` is listed again by each run; ``results`` is what all runs have recorded."""
 
 _ROWS: Final = "FROM files LEFT JOIN results USING (path, size, modified_ns)"
-"""A file without a result has one yet to come; a result whose file has changed is none."""
+"""Results of files that have changed since, or are no longer listed, are left out."""
 
 
 class JournalledEmbeddings(EmbeddingsFilePort):
@@ -48,7 +48,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
     """
 
     def __init__(self, output: Path, *, overwrite: bool = False) -> None:
-        """Prepare to make a file.
+        """Check that the file can be made.
 
         Args:
             output: its name ends in ``.parquet``, ``.npz`` or ``.jsonl``.
@@ -75,7 +75,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
             with database:
                 database.execute("BEGIN IMMEDIATE")
                 return self._take_up(database, model, files)
-        except BulkFailure:
+        except (BulkFailure, KeyboardInterrupt):
             self.close()
             if new:
                 self._journal.unlink()
@@ -112,7 +112,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
         )
         total, done = database.execute(f"SELECT count(*), count(embedding) {_ROWS}").fetchone()
         if total == 0:
-            raise BulkFailure("there is no image in what was named.")
+            raise BulkFailure("there is no image in the given paths.")
         return Progress(total=total, done=done, failed=0)
 
     def remaining(self) -> Iterator[ImageFile]:
@@ -184,7 +184,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._journal, timeout=0, isolation_level=None)
         self._database = database
-        # Exclusive: a second run of the same output is turned away, and a killed one leaves no
+        # Exclusive: a second run with the same output fails at once, and a killed one leaves no
         # lock behind. Then a write-ahead log needs no shared memory, so network disks do too.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
@@ -198,7 +198,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
             rows = []
             for path, embedding, error in page:
                 vector = None if embedding is None else np.frombuffer(embedding, dtype=np.float32)
-                assert (vector is None) != (error is None), "finished before every file had its row"
+                assert (vector is None) != (error is None), "not every file has its row yet"
                 rows.append(Row(path.decode("utf-8", "backslashreplace"), vector, error))
             yield rows
 

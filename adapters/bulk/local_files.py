@@ -4,7 +4,7 @@ import glob
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Final
 
 from application.bulk_ports import BulkFailure, ImageFile, ImageFilesPort
@@ -13,18 +13,19 @@ from domain.limits import MAX_IMAGE_BYTES
 
 SUFFIXES: Final = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp"),
-    # Refused, each with its reason in the error column: better than passed over in silence.
+    # Not decoded: their rows say so, which is better than leaving them out silently.
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"),
 )
-"""What counts as an image in a folder, in small letters."""
+"""Ends of the names, in lower case, by which a folder's files count as images."""
 
 
 class LocalImageFiles(ImageFilesPort):
     """Files, folders and patterns as a person names them.
 
-    A file that is named or matched is taken whatever it is called; of a folder, all that is called
-    like an image, down to its deepest subfolder. Links to files are followed, links to folders
-    inside a folder are not: they may lead round in circles.
+    A file that is named or matched is taken whatever its name; of a folder, every file with an
+    image's suffix, down to the deepest subfolder. Links to files are followed. Links to folders are
+    followed where they are named, or matched by anything but ``**``; below a folder, and by ``**``,
+    they are not, since they may lead round in circles. Names that begin with a dot count as others.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -34,13 +35,13 @@ class LocalImageFiles(ImageFilesPort):
     def listing(self) -> Iterator[ImageFile]:
         """See `ImageFilesPort.listing`."""
         for path in self._paths:
-            if os.path.lexists(path):
+            if _exists(path):
                 yield from _under(path)
                 continue
             if not glob.has_magic(path):
                 raise BulkFailure(f"{path} does not exist.")
             nothing = True
-            for match in glob.iglob(path, recursive=True):
+            for match in _matches(path):
                 nothing = False
                 yield from _under(match)
             if nothing:
@@ -50,7 +51,7 @@ class LocalImageFiles(ImageFilesPort):
         """See `ImageFilesPort.read`."""
         mode = os.stat(file.path).st_mode
         if stat.S_ISDIR(mode):
-            os.scandir(file.path).close()  # listed because it could not be looked into; tells why
+            os.scandir(file.path).close()  # listed because it cannot be read: raises the reason
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
             raise OSError("not a regular file")
         with open(file.path, "rb") as opened:
@@ -62,6 +63,37 @@ class LocalImageFiles(ImageFilesPort):
             return opened.read(MAX_IMAGE_BYTES + 1)
 
 
+def _exists(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as failure:
+        raise BulkFailure(f"{path} cannot be read: {failure.strerror}.") from failure
+    return True
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Files and folders that match.
+
+    pathlib's ``**``, unlike that of `glob`, does not follow links. ``photos/**`` and
+    ``photos/**/*`` are the folder itself.
+    """
+    parts = PurePath(pattern).parts
+    plain = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    folder, rest = Path(*parts[:plain]), parts[plain:]
+    while rest[-1:] == ("**",) or rest[-2:] == ("**", "*"):
+        rest = rest[: rest.index("**", len(rest) - 2)]
+    if not rest:
+        if folder.is_dir():
+            yield str(folder)
+        return
+    recursive = "**" in rest
+    for match in folder.glob(str(PurePath(*rest))):
+        if not (recursive and match.is_symlink() and match.is_dir()):
+            yield str(match)
+
+
 def _under(path: str) -> Iterator[ImageFile]:
     if not os.path.isdir(path):
         yield _seen(path)
@@ -71,7 +103,7 @@ def _under(path: str) -> Iterator[ImageFile]:
         for name in names:
             if name.lower().endswith(SUFFIXES):
                 yield _seen(os.path.join(folder, name))
-        # A folder that cannot be looked into gets a row too, whose error says so.
+        # A folder that cannot be read gets a row too, whose error says so.
         while unreadable:
             yield _seen(unreadable.pop().filename)
     while unreadable:
@@ -83,5 +115,5 @@ def _seen(path: str) -> ImageFile:
     try:
         found = os.stat(path)
     except OSError:
-        return ImageFile(path, size=0, modified_ns=0)  # reading it will tell why
+        return ImageFile(path, size=0, modified_ns=0)  # reading it will raise the reason
     return ImageFile(path, size=found.st_size, modified_ns=found.st_mtime_ns)

@@ -1,11 +1,12 @@
-"""The few calls of the CUDA runtime that inference needs, through NVIDIA's own bindings.
+"""The GPU: the few calls of the CUDA runtime that inference needs, and the memory in use.
 
-Not through PyTorch: one way for all, and a machine without PyTorch can serve. Both share the
-device's primary context.
+Through NVIDIA's own bindings and not through PyTorch, so that a machine without PyTorch can serve.
+Both share the device's primary context.
 """
 
 import ctypes
 import importlib
+import os
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,11 +19,11 @@ _DEVICE: Final = 0
 
 
 class OutOfDeviceMemory(Exception):
-    """The GPU has not as much memory left as was asked for."""
+    """The GPU does not have enough free memory."""
 
 
 class NoGpu(Exception):
-    """There is no GPU that CUDA can use; says what CUDA says."""
+    """There is no GPU that CUDA can use; the message is CUDA's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Gpu:
 
 
 class Cuda:
-    """CUDA's runtime for device 0. Every failure but lack of memory is a lost device."""
+    """CUDA's runtime for device 0. Every failure but a lack of memory means a lost device."""
 
     def __init__(self, runtime: Any = None) -> None:
         """Load the bindings.
@@ -55,7 +56,7 @@ class Cuda:
         """The GPU.
 
         Raises:
-            NoGpu: there is none, or no driver that is new enough for it.
+            NoGpu: there is none, or its driver is too old.
         """
         error, count = self._runtime.cudaGetDeviceCount()
         if error != self._runtime.cudaError_t.cudaSuccess or count < 1:
@@ -69,7 +70,7 @@ class Cuda:
         )
 
     def stream(self) -> Any:
-        """A stream that waits for no other."""
+        """A new stream that does not wait for others."""
         self._call("cudaSetDevice", _DEVICE)
         return self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
 
@@ -82,11 +83,11 @@ class Cuda:
         return int(self._call("cudaHostAlloc", size, self._runtime.cudaHostAllocDefault))
 
     def free_device_memory(self, address: int) -> None:
-        """Give it back."""
+        """Free it."""
         self._call("cudaFree", address)
 
     def free_pinned_memory(self, address: int) -> None:
-        """Give it back."""
+        """Free it."""
         self._call("cudaFreeHost", address)
 
     def to_device(self, target: int, source: int, size: int, stream: Any) -> None:
@@ -100,7 +101,7 @@ class Cuda:
         self._call("cudaMemcpyAsync", target, source, size, kind, stream)
 
     def wait_for(self, stream: Any) -> None:
-        """Return once all that was put into the stream is done."""
+        """Return once everything in the stream is done."""
         self._call("cudaStreamSynchronize", stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -108,7 +109,7 @@ class Cuda:
         if error == self._runtime.cudaError_t.cudaSuccess:
             return results[0] if results else None
         if error == self._runtime.cudaError_t.cudaErrorMemoryAllocation:
-            self._runtime.cudaGetLastError()  # else the next call would report it once more
+            self._runtime.cudaGetLastError()  # or the next call would report it again
             raise OutOfDeviceMemory(f"{name}{arguments} found no memory")
         raise EncoderLost(f"the GPU failed: {getattr(error, 'name', error)} in {name}.")
 
@@ -125,6 +126,40 @@ def as_array(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Float32 host memory at an address, seen as an array; valid until it is freed."""
     size = int(np.prod(shape))
     return np.ctypeslib.as_array((ctypes.c_float * size).from_address(address)).reshape(shape)
+
+
+class ProcessMemory:
+    """Device memory that this process uses, from NVIDIA's management library (NVML).
+
+    Counts everything of this process, not one library's share.
+    """
+
+    def __init__(self, gpu: Gpu, nvml: Any = None) -> None:
+        """Take note of the GPU; NVML is loaded by the first question.
+
+        Args:
+            gpu: found by its address on the PCI bus, since NVML counts devices in its own order.
+            nvml: instead of ``pynvml``.
+        """
+        self._bus = gpu.bus
+        self._nvml = nvml
+        self._handle: Any = None
+
+    def used(self) -> int | None:
+        """Bytes; None where NVML is missing or does not say (in some containers, on Windows)."""
+        try:
+            if self._handle is None:
+                self._nvml = self._nvml or importlib.import_module("pynvml")
+                self._nvml.nvmlInit()
+                self._handle = self._nvml.nvmlDeviceGetHandleByPciBusId(self._bus)
+            processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        except Exception:  # NVML's own errors, from a module that may be missing
+            return None
+        mine = [p.usedGpuMemory for p in processes if p.pid == os.getpid()]
+        # A container's processes have other numbers outside, which is where NVML looks.
+        if not mine and len(processes) == 1:
+            mine = [processes[0].usedGpuMemory]
+        return None if not mine or mine[0] is None else int(mine[0])
 
 
 def _text(name: bytes | str) -> str:

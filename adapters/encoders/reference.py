@@ -1,13 +1,16 @@
-"""What other encoders are judged by: the image tower in float32."""
+"""What other encoders are compared with: the image tower in float32."""
 
-import importlib.util
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from adapters.encoders.precision import Precision
-from adapters.models.checkpoint import Checkpoint
+from adapters.encoders.image_tower_export import export_image_tower
+from adapters.export.image_tower_file import check_exported_from
+from adapters.images.photos import samples
+from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.precision import Precision
+from adapters.system.installation import install_command, is_installed
 from application.ports import PixelBatch
 from domain.embedding import Embedding
 
@@ -16,21 +19,50 @@ def reference_embeddings(checkpoint: Checkpoint, batch: PixelBatch) -> list[Embe
     """Embeddings by PyTorch in float32; by ONNX Runtime where PyTorch is not installed.
 
     Raises:
-        InvalidCheckpoint: the checkpoint cannot be loaded.
+        InvalidCheckpoint: the checkpoint cannot be loaded, or neither of the two is installed.
     """
-    # One image at a time: this may run beside an encoder that has most of the memory.
-    if importlib.util.find_spec("torch") is not None:
-        from adapters.encoders.torch.encoder import TorchEncoder, probe_device
-
-        encoder = TorchEncoder(checkpoint, probe_device(), precision=Precision.FP32)
-        rows = [encoder.encode_images(pixels[np.newaxis])[0] for pixels in batch]
-    else:
-        from adapters.encoders.onnxruntime.image_tower import OnnxImageTower
-        from adapters.export.image_tower_file import export_image_tower
-
+    if not is_installed("torch"):
         with tempfile.TemporaryDirectory(prefix="clip-reference-") as scratch:
             path = Path(scratch) / "image_tower.onnx"
             export_image_tower(checkpoint, path, precision=Precision.FP32)
-            tower = OnnxImageTower(path)
-            rows = [tower.encode_images(pixels[np.newaxis])[0] for pixels in batch]
+            return _by_onnx_runtime(path, batch)
+    # Imported here: PyTorch takes seconds to import, and is not needed everywhere.
+    from adapters.encoders.torch.device import probe_device
+    from adapters.encoders.torch.encoder import TorchEncoder
+
+    encoder = TorchEncoder(checkpoint, probe_device(), precision=Precision.FP32)
+    # One image at a time: this may run beside an encoder that has most of the memory.
+    rows = [encoder.encode_images(pixels[np.newaxis])[0] for pixels in batch]
+    return [Embedding.from_encoder(row) for row in rows]
+
+
+def exported_and_reference(
+    checkpoint: Checkpoint, exported: Path
+) -> tuple[list[Embedding], list[Embedding]]:
+    """What an exported image tower makes of photos and random pixels, and what PyTorch does.
+
+    Args:
+        checkpoint: what was exported.
+        exported: the graph, which is run by ONNX Runtime.
+
+    Raises:
+        InvalidCheckpoint: the graph is damaged or another checkpoint's, or ONNX Runtime is not
+            installed.
+        EncoderFault: the graph makes vectors that are zero or not finite.
+    """
+    check_exported_from(checkpoint, exported)
+    batch = samples()
+    return _by_onnx_runtime(exported, batch), reference_embeddings(checkpoint, batch)
+
+
+def _by_onnx_runtime(graph: Path, batch: PixelBatch) -> list[Embedding]:
+    try:
+        from adapters.encoders.onnxruntime.towers import OnnxImageTower
+    except ImportError as missing:
+        raise InvalidCheckpoint(
+            f"comparing an exported image tower needs {missing.name}, which is not installed. "
+            f"Run: {install_command('engine')}"
+        ) from missing
+    tower = OnnxImageTower(graph)
+    rows = [tower.encode_images(pixels[np.newaxis])[0] for pixels in batch]
     return [Embedding.from_encoder(row) for row in rows]

@@ -1,20 +1,20 @@
 """Which encoder the settings ask for, and which one `auto` takes on this machine."""
 
-import importlib.util
 import logging
-import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from adapters.artifacts.store import Store, reason_of
 from adapters.encoders.cuda import find_gpu
 from adapters.encoders.fake import FakeEncoder
-from adapters.encoders.precision import Precision
-from adapters.encoders.tensorrt.backend import TensorRtBackend
-from adapters.models.bundle_cache import bundle_of
+from adapters.encoders.tensorrt_backend import TensorRtBackend
+from adapters.export.bundles import bundle_of
 from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.precision import Precision
 from adapters.models.reading import check_dimension, read_checkpoint
 from adapters.system.hardware import multiplies_bfloat16, nvidia_driver_present
+from adapters.system.installation import install_command, is_installed
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class EncoderSelection(EncoderLoaderPort):
 
     `auto` takes TensorRT where there is an engine that may be used, else PyTorch where there is
     CUDA, else OpenVINO, else PyTorch on the CPU. Runtimes are imported when they are first needed
-    and not with this module, since that takes seconds and the server answers ``/health`` before.
+    and not with this module: importing takes seconds, and the server responds to ``/health``
+    before.
 
     Attributes:
         choice: which encoder.
@@ -62,10 +63,10 @@ class EncoderSelection(EncoderLoaderPort):
         """See `EncoderLoaderPort.probe_device`."""
         if self.choice is EncoderChoice.FAKE or not nvidia_driver_present():
             return Device(name="cpu", cuda_available=False)
-        if _installed("torch"):
-            from adapters.encoders.torch import encoder as torch_encoder
+        if is_installed("torch"):
+            from adapters.encoders.torch.device import probe_device
 
-            return torch_encoder.probe_device()
+            return probe_device()
         cuda = find_gpu() is not None
         return Device(name="cuda:0" if cuda else "cpu", cuda_available=cuda)
 
@@ -87,37 +88,42 @@ class EncoderSelection(EncoderLoaderPort):
             raise EncoderUnavailable(str(invalid)) from invalid
 
     def preferred(self) -> tuple[EncoderChoice, str]:
-        """The encoder that `load` tries first, never `auto`, and why it does."""
+        """See `EncoderLoaderPort.preferred`; never `auto`."""
         if self.choice is not EncoderChoice.AUTO:
             return self.choice, f"CLIP_ENCODER={self.choice} asks for it"
         cuda = self.probe_device().cuda_available
         if cuda and self.tensorrt is not None and self.tensorrt.upgrades:
             return EncoderChoice.TENSORRT, "there is CUDA here, and CLIP_USE_TENSORRT asks for it"
-        if cuda and _installed("torch"):
+        if cuda and is_installed("torch"):
             return EncoderChoice.TORCH, "PyTorch can use CUDA here"
         without = (
             "PyTorch, which could use CUDA, is not installed" if cuda else "there is no CUDA here"
         )
-        if _installed("openvino"):
+        if is_installed("openvino"):
             return EncoderChoice.OPENVINO, f"{without}, and OpenVINO is installed"
         return EncoderChoice.TORCH, f"{without}, and OpenVINO is not installed"
 
     def _load_best(self) -> EncoderPort:
+        if not (is_installed("openvino") or is_installed("torch")):
+            raise EncoderUnavailable(
+                "neither OpenVINO nor PyTorch is installed, and one of them must be. "
+                f"Run: {install_command('cpu')}"
+            )
         first, _ = self.preferred()
         if first is EncoderChoice.TENSORRT and self.tensorrt is not None:
             try:
                 return self.tensorrt.load()
             except EncoderUnavailable as unavailable:
                 logger.info("not on TensorRT yet: %s", unavailable)
-            except Exception:  # whatever CUDA and TensorRT raise must not stop PyTorch
+            except Exception:  # whatever CUDA and TensorRT raise, PyTorch may still work
                 logger.exception("TensorRT's engine could not be loaded")
-            first = EncoderChoice.TORCH if _installed("torch") else EncoderChoice.OPENVINO
-        if first is EncoderChoice.TORCH or not _installed("openvino"):
+            first = EncoderChoice.TORCH if is_installed("torch") else EncoderChoice.OPENVINO
+        if first is EncoderChoice.TORCH or not is_installed("openvino"):
             return self._load_torch()
         try:
             return self._load_openvino()
         except (InvalidCheckpoint, EncoderUnavailable) as unsuited:
-            if not _installed("torch"):
+            if not is_installed("torch"):
                 raise
             logger.warning("not on OpenVINO: %s Trying PyTorch.", unsuited)
             return self._load_torch()
@@ -128,11 +134,8 @@ class EncoderSelection(EncoderLoaderPort):
         return self.tensorrt.load_or_make()
 
     def _load_torch(self) -> EncoderPort:
-        if not _installed("torch"):
-            raise EncoderUnavailable(
-                "the torch encoder needs PyTorch; install the extra 'torch', or set "
-                "CLIP_ENCODER=openvino."
-            )
+        if not is_installed("torch"):
+            raise EncoderUnavailable(self._missing("torch", "PyTorch", other="openvino"))
         from adapters.encoders.torch.encoder import TorchEncoder
 
         device = self.probe_device()
@@ -141,42 +144,36 @@ class EncoderSelection(EncoderLoaderPort):
         return TorchEncoder(checkpoint, device, precision=self.precision or _best_for_torch(device))
 
     def _load_openvino(self) -> EncoderPort:
-        if not _installed("openvino"):
-            raise EncoderUnavailable(
-                "the openvino encoder needs OpenVINO; install the extra 'cpu', or set "
-                "CLIP_ENCODER=torch."
-            )
+        if not is_installed("openvino"):
+            raise EncoderUnavailable(self._missing("cpu", "OpenVINO", other="torch"))
         from adapters.encoders.openvino.encoder import OpenVinoEncoder
 
-        def loaded(cache: Path | None) -> EncoderPort:
-            bundle = bundle_of(self.checkpoint, cache)
+        store = Store(self.cache)
+        try:
+            bundle = bundle_of(self.checkpoint, store)
             self._check_dimension(bundle.embedding_dimension)
             return OpenVinoEncoder(
                 bundle,
                 device=self.openvino_device,
                 precision=self.precision,
                 streams=self.openvino_streams,
-                cache=cache,
+                store=store,
             )
-
-        cache = _writable(self.cache)
-        if cache is not None:
-            try:
-                return loaded(cache)
-            except OSError as failure:
-                logger.warning(
-                    "CLIP_CACHE_DIR=%s cannot be used (%s): nothing is kept for the next start",
-                    cache,
-                    failure,
-                )
-        try:
-            return loaded(None)
         except OSError as failure:
             raise EncoderUnavailable(
-                f"what serves the model cannot be written, neither in CLIP_CACHE_DIR={self.cache} "
-                f"nor in the temporary directory: {failure.strerror}. Make room, or serve a bundle "
-                "made by: clip-server bundle"
+                "the files that serve the model can be written neither to "
+                f"CLIP_CACHE_DIR={self.cache} nor to the temporary directory: "
+                f"{reason_of(failure)}. Free some space, or serve a bundle made by: clip-server "
+                "bundle"
             ) from failure
+
+    def _missing(self, extra: str, name: str, *, other: str) -> str:
+        """What to do where a runtime is not installed; another one only if it is installed."""
+        alternative = f", or set CLIP_ENCODER={other}" if is_installed(other) else ""
+        return (
+            f"CLIP_ENCODER={self.choice} needs {name}, which is not installed. "
+            f"Run: {install_command(extra)}{alternative}"
+        )
 
     def _check_dimension(self, dimension: int) -> None:
         check_dimension(dimension, promised=self.embedding_dimension, source=self.checkpoint)
@@ -187,24 +184,3 @@ def _best_for_torch(device: Device) -> Precision:
     if device.cuda_available:
         return Precision.FP16
     return Precision.BF16 if multiplies_bfloat16() else Precision.FP32
-
-
-def _writable(directory: Path | None) -> Path | None:
-    """The directory, made if need be; None where nothing can be written."""
-    if directory is None:
-        return None
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return directory
-    except OSError as failure:
-        logger.warning(
-            "CLIP_CACHE_DIR=%s cannot be written (%s): nothing is kept for the next start",
-            directory,
-            failure.strerror,
-        )
-        return None
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None

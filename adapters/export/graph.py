@@ -1,4 +1,4 @@
-"""Writes an ONNX graph node by node, its weights in the checkpoint's files or its own."""
+"""Writes an ONNX graph node by node, with its weights in the checkpoint's files or its own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,13 +30,12 @@ _ONNX_TYPES: Final = {
     "I64": TensorProto.INT64,
 }
 
-
 _ALIGNMENT: Final = 4096
 """Bytes; a runtime can map weights that start on a page."""
 
 
 class WeightsFile:
-    """A graph's external data under construction: weights one after the other, as a context."""
+    """A graph's external data while it is written: one weight after the other, as a context."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -95,7 +94,7 @@ class Graph:
         return output
 
     def constant(self, values: NDArray[Any] | list[int] | float) -> str:
-        """A constant held in the graph itself; lists become int64, floats what it computes in."""
+        """A constant in the graph itself; lists become int64, floats the type it computes in."""
         if isinstance(values, list):
             array: NDArray[Any] = np.array(values, dtype=np.int64)
         else:
@@ -143,13 +142,13 @@ class Graph:
             case LoadedTensor():
                 return self.constant(np.ascontiguousarray(tensor.values))
             case _:
-                raise TypeError(f"{type(tensor).__name__} has no form in a graph")
+                raise TypeError(f"{type(tensor).__name__} cannot be written into a graph")
 
     def lookup(self, table: Tensor, rows: str) -> str:
         """Rows of a table by number: ``rows`` ``[...]`` → ``[..., width]``."""
         if not isinstance(table, SparseRows):
             return self.op("Gather", self.weight(table), rows, axis=0)
-        # Rows that are not kept all point to one more, which is zero.
+        # All rows that are not kept point to one extra row, which is zero.
         kept = table.kept.shape[0]
         place = np.full(table.height, kept, dtype=np.int32)
         place[table.rows.raw().astype(np.int64)] = np.arange(kept, dtype=np.int32)
@@ -172,7 +171,7 @@ class Graph:
             name: of the graph.
             inputs: name → (element type, shape); strings are dynamic dimensions.
             output: name and shape of the float32 output.
-            value: the value that is put out.
+            value: what the output is.
             metadata: to be stored with the model.
         """
         self._nodes.append(helper.make_node("Identity", [value], [output[0]]))

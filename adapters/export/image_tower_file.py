@@ -6,28 +6,26 @@ and outputs and float32 layer normalisation, rather than converted afterwards. W
 ViT-L/14 showed on 2 cores, by ONNX Runtime and against the float32 graph:
 
 - written: 3 s, valid, smallest cosine 0.9999999, one cast on each side of a normalisation;
-- ``onnxconverter-common`` 1.16: 9 s. It moves every weight below 1e-7 up to 1e-7, and told to keep
-  the normalisations in float32 it makes a graph that neither the checker nor ONNX Runtime takes
-  (their weights become float32, their input stays float16); not told so, it puts them in float16.
-- ModelOpt's AutoCast finds out which nodes need float32 by running the model on calibration data,
-  with twenty further packages. For this architecture that is known: OpenCLIP's own half precision
-  keeps just the normalisations (PyTorch in float16 against float32: 0.999999).
+- ``onnxconverter-common`` 1.16: 9 s. It raises every weight below 1e-7 to 1e-7. Told to keep the
+  normalisations in float32, it makes a graph that both the checker and ONNX Runtime reject (their
+  weights become float32, their input stays float16); otherwise it puts them in float16.
+- ModelOpt's AutoCast runs the model on calibration data to find the nodes that need float32, and
+  needs twenty further packages. For this architecture the nodes are known: OpenCLIP's own half
+  precision keeps only the normalisations (PyTorch in float16 against float32: 0.999999).
 
-The softmax stays in float16 between its two products, where TensorRT's fused attention wants one
-type throughout; kernels add it up in float32.
+The softmax stays in float16 between its two products, since TensorRT's fused attention wants one
+type throughout; kernels sum in float32.
 """
 
 import logging
-import os
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import onnx
 
-from adapters.artifacts.scratch import making_in
-from adapters.encoders.precision import Precision
-from adapters.export.graph import OPSET, Graph, WeightsFile
+from adapters.artifacts.store import replace
+from adapters.export.graph import Graph, WeightsFile
 from adapters.export.towers import (
     IMAGE_INPUT,
     IMAGE_OUTPUT,
@@ -36,6 +34,7 @@ from adapters.export.towers import (
     tower_metadata,
 )
 from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.precision import Precision
 from domain.limits import IMAGE_SIZE
 
 logger = logging.getLogger(__name__)
@@ -44,23 +43,29 @@ EXPORTABLE: Final = (Precision.FP16, Precision.FP32)
 """What an exported tower may compute in."""
 
 
+Trace: TypeAlias = Callable[[Checkpoint, Path, Precision], None]
+"""Exports, through PyTorch, an image tower that is not written here."""
+
+
 def data_file(path: Path) -> Path:
-    """Where the weights of the graph at ``path`` lie: beside it, and moved along with it."""
+    """The weights of the graph at ``path``: a file beside it, which must be moved with it."""
     return path.with_name(path.name + ".data")
 
 
-def export_image_tower(checkpoint: Checkpoint, path: Path, *, precision: Precision) -> None:
-    """Write the image tower of any checkpoint that the torch encoder loads, and check it.
+def write_image_tower(
+    checkpoint: Checkpoint, path: Path, *, precision: Precision, trace: Trace
+) -> None:
+    """Write the image tower of a checkpoint, and check the result.
 
     ``pixel_values`` float32 ``[batch, 3, 224, 224]`` → ``image_embeds`` float32
     ``[batch, dimension]``, not normalised, batch dynamic. Metadata: model, fingerprint,
-    preprocessing and precision. Plain CLIP vision transformers are written without PyTorch; others
-    are traced through OpenCLIP, which needs the extra 'torch' and onnxscript.
+    preprocessing and precision.
 
     Args:
         checkpoint: weights and architecture.
         path: of the graph; its weights go to `data_file`. Both are replaced, the weights first.
         precision: one of `EXPORTABLE`.
+        trace: for architectures that are not plain CLIP.
 
     Raises:
         InvalidCheckpoint: it cannot be exported; says why.
@@ -68,35 +73,36 @@ def export_image_tower(checkpoint: Checkpoint, path: Path, *, precision: Precisi
     """
     if precision not in EXPORTABLE:
         raise ValueError(f"an image tower cannot be exported in {precision}")
-    with making_in(path.parent, ".export-") as scratch:
+
+    def build(directory: Path) -> None:
         # Under its final name, which the graph holds as the place of its weights.
-        made = scratch / path.name
+        written = directory / path.name
         try:
-            with WeightsFile(data_file(made)) as weights:
+            with WeightsFile(data_file(written)) as weights:
                 graph = Graph(weights, half=precision is Precision.FP16)
                 model = image_tower(checkpoint, graph)
             onnx.helper.set_model_props(model, _metadata(checkpoint, precision))
-            made.write_bytes(model.SerializeToString())
+            written.write_bytes(model.SerializeToString())
         except UnusualTower as unusual:
             logger.info("tracing the image tower with PyTorch: %s", unusual)
-            _trace(checkpoint, made, precision, reason=unusual)
-            _add_metadata(made, _metadata(checkpoint, precision))
-        check_image_tower(made)
-        os.replace(data_file(made), data_file(path))
-        os.replace(made, path)
+            trace(checkpoint, written, precision)
+            _add_metadata(written, _metadata(checkpoint, precision))
+        check_image_tower(written)
+
+    replace(path, build=build, files=(data_file(path).name, path.name))
 
 
 def check_image_tower(path: Path) -> dict[str, str]:
     """Check a graph and its weights as strictly as ONNX can; returns its metadata.
 
     Raises:
-        InvalidCheckpoint: no ONNX file, damaged, or not an image tower of this service's.
+        InvalidCheckpoint: not an ONNX file, damaged, or not an image tower as it is written here.
     """
     try:
         onnx.checker.check_model(str(path), full_check=True)
         model = onnx.load(path, load_external_data=False)
     except Exception as invalid:  # the checker, protobuf and the file system raise their own
-        raise InvalidCheckpoint(f"{path} is no valid ONNX file: {invalid}") from invalid
+        raise InvalidCheckpoint(f"{path} is not a valid ONNX file: {invalid}") from invalid
     batch, *image = _shape(model.graph.input, IMAGE_INPUT)
     outputs = _shape(model.graph.output, IMAGE_OUTPUT)
     if image != [3, IMAGE_SIZE, IMAGE_SIZE] or isinstance(batch, int) or len(outputs) != 2:
@@ -140,39 +146,3 @@ def _shape(values: Any, name: str) -> list[int | str]:
                 for dim in value.type.tensor_type.shape.dim
             ]
     return [""]
-
-
-def _trace(
-    checkpoint: Checkpoint, path: Path, precision: Precision, *, reason: UnusualTower
-) -> None:
-    """Export OpenCLIP's image tower through PyTorch."""
-    try:
-        import onnxscript  # noqa: F401 - without it the exporter fails much later
-        import torch
-
-        from adapters.encoders.torch.encoder import build_image_tower
-    except ImportError as missing:
-        raise InvalidCheckpoint(
-            f"{reason} Exporting it needs {missing.name}; install the extras 'torch' and "
-            "'tensorrt'."
-        ) from None
-    tower = build_image_tower(checkpoint, precision=precision)
-    if not all(torch.isfinite(weights).all() for weights in tower.parameters()):
-        raise InvalidCheckpoint(
-            f"{checkpoint.model} has weights that float16 cannot hold. Use fp32."
-        )
-    example = torch.zeros((2, 3, IMAGE_SIZE, IMAGE_SIZE))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        torch.onnx.export(
-            tower,
-            (example,),
-            str(path),
-            input_names=[IMAGE_INPUT],
-            output_names=[IMAGE_OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-            opset_version=OPSET,
-            external_data=True,
-            dynamo=True,
-            verbose=False,
-        )

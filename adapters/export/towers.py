@@ -1,8 +1,8 @@
 """Both towers of a CLIP vision transformer as ONNX graphs, with dynamic batch.
 
-Written out from OpenCLIP's architecture (open_clip, transformer.py) rather than traced: no PyTorch
-is needed, and only what reaches the output is computed. The last block's attention and MLP run for
-the one token that is read out; all others would be thrown away.
+Written node by node from OpenCLIP's architecture (open_clip, transformer.py) and not traced: no
+PyTorch is needed, and only what reaches the output is computed. The last block's attention and MLP
+run for the one token that is read out; the others would be thrown away.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,18 +31,19 @@ _SHARED_KEYS: Final = {"norm_kwargs"}
 
 
 class UnusualTower(InvalidCheckpoint):
-    """The architecture is not one of those that are written out here."""
+    """The architecture is not plain CLIP, which is all that is written here."""
 
 
 def image_tower(checkpoint: Checkpoint, graph: Graph | None = None) -> onnx.ModelProto:
     """``pixel_values`` float32 ``[batch, 3, 224, 224]`` → ``image_embeds`` ``[batch, dimension]``.
 
-    The output is float32 and not normalised.
+    The output is float32 and not normalised. The input is normalised with CLIP's mean and standard
+    deviation; where the checkpoint has others, the graph converts it.
 
     Args:
         checkpoint: weights and architecture.
-        graph: an empty one that says what to compute in and where the weights go; by default
-            float32, and in the checkpoint's own files.
+        graph: an empty one, which decides what to compute in and where the weights go; by default
+            float32 and the checkpoint's own files.
 
     Raises:
         UnusualTower: not a plain vision transformer.
@@ -54,7 +55,7 @@ def image_tower(checkpoint: Checkpoint, graph: Graph | None = None) -> onnx.Mode
     weights = checkpoint.weights
     patches = graph.op(
         "Conv",
-        graph.from_float32(IMAGE_INPUT),
+        graph.from_float32(_converted(graph, checkpoint)),
         graph.weight(weights["visual.conv1.weight"]),
         strides=[patch, patch],
         kernel_shape=[patch, patch],
@@ -139,6 +140,14 @@ def text_tower(checkpoint: Checkpoint) -> onnx.ModelProto:
         value=graph.op("Squeeze", embeds, graph.constant([1])),
         metadata=tower_metadata(checkpoint),
     )
+
+
+def _converted(graph: Graph, checkpoint: Checkpoint) -> str:
+    """The input in the checkpoint's own normalisation, in float32."""
+    if (conversion := checkpoint.preprocessing.conversion) is None:
+        return IMAGE_INPUT
+    factor, summand = (graph.constant(values) for values in conversion)
+    return graph.op("Add", graph.op("Mul", IMAGE_INPUT, factor), summand)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +271,7 @@ class _Transformer:
 
 
 def _plain(checkpoint: Checkpoint, section: str, known: set[str]) -> Mapping[str, Any]:
-    """The tower's settings, if it is one that is written out here."""
+    """The tower's settings, if it is plain CLIP's."""
     settings: Mapping[str, Any] = checkpoint.architecture[section]
     unusual = {key for key, value in settings.items() if key not in known | _SHARED_KEYS and value}
     if checkpoint.architecture.get("custom_text") or isinstance(settings.get("layers"), list):
@@ -284,5 +293,7 @@ def tower_metadata(checkpoint: Checkpoint) -> dict[str, str]:
     return {
         "model": checkpoint.model,
         "fingerprint": checkpoint.fingerprint,
+        # What the server does to every picture; where the checkpoint has another mean and standard
+        # deviation, the graph itself converts.
         "preprocessing": f"short side {IMAGE_SIZE} bicubic, centre crop, mean {MEAN}, std {STD}",
     }

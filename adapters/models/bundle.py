@@ -1,39 +1,36 @@
-"""A bundle: all that serves one checkpoint without PyTorch, in one directory.
+"""A bundle: everything that serves one checkpoint without PyTorch, in one directory.
 
-Beside the checkpoint's own files it holds
+Beside the checkpoint's own weights files it holds
 
 - ``image_tower.onnx`` and ``text_tower.onnx``, whose weights stay in the checkpoint's files;
 - ``vocabulary.txt.gz``, the tokenizer's merges;
-- ``bundle.json``: name, fingerprint, embedding dimension, logit scale, preprocessing, and a record
-  of all other files, so that one that was changed since is never served under that fingerprint.
+- ``bundle.json``: name, fingerprint, embedding dimension, logit scale, preprocessing, and the
+  checksums of all other files, so that a changed file is never served under that fingerprint.
 """
 
-import json
 import math
-import os
 import re
-import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from adapters.artifacts.checksums import broken_seal, seals_of
-from adapters.artifacts.scratch import making_in, put_in_place
-from adapters.images.preprocessing import MEAN, STD
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint, read_description
-from adapters.models.tokenizer import VOCABULARY, ClipTokenizer, InvalidVocabulary
-from domain.limits import IMAGE_SIZE
+from adapters.artifacts.checksums import what_changed
+from adapters.artifacts.store import Unusable
+from adapters.models.checkpoint import InvalidCheckpoint, read_description
+from adapters.models.preprocessing import UnservedPreprocessing, from_bundle
+from adapters.models.tokenizer import ClipTokenizer, InvalidVocabulary
 
 DESCRIPTION: Final = "bundle.json"
 IMAGE_TOWER: Final = "image_tower.onnx"
 TEXT_TOWER: Final = "text_tower.onnx"
-_VOCABULARY: Final = "vocabulary.txt.gz"
+VOCABULARY_FILE: Final = "vocabulary.txt.gz"
 
-_FORMAT: Final = 2
-"""Raised whenever the graphs or the description change, so that older bundles are made anew."""
+FORMAT: Final = 2
+"""Raised whenever the graphs or the description change, so that older bundles are rebuilt."""
 
-_PREPROCESSING: Final = {"size": IMAGE_SIZE, "resize": "bicubic", "mean": MEAN, "std": STD}
+
+class UnusableBundle(InvalidCheckpoint, Unusable):
+    """There is no bundle that may be served; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +38,9 @@ class Bundle:
     """A bundle on disk.
 
     Attributes:
-        directory: where its files lie.
+        directory: where its files are.
         model: the name to show.
-        fingerprint: of the checkpoint it was made from.
+        fingerprint: of the checkpoint that it was made from.
         embedding_dimension: floats per embedding.
         logit_scale: the multiplier of cosines in a classification.
     """
@@ -71,7 +68,7 @@ class Bundle:
             InvalidCheckpoint: they are not CLIP's.
         """
         try:
-            return ClipTokenizer(self.directory / _VOCABULARY)
+            return ClipTokenizer(self.directory / VOCABULARY_FILE)
         except InvalidVocabulary as damaged:
             raise InvalidCheckpoint(str(damaged)) from damaged
 
@@ -79,7 +76,7 @@ class Bundle:
 def is_bundle(directory: Path) -> bool:
     """Whether the directory holds a bundle of this version."""
     try:
-        return bool(_description(directory).get("format") == _FORMAT)
+        return bool(_description(directory).get("format") == FORMAT)
     except InvalidCheckpoint:
         return False
 
@@ -88,20 +85,23 @@ def read_bundle(directory: Path) -> Bundle:
     """Read a bundle's description and check that its files are those that it describes.
 
     Raises:
-        InvalidCheckpoint: none is there, it is incomplete or of another version, or a file of it
-            was changed.
+        UnusableBundle: there is no bundle, it is incomplete or of another version, or one of its
+            files was changed.
     """
-    described = _description(directory)
-    if described.get("format") != _FORMAT:
-        raise InvalidCheckpoint(
+    try:
+        described = _description(directory)
+    except InvalidCheckpoint as unreadable:
+        raise UnusableBundle(str(unreadable)) from unreadable
+    if described.get("format") != FORMAT:
+        raise UnusableBundle(
             f"{directory} is a bundle of format {described.get('format')}; this version reads "
-            f"{_FORMAT}. Make it anew with: clip-server bundle"
+            f"format {FORMAT}. Make it again with: clip-server bundle"
         )
-    broken = broken_seal(directory, described.get("files"))
-    if broken is not None:
-        raise InvalidCheckpoint(
-            f"the bundle {directory} is incomplete or was changed: {broken} "
-            "Make it anew with: clip-server bundle"
+    changed = what_changed(directory, described.get("files"))
+    if changed is not None:
+        raise UnusableBundle(
+            f"the bundle {directory} is incomplete or was changed: {changed} "
+            "Make it again with: clip-server bundle"
         )
     try:
         bundle = Bundle(
@@ -112,110 +112,24 @@ def read_bundle(directory: Path) -> Bundle:
             float(described["logit_scale"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as incomplete:
-        raise InvalidCheckpoint(f"{directory / DESCRIPTION} is incomplete.") from incomplete
-    # Every answer has the fingerprint in a header, where a line break would begin another one.
+        raise UnusableBundle(f"{directory / DESCRIPTION} is incomplete.") from incomplete
+    # Every response has the fingerprint in a header, where a line break would begin another one.
     if not re.fullmatch(r"[0-9a-f]{16}", bundle.fingerprint):
-        raise InvalidCheckpoint(f"{directory / DESCRIPTION} has a fingerprint that is none.")
-    if not math.isfinite(bundle.logit_scale) or bundle.logit_scale <= 0:
-        raise InvalidCheckpoint(
-            f"{directory / DESCRIPTION} has the logit scale {bundle.logit_scale}."
+        raise UnusableBundle(
+            f"{directory / DESCRIPTION} has a fingerprint that is not 16 hexadecimal digits."
         )
+    try:
+        from_bundle(described.get("preprocessing"))  # its graphs do the normalising
+    except UnservedPreprocessing as unserved:
+        raise UnusableBundle(f"{directory / DESCRIPTION}: {unserved}.") from unserved
+    if not math.isfinite(bundle.logit_scale) or bundle.logit_scale <= 0:
+        raise UnusableBundle(f"{directory / DESCRIPTION} has the logit scale {bundle.logit_scale}.")
     return bundle
-
-
-Times: TypeAlias = Mapping[Path, int]
-"""When each file was last changed, in nanoseconds."""
-
-
-def write_bundle(
-    checkpoint: Checkpoint, directory: Path, *, link: bool = False, read_at: Times | None = None
-) -> Bundle:
-    """Make a bundle; it appears whole or not at all.
-
-    Args:
-        checkpoint: a plain CLIP vision transformer whose weights lie in safetensors files.
-        directory: where to; a bundle that is there already is returned, one that is damaged is
-            replaced.
-        link: hard-link the weights where the file system allows it, instead of copying them.
-        read_at: the `times_of` the checkpoint's files before its fingerprint was made.
-
-    Raises:
-        InvalidCheckpoint: it cannot be bundled; says why.
-        OSError: the directory cannot be written.
-    """
-    with making_in(directory.parent, ".bundle-") as scratch:
-        try:
-            return read_bundle(directory)  # made by another process meanwhile
-        except InvalidCheckpoint:
-            pass
-        making = scratch / "bundle"
-        making.mkdir()
-        times = times_of(checkpoint.files)
-        for file in checkpoint.files:
-            _place(file, making / file.name, link=link)
-        write_graphs(checkpoint, making)
-        if times_of(checkpoint.files) != times or read_at not in (None, times):
-            raise InvalidCheckpoint(
-                f"{checkpoint.model} was changed on disk while it was being read; start again."
-            )
-        put_in_place(making, directory)
-    return read_bundle(directory)
-
-
-def write_graphs(checkpoint: Checkpoint, directory: Path) -> None:
-    """Write a bundle's own files beside the checkpoint's, which are there already.
-
-    Raises:
-        InvalidCheckpoint: it cannot be bundled; says why.
-    """
-    # Imported here: serving a finished bundle needs no ONNX library.
-    from adapters.export.towers import image_tower, text_tower
-
-    for name, tower in ((IMAGE_TOWER, image_tower), (TEXT_TOWER, text_tower)):
-        try:
-            graph = tower(checkpoint)
-        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as mismatch:
-            raise InvalidCheckpoint(
-                f"{checkpoint.model}: weights and architecture do not belong together: {mismatch!r}"
-            ) from mismatch
-        (directory / name).write_bytes(graph.SerializeToString())
-    shutil.copyfile(VOCABULARY, directory / _VOCABULARY)
-    bundle = Bundle(
-        directory,
-        checkpoint.model,
-        checkpoint.fingerprint,
-        checkpoint.embedding_dimension,
-        checkpoint.logit_scale,
-    )
-    described: dict[str, Any] = {"format": _FORMAT, **asdict(bundle)}
-    described.pop("directory")
-    described["preprocessing"] = _PREPROCESSING
-    described["files"] = seals_of(
-        file for file in directory.iterdir() if file.is_file() and file.name != DESCRIPTION
-    )
-    (directory / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-
-
-def times_of(files: Iterable[Path]) -> Times:
-    """When each file was last changed. Raises OSError."""
-    return {file: file.stat().st_mtime_ns for file in files}
 
 
 def _description(directory: Path) -> dict[str, Any]:
     path = directory / DESCRIPTION
     described = read_description(path)
     if not isinstance(described, dict):
-        raise InvalidCheckpoint(f"{path} is no description of a bundle.")
+        raise InvalidCheckpoint(f"{path} does not describe a bundle.")
     return described
-
-
-def _place(source: Path, target: Path, *, link: bool) -> None:
-    if link:
-        try:
-            # Not a symbolic link: runtimes refuse weights that lie outside of the directory.
-            os.link(source.resolve(), target)
-        except OSError:
-            pass
-        else:
-            return
-    shutil.copyfile(source, target)

@@ -1,8 +1,9 @@
-"""A checkpoint in the one form that the encoders take, whatever layout it was read from."""
+"""A checkpoint in the one form that encoders take, whatever layout it was read from."""
 
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from adapters.images.preprocessing import MEAN, STD
+from adapters.models.preprocessing import CLIPS_OWN, Preprocessing
 from adapters.models.tensors import Tensor
 from adapters.models.tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE
 from domain.limits import IMAGE_SIZE
@@ -22,8 +23,7 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "vision_cfg": {"image_size": 224, "head_width": 64, "mlp_ratio": 4.0},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "mlp_ratio": 4.0},
 }
-"""What OpenCLIP assumes where a configuration says nothing. Some layouts say it all the same."""
-
+"""What OpenCLIP assumes where a configuration says nothing. Some layouts say it explicitly."""
 
 _LARGEST: Final[Mapping[str, float]] = {
     "layers": 1000,
@@ -33,20 +33,24 @@ _LARGEST: Final[Mapping[str, float]] = {
     "patch_size": IMAGE_SIZE,
     "mlp_ratio": 100,
 }
-"""What no CLIP comes near, by the setting's name."""
+"""Far above any CLIP's, by the setting's name."""
 
 _LARGEST_NUMBER: Final = 65536
-"""Of any other setting; the vocabulary has 49,408 tokens."""
+"""For any other setting; the vocabulary has 49,408 tokens."""
 
 _LARGEST_DESCRIPTION: Final = 1024 * 1024
-"""Bytes of a file that describes a checkpoint; real ones have some thousands."""
+"""Bytes of a file that describes a checkpoint; real ones have a few thousand."""
 
 _LARGEST_LOGIT_SCALE: Final = 1000.0
 """CLIP's own is held at 100."""
 
 
+_LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+"""How every Git LFS pointer begins (git-lfs, docs/spec.md)."""
+
+
 class InvalidCheckpoint(Exception):
-    """The checkpoint is missing, damaged or not one this service can serve; says which and why."""
+    """The checkpoint is missing, damaged or cannot be served; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,13 @@ class Checkpoint:
         model: the name to show, e.g. ``clip-vit-large-patch14``.
         architecture: OpenCLIP's ``model_cfg``.
         weights: OpenCLIP's state dict.
+        preprocessing: what happens to a picture before the image tower.
     """
 
     model: str
     architecture: Mapping[str, Any]
     weights: Mapping[str, Tensor]
+    preprocessing: Preprocessing = CLIPS_OWN
 
     @property
     def embedding_dimension(self) -> int:
@@ -73,7 +79,7 @@ class Checkpoint:
         """The multiplier of cosines in a classification: exp of the stored parameter.
 
         Raises:
-            InvalidCheckpoint: it is no number that scores can be made with.
+            InvalidCheckpoint: it is not a number that scores can be computed with.
         """
         stored = self.weights["logit_scale"].array()
         with np.errstate(over="ignore"):
@@ -87,12 +93,12 @@ class Checkpoint:
 
     @property
     def files(self) -> set[Path]:
-        """The files that the weights lie in; none for those that came from a pickle."""
+        """The files that hold the weights; empty if the weights came from a pickle."""
         return set().union(*(tensor.files for tensor in self.weights.values()))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that identify the embeddings this checkpoint makes.
+        """Sixteen hexadecimal digits that identify this checkpoint's embeddings.
 
         SHA-256 over architecture, preprocessing and every weight in float32, in an order and
         naming that do not depend on the layout it was read from.
@@ -101,8 +107,7 @@ class Checkpoint:
             InvalidCheckpoint: a weight is not finite; every embedding would be NaN.
         """
         digest = hashlib.sha256()
-        preprocessing = {"size": IMAGE_SIZE, "mean": MEAN, "std": STD, "resize": "bicubic"}
-        described = [_without_defaults(self.architecture), preprocessing]
+        described = [_without_defaults(self.architecture), self.preprocessing.identity]
         digest.update(json.dumps(described, sort_keys=True).encode())
         for name in sorted(self.weights):
             values = np.ascontiguousarray(self.weights[name].array())
@@ -117,24 +122,58 @@ def read_description(path: Path) -> Any:
     """What a JSON file beside the weights says.
 
     Raises:
-        InvalidCheckpoint: it cannot be read, is no JSON, or too large to be one of these.
+        InvalidCheckpoint: it cannot be read, is not JSON, or is too large.
     """
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_DESCRIPTION + 1)
+    except OSError as failure:
+        raise unreadable(path, failure) from failure
+    check_not_a_pointer(path, content)
+    try:
         if len(content) > _LARGEST_DESCRIPTION:
             raise ValueError(f"it has more than {_LARGEST_DESCRIPTION} bytes")
         return json.loads(content)
-    # The last where it is nested too deeply.
-    except (OSError, ValueError, RecursionError) as unreadable:
-        raise InvalidCheckpoint(f"{path} cannot be read as JSON: {unreadable}") from unreadable
+    except (ValueError, RecursionError) as malformed:  # the latter if it is nested too deeply
+        raise InvalidCheckpoint(f"{path} is not valid JSON: {malformed}") from malformed
+
+
+def unreadable(path: Path, failure: OSError) -> InvalidCheckpoint:
+    """What to say of a file or directory of a checkpoint that the system does not let us read."""
+    if isinstance(failure, FileNotFoundError):
+        return InvalidCheckpoint(f"{path} does not exist.")
+    advice = ""
+    if isinstance(failure, PermissionError):
+        user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "the user"
+        advice = (
+            f" Allow {user}, which this process runs as, to read it and to enter the directories "
+            "above it."
+        )
+    return InvalidCheckpoint(f"{path} cannot be read: {failure.strerror or failure}.{advice}")
+
+
+def check_not_a_pointer(path: Path, beginning: bytes) -> None:
+    """Refuse what a clone without Git LFS leaves in the place of a large file.
+
+    Args:
+        path: of the file.
+        beginning: its first bytes.
+
+    Raises:
+        InvalidCheckpoint: it is a Git LFS pointer.
+    """
+    if beginning.startswith(_LFS_POINTER):
+        raise InvalidCheckpoint(
+            f"{path} is a Git LFS pointer, not the file itself. Install git-lfs and run "
+            f"`git lfs pull` in {path.parent}, or download the file."
+        )
 
 
 def check_servable(architecture: Mapping[str, Any], *, origin: str) -> None:
     """Refuse an architecture whose inputs differ from what this service prepares.
 
-    Nor may it name sizes that no machine has, or anything that would be fetched: it comes with the
-    checkpoint, and so from anywhere.
+    Sizes that no machine has memory for, and anything that would be downloaded, are refused too: a
+    checkpoint may come from anywhere.
 
     Raises:
         InvalidCheckpoint: says what differs.
@@ -182,13 +221,13 @@ def architecture_name(architecture: Mapping[str, Any]) -> str:
 
 
 def _check_numbers(settings: Mapping[str, Any], *, origin: str) -> None:
-    """Refuse sizes that are none, or absurd: memory for them would be asked for unread."""
+    """Refuse sizes that are not numbers or are absurd: memory would be allocated for them."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             _check_numbers(value, origin=origin)
             continue
         if isinstance(value, list) and (not value or key in _LARGEST) and key != "layers":
-            raise InvalidCheckpoint(f"{origin}: {key} is {str(value)[:40]}, no number.")
+            raise InvalidCheckpoint(f"{origin}: {key} is {str(value)[:40]}, not a number.")
         for number in value if isinstance(value, list) else [value]:
             _check_number(key, number, origin=origin)
 
@@ -196,7 +235,7 @@ def _check_numbers(settings: Mapping[str, Any], *, origin: str) -> None:
 def _check_number(key: str, number: object, *, origin: str) -> None:
     if isinstance(number, bool) or not isinstance(number, int | float):
         if key in _LARGEST:
-            raise InvalidCheckpoint(f"{origin}: {key} is {str(number)[:40]!r}, no number.")
+            raise InvalidCheckpoint(f"{origin}: {key} is {str(number)[:40]!r}, not a number.")
         return
     largest = _LARGEST.get(key, _LARGEST_NUMBER)
     large_enough = number > 0 if key in _LARGEST else number >= -largest
@@ -207,7 +246,7 @@ def _check_number(key: str, number: object, *, origin: str) -> None:
 
 
 def _without_defaults(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture with all that goes without saying left out, for a stable fingerprint."""
+    """The architecture without what equals OpenCLIP's defaults, for a stable fingerprint."""
     stripped: dict[str, Any] = {}
     for name, value in architecture.items():
         if isinstance(value, Mapping):

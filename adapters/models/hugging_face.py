@@ -11,10 +11,18 @@ from adapters.models.checkpoint import (
     check_servable,
     read_description,
 )
+from adapters.models.preprocessing import (
+    CLIPS_OWN,
+    Preprocessing,
+    UnservedPreprocessing,
+    from_hugging_face,
+)
 from adapters.models.tensors import Stacked, Tensor, Transposed
 from adapters.models.weights_files import first_existing, read_weights
 
 CONFIG: Final = "config.json"
+_PROCESSOR: Final = "processor_config.json"
+_IMAGE_PROCESSOR: Final = "preprocessor_config.json"
 _WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 
 # What transformers' CLIPTextConfig and CLIPVisionConfig assume where config.json says nothing.
@@ -58,15 +66,40 @@ def read_hugging_face(directory: Path) -> Checkpoint:
     try:
         architecture = _architecture(path)
     except (TypeError, ZeroDivisionError, OverflowError) as impossible:
-        raise InvalidCheckpoint(f"{path} has sizes that are none: {impossible}.") from impossible
+        raise InvalidCheckpoint(f"{path} has impossible sizes: {impossible}.") from impossible
     check_servable(architecture, origin=str(directory))
+    preprocessing = _preprocessing(directory)
     path = first_existing(directory, _WEIGHTS)
     stored = read_weights(path)
     try:
         weights = _to_open_clip(stored, architecture)
     except KeyError as missing:
         raise InvalidCheckpoint(f"{path} lacks the tensor {missing}.") from missing
-    return Checkpoint(architecture_name(architecture), architecture, weights)
+    return Checkpoint(architecture_name(architecture), architecture, weights, preprocessing)
+
+
+def _preprocessing(directory: Path) -> Preprocessing:
+    """What the image processor's file says; CLIP's own where there is none.
+
+    transformers writes it into ``processor_config.json`` since version 5, and takes it from there
+    first if both files are there (`get_image_processor_config`).
+    """
+    for name, section in ((_PROCESSOR, "image_processor"), (_IMAGE_PROCESSOR, None)):
+        path = directory / name
+        if not path.is_file():
+            continue
+        config = read_description(path)
+        if section is not None and isinstance(config, dict):
+            if section not in config:
+                continue  # older versions keep only the processor's class there
+            config = config[section]
+        if not isinstance(config, dict):
+            raise InvalidCheckpoint(f"{path} does not describe an image processor.")
+        try:
+            return from_hugging_face(config)
+        except UnservedPreprocessing as unserved:
+            raise InvalidCheckpoint(f"{path}: {unserved}.") from unserved
+    return CLIPS_OWN
 
 
 def _architecture(path: Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Checkpoints in OpenCLIP's layout, from a directory or from the hub by ``name:tag``."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.images.preprocessing import MEAN, STD
 from adapters.models.checkpoint import (
     Checkpoint,
     InvalidCheckpoint,
@@ -12,9 +12,11 @@ from adapters.models.checkpoint import (
     check_servable,
     read_description,
 )
+from adapters.models.preprocessing import Preprocessing, UnservedPreprocessing, from_open_clip
 from adapters.models.tensors import SparseRows, StoredTensor, Tensor
 from adapters.models.tokenizer import VOCABULARY_SIZE
 from adapters.models.weights_files import first_existing, read_weights
+from adapters.system.installation import install_command
 
 CONFIG: Final = "open_clip_config.json"
 _WEIGHTS: Final = (
@@ -44,13 +46,14 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
     try:
         config = read_description(path)
         architecture = config["model_cfg"]
-        preprocessing = config.get("preprocess_cfg", {})
+        described = config.get("preprocess_cfg") or {}
         check_servable(architecture, origin=str(directory))
     except (KeyError, TypeError, AttributeError) as incomplete:
         raise InvalidCheckpoint(f"{path} has no complete model_cfg.") from incomplete
-    _check_preprocessing(preprocessing, origin=str(path))
+    preprocessing = _preprocessing(described, origin=str(path))
     weights = _with_full_token_table(read_weights(first_existing(directory, _WEIGHTS)))
-    return Checkpoint(model or architecture_name(architecture), architecture, weights)
+    name = model or architecture_name(architecture)
+    return Checkpoint(name, architecture, weights, preprocessing)
 
 
 def is_open_clip_name(source: str) -> bool:
@@ -68,8 +71,8 @@ def read_from_hub(source: str) -> Checkpoint:
         import open_clip
     except ImportError:
         raise InvalidCheckpoint(
-            f"{source} can only be had through OpenCLIP, which is not installed; "
-            "install the extra 'torch' or put a checkpoint in a directory."
+            f"{source} is downloaded by OpenCLIP, which is not installed. Set CLIP_MODEL_PATH to "
+            f"a checkpoint directory, or run: {install_command('torch')}"
         ) from None
     name, _, tag = source.partition(":")
     if name not in open_clip.list_models():
@@ -84,7 +87,7 @@ def read_from_hub(source: str) -> Checkpoint:
         pretrained.get("quick_gelu", architecture.get("quick_gelu", False))
     )
     check_servable(architecture, origin=source)
-    _check_preprocessing(pretrained, origin=source)
+    preprocessing = _preprocessing(pretrained, origin=source)
     try:
         path = Path(open_clip.download_pretrained(pretrained))
     except Exception as failure:  # whatever the hub client and the network raise
@@ -92,30 +95,16 @@ def read_from_hub(source: str) -> Checkpoint:
             f"{source} could not be downloaded from the model hub ({type(failure).__name__}). "
             "Without network, put a checkpoint in a directory and set CLIP_MODEL_PATH to it."
         ) from failure
-    return Checkpoint(source, architecture, read_weights(path))
+    return Checkpoint(source, architecture, read_weights(path), preprocessing)
 
 
-def _check_preprocessing(config: dict[str, Any], *, origin: str) -> None:
-    """Refuse a checkpoint that was trained on images prepared in another way."""
-    for key, ours in (("mean", MEAN), ("std", STD)):
-        theirs = config.get(key)
-        if theirs is not None and not _close(theirs, ours):
-            raise InvalidCheckpoint(
-                f"{origin}: images are normalised with {key} {theirs}; "
-                f"this service uses CLIP's {list(ours)}."
-            )
-    for key, needed in (("interpolation", "bicubic"), ("resize_mode", "shortest")):
-        if config.get(key, needed) != needed:
-            raise InvalidCheckpoint(
-                f"{origin}: images are prepared with {key} {config[key]!r}; "
-                f"this service uses {needed!r}."
-            )
-
-
-def _close(theirs: Any, ours: tuple[float, ...]) -> bool:
-    return len(theirs) == len(ours) and all(
-        abs(a - b) < 1e-4 for a, b in zip(theirs, ours, strict=True)
-    )
+def _preprocessing(config: Any, *, origin: str) -> Preprocessing:
+    if not isinstance(config, Mapping):
+        raise InvalidCheckpoint(f"{origin} has no complete preprocess_cfg.")
+    try:
+        return from_open_clip(config)
+    except UnservedPreprocessing as unserved:
+        raise InvalidCheckpoint(f"{origin}: {unserved}.") from unserved
 
 
 def _with_full_token_table(weights: dict[str, Tensor]) -> dict[str, Tensor]:

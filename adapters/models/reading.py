@@ -1,15 +1,22 @@
 """One way in for every kind of checkpoint that ``CLIP_MODEL_PATH`` may name."""
 
+import re
 from pathlib import Path
 from typing import Final
 
 from adapters.models import hugging_face, open_clip_layout
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.bundle import DESCRIPTION, read_bundle
+from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint, unreadable
 
 DEMO: Final = "builtin:demo"
 """The embedded demo model; served only when it is asked for by this name."""
 
 DEMO_DIRECTORY: Final = Path(__file__).parent / "demo" / "checkpoint"
+
+_POSSIBLE: Final = (
+    "CLIP_MODEL_PATH may be a directory in Hugging Face's or OpenCLIP's layout, a bundle, an "
+    f"OpenCLIP name:tag such as ViT-L-14:openai, or, to try the service, {DEMO}."
+)
 
 
 def check_dimension(dimension: int, *, promised: int, source: str) -> None:
@@ -20,9 +27,14 @@ def check_dimension(dimension: int, *, promised: int, source: str) -> None:
     """
     if dimension != promised:
         raise InvalidCheckpoint(
-            f"{source} makes embeddings of {dimension} numbers, but this service "
-            f"promises {promised} (CLIP_EMBEDDING_DIMENSION)."
+            f"{source} makes embeddings of {dimension} numbers, but this service promises "
+            f"{promised}. To serve this checkpoint set CLIP_EMBEDDING_DIMENSION={dimension}."
         )
+
+
+def directory_of(source: str) -> Path:
+    """Where a checkpoint would be if ``source`` named a directory."""
+    return DEMO_DIRECTORY if source == DEMO else Path(source)
 
 
 def read_checkpoint(source: str) -> Checkpoint:
@@ -38,19 +50,50 @@ def read_checkpoint(source: str) -> Checkpoint:
     if source == DEMO:
         return open_clip_layout.read_open_clip(DEMO_DIRECTORY, model=DEMO)
     directory = Path(source)
-    if (directory / open_clip_layout.CONFIG).is_file():
-        return open_clip_layout.read_open_clip(directory)
-    if (directory / hugging_face.CONFIG).is_file():
-        return hugging_face.read_hugging_face(directory)
-    if directory.is_dir():
-        raise InvalidCheckpoint(
-            f"{source} holds no checkpoint: neither {hugging_face.CONFIG} (Hugging Face layout) "
-            f"nor {open_clip_layout.CONFIG} (OpenCLIP layout) is there."
-        )
+    try:
+        if (directory / open_clip_layout.CONFIG).is_file():
+            return open_clip_layout.read_open_clip(directory)
+        if (directory / hugging_face.CONFIG).is_file():
+            return hugging_face.read_hugging_face(directory)
+        if directory.is_dir():
+            # A directory that may not be listed has nothing in it to `is_file`.
+            raise _without_checkpoint(directory, [entry.name for entry in directory.iterdir()])
+        if directory.exists():
+            raise InvalidCheckpoint(
+                f"{source} is a file; CLIP_MODEL_PATH must name the directory that holds the "
+                f"checkpoint: {directory.absolute().parent}"
+            )
+    except OSError as failure:
+        raise unreadable(directory, failure) from failure
     if open_clip_layout.is_open_clip_name(source):
         return open_clip_layout.read_from_hub(source)
-    raise InvalidCheckpoint(
-        f"{source} does not exist. Put a CLIP ViT-L/14 checkpoint there, or set CLIP_MODEL_PATH to "
-        f"a checkpoint directory, to an OpenCLIP name:tag such as ViT-L-14:openai, or, to try the "
-        f"service, to {DEMO}."
+    raise _missing(source)
+
+
+def _without_checkpoint(directory: Path, found: list[str]) -> InvalidCheckpoint:
+    if DESCRIPTION in found:
+        try:
+            read_bundle(directory)
+        except InvalidCheckpoint as unusable:
+            return unusable
+        return InvalidCheckpoint(
+            f"{directory} is a bundle, which only the openvino encoder serves. PyTorch and "
+            "TensorRT need the checkpoint that it was made from."
+        )
+    holds = f"it holds {', '.join(sorted(found)[:5])}" if found else "it is empty"
+    return InvalidCheckpoint(
+        f"{directory} holds no checkpoint: neither {hugging_face.CONFIG} (Hugging Face layout) "
+        f"nor {open_clip_layout.CONFIG} (OpenCLIP layout) is there; {holds}."
     )
+
+
+def _missing(source: str) -> InvalidCheckpoint:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", source) and not source.startswith("."):
+        name, _, revision = source.partition("@")
+        at = f" --revision {revision}" if revision else ""
+        return InvalidCheckpoint(
+            f"{source} does not exist as a directory. If it is a name on the Hugging Face hub, "
+            f"download it with `hf download {name}{at} --local-dir DIRECTORY` and set "
+            f"CLIP_MODEL_PATH=DIRECTORY. {_POSSIBLE}"
+        )
+    return InvalidCheckpoint(f"{source} does not exist. {_POSSIBLE}")

@@ -1,4 +1,4 @@
-"""Reading weight files: safetensors by mapping, pickles only in PyTorch's restricted mode."""
+"""Weights files: safetensors are mapped, pickles read only in PyTorch's restricted mode."""
 
 import json
 import math
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.checkpoint import InvalidCheckpoint, check_not_a_pointer, unreadable
 from adapters.models.tensors import STORABLE, LoadedTensor, StoredTensor, Tensor
+from adapters.system.installation import install_command
 
 if TYPE_CHECKING:
     import torch
@@ -21,18 +22,21 @@ _HEADER_LENGTH: Final = struct.Struct("<Q")
 _LONGEST_HEADER: Final = 2 * 1024 * 1024
 """Bytes. The format allows 100 MB, of which Python would make gigabytes; CLIP's have 0.2 MB."""
 
+_LONGEST_POINTER: Final = 1024
+"""Bytes of a Git LFS pointer at most, as its specification has it."""
+
 _MOST_SIDES: Final = 8
 _BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8}
 
 _DAMAGED: Final = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, struct.error),
-    *(RecursionError, OverflowError),  # brackets without end, and a side of Infinity
+    *(ValueError, KeyError, TypeError, AttributeError, struct.error),
+    *(RecursionError, OverflowError),  # endless brackets, and a side of Infinity
 )
-"""What reading a header that was never meant to be one leads to."""
+"""What reading the header of a damaged file may raise."""
 
 
 def first_existing(directory: Path, names: tuple[str, ...]) -> Path:
-    """The first of ``names`` that lies in the directory; put the preferred one first.
+    """The first of ``names`` that is in the directory; put the preferred one first.
 
     Raises:
         InvalidCheckpoint: none does.
@@ -47,15 +51,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a weights file.
 
     Raises:
-        InvalidCheckpoint: damaged, or a pickle that holds anything but tensors.
+        InvalidCheckpoint: it cannot be read, is damaged, or is a pickle that holds anything but
+            tensors.
     """
+    try:
+        with path.open("rb") as file:
+            check_not_a_pointer(path, file.read(_LONGEST_POINTER))
+    except OSError as failure:
+        raise unreadable(path, failure) from failure
     if path.suffix == ".safetensors":
         return dict(_map_safetensors(path))
     return _load_pickle(path)
 
 
 def _map_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """Where each tensor lies; no weight is read.
+    """The place of each tensor; no weight is read.
 
     The format (huggingface/safetensors, README): eight bytes with the header's length, the header
     as JSON, then the tensors' bytes, whose offsets count from the header's end.
@@ -76,6 +86,8 @@ def _map_safetensors(path: Path) -> dict[str, StoredTensor]:
             if name != "__metadata__"
         }
         _check_apart(tensors.values())
+    except OSError as failure:
+        raise unreadable(path, failure) from failure
     except _DAMAGED as damaged:
         raise InvalidCheckpoint(f"{path} is damaged or truncated: {damaged}.") from damaged
     return tensors
@@ -103,12 +115,14 @@ def _stored(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> Stor
     if len(shape) > _MOST_SIDES or not all(
         type(side) is int and 0 < side <= size for side in shape
     ):
-        raise ValueError("a tensor has a shape that is none")
+        raise ValueError("a tensor has an impossible shape")
     if type(first) is not int or type(end) is not int:
-        raise ValueError("a tensor has offsets that are no whole numbers")
+        raise ValueError("a tensor has offsets that are not whole numbers")
     kind = entry["dtype"]
     if kind not in STORABLE:
-        raise ValueError(f"it holds a tensor of type {kind}; {', '.join(sorted(STORABLE))} can be")
+        raise ValueError(
+            f"it holds a tensor of type {kind}; {', '.join(sorted(STORABLE))} can be read"
+        )
     if not 0 <= first <= end <= size - start or end - first != math.prod(shape) * _BYTES[kind]:
         raise ValueError("a tensor reaches beyond its end")
     return StoredTensor(path, start + first, end - first, kind, shape)
@@ -119,13 +133,13 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
         import torch
     except ImportError:
         raise InvalidCheckpoint(
-            f"{path} is a pickle, which only PyTorch can read, and PyTorch is not installed; "
-            "install the extra 'torch' or convert the file to safetensors."
+            f"{path} is a pickle, which only PyTorch can read, and PyTorch is not installed. "
+            f"Convert the file to safetensors, or run: {install_command('torch')}"
         ) from None
     try:
         _check_plainly_stored(path)
         # weights_only: a pickle can run any code when it is loaded; this refuses all but tensors.
-        # Said here, it cannot be turned off by TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD.
+        # Given explicitly, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD cannot turn it off.
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile) as damaged:
         raise InvalidCheckpoint(f"{path} is damaged or truncated: {damaged}") from damaged
@@ -142,7 +156,7 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
         for name, tensor in stored.items()
     ):
         raise InvalidCheckpoint(f"{path} holds something other than named tensors.")
-    # Views repeat what is stored once, without end: in float32 each would be whole.
+    # Views may repeat a stored number any number of times; each would be written out in float32.
     if sum(tensor.numel() for tensor in stored.values()) > path.stat().st_size:
         raise InvalidCheckpoint(f"{path} holds tensors of more numbers than it has bytes.")
     try:

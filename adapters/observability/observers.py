@@ -21,15 +21,15 @@ class Observers(ObserverPort):
         for observer in self._observers:
             observer.batch_encoded(images)
 
-    def encoder_doubted(self, cause: str) -> None:
-        """See `ObserverPort.encoder_doubted`."""
+    def encoder_suspected(self, cause: str) -> None:
+        """See `ObserverPort.encoder_suspected`."""
         for observer in self._observers:
-            observer.encoder_doubted(cause)
+            observer.encoder_suspected(cause)
 
-    def encoder_loaded_anew(self, *, succeeded: bool) -> None:
-        """See `ObserverPort.encoder_loaded_anew`."""
+    def encoder_reloaded(self, *, succeeded: bool) -> None:
+        """See `ObserverPort.encoder_reloaded`."""
         for observer in self._observers:
-            observer.encoder_loaded_anew(succeeded=succeeded)
+            observer.encoder_reloaded(succeeded=succeeded)
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:
         """See `ObserverPort.texts_looked_up`."""

@@ -5,7 +5,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from application.model.model_lifecycle import ModelState
+from adapters.observability.rationing import Rationed
 from application.ports import ObserverPort, Stage
 from application.use_cases.health import Health, Load
 
@@ -25,6 +25,7 @@ class PrometheusMetrics(ObserverPort):
     """
 
     def __init__(self) -> None:
+        self._pages: Rationed[bytes] = Rationed()
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -111,12 +112,12 @@ class PrometheusMetrics(ObserverPort):
         """See `ObserverPort.batch_encoded`."""
         self._batch_images.observe(images)
 
-    def encoder_doubted(self, cause: str) -> None:
-        """See `ObserverPort.encoder_doubted`."""
+    def encoder_suspected(self, cause: str) -> None:
+        """See `ObserverPort.encoder_suspected`."""
         self._doubts[cause].inc()
 
-    def encoder_loaded_anew(self, *, succeeded: bool) -> None:
-        """See `ObserverPort.encoder_loaded_anew`."""
+    def encoder_reloaded(self, *, succeeded: bool) -> None:
+        """See `ObserverPort.encoder_reloaded`."""
         self._loads_anew[succeeded].inc()
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:
@@ -137,19 +138,28 @@ class PrometheusMetrics(ObserverPort):
         self._request_seconds.labels(endpoint).observe(seconds)
 
     def page(self, accept: str, *, health: Health, load: Load) -> tuple[bytes, str]:
-        """The metrics as text, and its content type.
+        """The metrics as text, and its content type; under a flood of scrapes, a recent page.
 
         Args:
             accept: the ``Accept`` header: OpenMetrics, or Prometheus's own format.
             health: the service at this moment.
             load: its work at this moment.
         """
+        encode, content_type = choose_encoder(accept)
+
+        def render() -> bytes:
+            self._read(health, load)
+            return encode(self._registry)
+
+        return self._pages.get(content_type, render), content_type
+
+    def _read(self, health: Health, load: Load) -> None:
         self._queue_depth.set(load.queue_depth)
         self._in_progress.set(load.requests)
         self._limit.set(load.max_requests)
         self._cached_texts.set(load.cached_texts)
         self._ready.set(health.ready)
-        self._loaded.set(health.state is ModelState.READY)
+        self._loaded.set(health.model_loaded)
         self._device_bytes.set(health.device_memory_used or 0)
         self._backend.clear()
         if (encoder := health.encoder) is not None:
@@ -160,5 +170,3 @@ class PrometheusMetrics(ObserverPort):
                 encoder.model,
                 encoder.fingerprint,
             ).set(1)
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type

@@ -1,16 +1,13 @@
-"""Traces of requests, where the standard ``OTEL_*`` variables ask for them."""
+"""Traces of requests: what the server reports to; this implementation traces nothing."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from application.ports import ObserverPort
 
-logger = logging.getLogger(__name__)
-
 
 class RequestSpan:
-    """The span of a request; this one goes nowhere."""
+    """The span of a request; this one is not sent anywhere."""
 
     trace_id: str | None = None
 
@@ -35,25 +32,4 @@ class Tracing(ObserverPort):
         yield RequestSpan()
 
     def close(self) -> None:
-        """Send what has not been sent, but keep nobody waiting for long."""
-
-
-def start_tracing(*, wanted: bool, protocol: str) -> Tracing:
-    """Traces over OTLP if they are wanted and can be had, else none.
-
-    Args:
-        wanted: whether the environment names a collector.
-        protocol: OTLP's, as ``OTEL_EXPORTER_OTLP_PROTOCOL`` has it.
-    """
-    if not wanted:
-        return Tracing()
-    if protocol != "http/protobuf":
-        logger.warning("no traces: OTLP over %s is not supported, http/protobuf is", protocol)
-        return Tracing()
-    try:
-        # Imported only here: the packages are an extra, and slow to import.
-        from adapters.observability.opentelemetry_tracing import OpenTelemetryTracing
-    except ImportError as missing:
-        logger.warning("no traces: install the extra 'otel' (%s)", missing)
-        return Tracing()
-    return OpenTelemetryTracing()
+        """Send what is still to be sent, within two seconds."""

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TypeAlias, TypeVar
 
-from application.inference.batcher import EncodingQueue
+from application.inference.batcher import Batcher
 from application.inference.image_preparation import ImagePreparation
+from application.model.states import Lease
 from application.ports import Pixels
 from domain.embedding import Embedding
 from domain.errors import InvalidInput
 
-_Input = TypeVar("_Input")
 _Result = TypeVar("_Result")
 
 Outcome: TypeAlias = Embedding | Exception
@@ -28,43 +28,44 @@ class ImageEmbeddings:
     behind more than two of its batches.
     """
 
-    def __init__(self, images: ImagePreparation, queue: EncodingQueue, *, group: int) -> None:
+    def __init__(self, images: ImagePreparation, batcher: Batcher, *, group: int) -> None:
         """Make one.
 
         Args:
             images: prepares them.
-            queue: encodes them.
+            batcher: encodes them.
             group: images that are handed on together; the encoder's largest batch.
         """
         self._images = images
-        self._queue = queue
+        self._batcher = batcher
         self._group = group
 
     def groups_of(self, count: int) -> int:
         """How many groups ``count`` images make."""
         return -(-count // self._group)
 
-    async def encode_each(self, files: Sequence[bytes]) -> list[Outcome]:
+    async def encode_each(self, files: Sequence[bytes], lease: Lease) -> list[Outcome]:
         """What became of each image file, in their order; never raises."""
         outcomes: list[Outcome] = []
-        async with aclosing(self._encoded(files)) as groups:
+        async with aclosing(self._encoded(files, lease)) as groups:
             async for group in groups:
                 outcomes += group
         return outcomes
 
-    async def encode_all(self, files: Mapping[str, bytes]) -> list[Embedding]:
+    async def encode_all(self, files: Mapping[str, bytes], lease: Lease) -> list[Embedding]:
         """Embeddings of all image files, in their order.
 
         Args:
             files: the files' bytes under the names by which the client knows them.
+            lease: of the encoder.
 
         Raises:
             InvalidInput: one of them breaks a rule; the error names the first that does.
-            ModelNotReady, EncoderFault: as `EncodingQueue.encode_image` says.
+            ServiceUnavailable, EncoderFault: as `Batcher.encode_image` says.
         """
         names = list(files)
         embeddings: list[Embedding] = []
-        async with aclosing(self._encoded(list(files.values()))) as groups:
+        async with aclosing(self._encoded(list(files.values()), lease)) as groups:
             async for group in groups:
                 for outcome in group:
                     if isinstance(outcome, InvalidInput):
@@ -74,15 +75,17 @@ class ImageEmbeddings:
                     embeddings.append(outcome)
         return embeddings
 
-    async def _encoded(self, files: Sequence[bytes]) -> AsyncGenerator[list[Outcome], None]:
+    async def _encoded(
+        self, files: Sequence[bytes], lease: Lease
+    ) -> AsyncGenerator[list[Outcome], None]:
         under_way: deque[asyncio.Task[list[Outcome]]] = deque()
         try:
             for start in range(0, len(files), self._group):
                 group = files[start : start + self._group]
                 prepared = await asyncio.gather(
-                    *(_outcome(self._images.prepare, file) for file in group)
+                    *(_outcome(self._images.prepare(file)) for file in group)
                 )
-                under_way.append(asyncio.create_task(self._encode(prepared)))
+                under_way.append(asyncio.create_task(self._encode(prepared, lease)))
                 if len(under_way) == 2:
                     yield await under_way.popleft()
             while under_way:
@@ -91,20 +94,20 @@ class ImageEmbeddings:
             for task in under_way:
                 task.cancel()
 
-    async def _encode(self, prepared: Sequence[Pixels | Exception]) -> list[Outcome]:
+    async def _encode(self, prepared: Sequence[Pixels | Exception], lease: Lease) -> list[Outcome]:
         """Encode, together, what could be prepared; the rest keeps its failure."""
         pixels = [item for item in prepared if not isinstance(item, Exception)]
         # All are in the queue before its worker looks, so that they share a batch.
         encoded = iter(
-            await asyncio.gather(*(_outcome(self._queue.encode_image, item) for item in pixels))
+            await asyncio.gather(
+                *(_outcome(self._batcher.encode_image(item, lease)) for item in pixels)
+            )
         )
         return [item if isinstance(item, Exception) else next(encoded) for item in prepared]
 
 
-async def _outcome(
-    work: Callable[[_Input], Awaitable[_Result]], given: _Input
-) -> _Result | Exception:
+async def _outcome(work: Awaitable[_Result]) -> _Result | Exception:
     try:
-        return await work(given)
+        return await work
     except Exception as failure:
         return failure

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from application.inference.admission import Admission
-from application.inference.batcher import EncodingQueue
+from application.inference.batcher import Batcher
 from application.inference.image_embeddings import ImageEmbeddings, Outcome
 from application.inference.image_preparation import ImagePreparation
 from application.inference.text_cache import TextEmbeddings
-from application.model.idle_unloading import IdleUnloading
-from application.model.model_lifecycle import ModelLifecycle
+from application.model.states import Lease
+from application.model.supervisor import Supervisor
 from application.ports import EncoderDescription
 from domain.embedding import Embedding
 
@@ -26,32 +26,30 @@ class Inference:
 
     - ServiceUnavailable: no model is loaded, too many requests are inside, or shutting down;
     - InvalidInput: the image breaks a rule;
-    - EncoderFault: the encoder broke its contract.
+    - EncoderFault: the encoder returned something that is not an embedding.
     """
 
     def __init__(
         self,
         *,
         admission: Admission,
-        model: ModelLifecycle,
-        idle: IdleUnloading,
+        model: Supervisor,
         images: ImagePreparation,
-        queue: EncodingQueue,
+        batcher: Batcher,
         many_images: ImageEmbeddings,
         texts: TextEmbeddings,
     ) -> None:
         self._admission = admission
         self._model = model
-        self._idle = idle
         self._images = images
-        self._queue = queue
+        self._batcher = batcher
         self._many_images = many_images
         self._texts = texts
 
     @property
     def encoder(self) -> EncoderDescription:
-        """What is loaded, or was and is loaded again by whoever embeds something."""
-        return self._model.description or self._model.encoder().description
+        """What is loaded, or was and is loaded again for the next request that embeds something."""
+        return self._model.described()
 
     @property
     def logit_scale(self) -> float:
@@ -60,24 +58,27 @@ class Inference:
 
     async def embed_image(self, image: bytes) -> Embedding:
         """Embedding of one image file."""
-        async with self._admitted():
-            return await self._queue.encode_image(await self._images.prepare(image))
+        async with self._admitted() as lease:
+            pixels = await self._images.prepare(image)
+            return await self._batcher.encode_image(pixels, lease)
 
     async def embed_image_and_texts(
         self, image: bytes, texts: Sequence[str]
     ) -> tuple[Embedding, list[Embedding]]:
         """Embedding of one image file, and of each text in its order."""
-        async with self._admitted():
+        async with self._admitted() as lease:
             pixels = await self._images.prepare(image)
-            return await asyncio.gather(self._queue.encode_image(pixels), self._texts.encode(texts))
+            return await asyncio.gather(
+                self._batcher.encode_image(pixels, lease), self._texts.encode(texts, lease)
+            )
 
     async def embed_each_image(self, images: Sequence[bytes]) -> list[Outcome]:
         """What became of each of several image files, in their order: an embedding or a failure.
 
         A failure is an exception that says what is wrong with that image or its encoding.
         """
-        async with self._admitted(self._many_images.groups_of(len(images))):
-            return await self._many_images.encode_each(images)
+        async with self._admitted(self._many_images.groups_of(len(images))) as lease:
+            return await self._many_images.encode_each(images, lease)
 
     async def embed_all(
         self, images: Mapping[str, bytes], texts: Sequence[str] = ()
@@ -89,17 +90,18 @@ class Inference:
             texts: any number.
         """
         places = self._many_images.groups_of(len(images)) + -(-len(texts) // _TEXTS_AT_ONCE)
-        async with self._admitted(places):
-            image_embeddings = await self._many_images.encode_all(images)
+        async with self._admitted(places) as lease:
+            image_embeddings = await self._many_images.encode_all(images, lease)
             text_embeddings: list[Embedding] = []
             for start in range(0, len(texts), _TEXTS_AT_ONCE):
-                text_embeddings += await self._texts.encode(texts[start : start + _TEXTS_AT_ONCE])
+                text_embeddings += await self._texts.encode(
+                    texts[start : start + _TEXTS_AT_ONCE], lease
+                )
             return image_embeddings, text_embeddings
 
     @asynccontextmanager
-    async def _admitted(self, places: int = 1) -> AsyncIterator[None]:
-        """Inside, with one encoder for all of it; without a model refused before any work."""
+    async def _admitted(self, places: int = 1) -> AsyncIterator[Lease]:
+        """Admitted, with a lease for all of the request; refused before any work is done for it."""
         with self._admission.admit(places):
-            async with self._idle.encoder_in_use():
-                with self._model.one_encoder():
-                    yield
+            async with self._model.lease() as lease:
+                yield lease

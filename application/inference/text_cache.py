@@ -5,8 +5,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from application.inference.batcher import EncodingQueue
-from application.model.model_lifecycle import ModelLifecycle
+from application.inference.batcher import Batcher
+from application.model.states import Lease
 from application.ports import UNOBSERVED, ObserverPort
 from domain.embedding import Embedding
 
@@ -20,8 +20,7 @@ class TextEmbeddings:
 
     def __init__(
         self,
-        queue: EncodingQueue,
-        model: ModelLifecycle,
+        batcher: Batcher,
         *,
         capacity: int,
         observer: ObserverPort = UNOBSERVED,
@@ -29,13 +28,11 @@ class TextEmbeddings:
         """Make one.
 
         Args:
-            queue: encodes what is not known yet.
-            model: tells which checkpoint the embeddings belong to.
+            batcher: encodes what is not known yet.
             capacity: embeddings that are kept (3 KiB each); 0 keeps none.
             observer: is told how often a text was known.
         """
-        self._queue = queue
-        self._model = model
+        self._batcher = batcher
         self._capacity = capacity
         self._observer = observer
         self._known: OrderedDict[bytes, Embedding] = OrderedDict()
@@ -47,15 +44,15 @@ class TextEmbeddings:
         """Embeddings in the cache."""
         return len(self._known)
 
-    async def encode(self, texts: Sequence[str]) -> list[Embedding]:
+    async def encode(self, texts: Sequence[str], lease: Lease) -> list[Embedding]:
         """Embeddings of the texts, in their order.
 
         Raises:
-            ModelNotReady: no model is loaded.
-            EncoderFault: the encoder broke its contract.
+            ServiceUnavailable: the lease's encoder must not be used now.
+            EncoderFault: the encoder returned something that is not an embedding.
         """
-        # What was kept before an encoder failed its self-test may be wrong: no longer found.
-        origin = f"{self._model.encoder().description.fingerprint} {self._model.condemnations}"
+        # What was kept before an encoder failed its verification may be wrong: no longer found.
+        origin = f"{lease.encoder.description.fingerprint} {lease.epoch}"
         keys = [_key(origin, text) for text in texts]
         found: dict[bytes, Embedding] = {}
         awaited: dict[bytes, asyncio.Future[Embedding]] = {}
@@ -70,28 +67,33 @@ class TextEmbeddings:
                 missing[key] = text
         self._observer.texts_looked_up(hits=len(keys) - len(missing), misses=len(missing))
         if missing:
-            awaited.update(self._start(missing))
+            awaited.update(self._start(missing, lease))
         # Shielded: a caller that leaves must not take the encoding from those who stay.
         for key, future in awaited.items():
             found[key] = await asyncio.shield(future)
         return [found[key] for key in keys]
 
-    def _start(self, missing: dict[bytes, str]) -> dict[bytes, asyncio.Future[Embedding]]:
+    def _start(
+        self, missing: dict[bytes, str], lease: Lease
+    ) -> dict[bytes, asyncio.Future[Embedding]]:
         loop = asyncio.get_running_loop()
         futures: dict[bytes, asyncio.Future[Embedding]] = {
             key: loop.create_future() for key in missing
         }
         self._coming.update(futures)
-        task = loop.create_task(self._fill(list(missing.values()), futures))
+        task = loop.create_task(self._fill(list(missing.values()), futures, lease))
         self._tasks.add(task)  # the loop itself keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
         return futures
 
     async def _fill(
-        self, texts: Sequence[str], futures: dict[bytes, asyncio.Future[Embedding]]
+        self,
+        texts: Sequence[str],
+        futures: dict[bytes, asyncio.Future[Embedding]],
+        lease: Lease,
     ) -> None:
         try:
-            embeddings = await self._queue.encode_texts(texts)
+            embeddings = await self._batcher.encode_texts(texts, lease)
         except Exception as failure:
             for future in futures.values():
                 future.set_exception(failure)

@@ -16,9 +16,10 @@ from application.bulk_ports import (
     Progress,
     error_of,
 )
-from application.inference.batcher import EncodingQueue
+from application.inference.batcher import Batcher
 from application.inference.image_preparation import ImagePreparation
-from application.model.model_lifecycle import ModelLifecycle
+from application.model.states import Lease
+from application.model.supervisor import Supervisor
 from domain.errors import EncoderFault, InvalidInput
 
 _RECORD_ROWS: Final = 256
@@ -39,9 +40,9 @@ class EmbedInBulk:
     def __init__(
         self,
         *,
-        model: ModelLifecycle,
+        model: Supervisor,
         images: ImagePreparation,
-        queue: EncodingQueue,
+        batcher: Batcher,
         max_batch: int,
     ) -> None:
         """Make one.
@@ -49,12 +50,12 @@ class EmbedInBulk:
         Args:
             model: must be ready when a run begins.
             images: prepares the files.
-            queue: encodes them.
+            batcher: encodes them.
             max_batch: images that it encodes at once.
         """
         self._model = model
         self._images = images
-        self._queue = queue
+        self._batcher = batcher
         self._ahead = _AHEAD_BATCHES * max_batch
 
     async def __call__(
@@ -78,38 +79,48 @@ class EmbedInBulk:
             ModelNotReady: no model is loaded.
             BulkFailure: as the ports say.
         """
-        model = self._model.encoder().description
-        try:
-            progress = output.resume(model, files.listing())
-            on_progress(progress)
-            fresh: list[EmbeddedFile] = []
-            recorded_at = time.monotonic()
+        async with self._model.lease() as lease:
             try:
-                async with aclosing(self._embedded(files, output.remaining())) as rows:
-                    async for row in rows:
-                        fresh.append(row)
-                        progress = _counted(progress, row)
-                        on_progress(progress)
-                        now = time.monotonic()
-                        if len(fresh) >= _RECORD_ROWS or now - recorded_at >= _RECORD_SECONDS:
-                            output.record(fresh)
-                            fresh.clear()
-                            recorded_at = now
+                progress = output.resume(lease.encoder.description, files.listing())
+                on_progress(progress)
+                return await self._run(files, output, lease, progress, on_progress)
             finally:
-                output.record(fresh)
-            output.finish()
+                output.close()
+
+    async def _run(
+        self,
+        files: ImageFilesPort,
+        output: EmbeddingsFilePort,
+        lease: Lease,
+        progress: Progress,
+        on_progress: Callable[[Progress], None],
+    ) -> Progress:
+        fresh: list[EmbeddedFile] = []
+        recorded_at = time.monotonic()
+        try:
+            async with aclosing(self._embedded(files, output.remaining(), lease)) as rows:
+                async for row in rows:
+                    fresh.append(row)
+                    progress = _counted(progress, row)
+                    on_progress(progress)
+                    now = time.monotonic()
+                    if len(fresh) >= _RECORD_ROWS or now - recorded_at >= _RECORD_SECONDS:
+                        output.record(fresh)
+                        fresh.clear()
+                        recorded_at = now
         finally:
-            output.close()
+            output.record(fresh)
+        output.finish()
         return progress
 
     async def _embedded(
-        self, files: ImageFilesPort, remaining: Iterator[ImageFile]
+        self, files: ImageFilesPort, remaining: Iterator[ImageFile], lease: Lease
     ) -> AsyncGenerator[EmbeddedFile, None]:
         """A row for each file, in order, with as many under way as allowed."""
         coming: deque[asyncio.Task[EmbeddedFile]] = deque()
         try:
             for file in remaining:
-                coming.append(asyncio.create_task(self._embed(files, file)))
+                coming.append(asyncio.create_task(self._embed(files, file, lease)))
                 if len(coming) >= self._ahead:
                     yield await coming.popleft()
             while coming:
@@ -118,10 +129,11 @@ class EmbedInBulk:
             for task in coming:
                 task.cancel()
 
-    async def _embed(self, files: ImageFilesPort, file: ImageFile) -> EmbeddedFile:
+    async def _embed(self, files: ImageFilesPort, file: ImageFile, lease: Lease) -> EmbeddedFile:
         try:
             data = await asyncio.to_thread(files.read, file)
-            embedding = await self._queue.encode_image(await self._images.prepare(data))
+            pixels = await self._images.prepare(data)
+            embedding = await self._batcher.encode_image(pixels, lease)
         except (InvalidInput, EncoderFault, OSError) as failure:
             return EmbeddedFile(file, embedding=None, error=error_of(failure))
         return EmbeddedFile(file, embedding, error=None)

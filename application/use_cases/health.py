@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from application.inference.admission import Admission
-from application.inference.batcher import EncodingQueue
+from application.inference.batcher import Batcher
 from application.inference.text_cache import TextEmbeddings
-from application.model.encoder_upgrade import EncoderUpgrade
-from application.model.model_lifecycle import ModelLifecycle, ModelState
+from application.model.states import Phase
+from application.model.supervisor import Supervisor
 from application.ports import Device, EncoderDescription
 
 
@@ -15,12 +15,13 @@ class Health:
     """The service at this moment.
 
     Attributes:
-        alive: whether starting the process again would not help more than waiting.
+        alive: False where only a new process helps.
         ready: whether a request sent now would be taken.
-        healthy: whether there is a model to answer with, loaded or to be loaded again.
+        healthy: whether there is a model to serve with, loaded or to be loaded again.
+        model_loaded: whether there is a model in memory that may be used.
         reason: why it is not ready or not healthy, else None.
-        backend_reason: why a slower backend answers than the one that was asked for, else None.
-        state: where the model is on its way to answering.
+        backend_reason: why a slower backend serves than the one that was asked for, else None.
+        phase: the name of the encoder's state.
         encoder: what is loaded, or was and will be again; else None.
         device: the hardware; None until it was looked at.
         device_memory_used: bytes; None where there is no CUDA or no model.
@@ -30,9 +31,10 @@ class Health:
     alive: bool
     ready: bool
     healthy: bool
+    model_loaded: bool
     reason: str | None
     backend_reason: str | None
-    state: ModelState
+    phase: Phase
     encoder: EncoderDescription | None
     device: Device | None
     device_memory_used: int | None
@@ -45,40 +47,31 @@ class ReportHealth:
     def __init__(
         self,
         *,
-        model: ModelLifecycle,
-        upgrade: EncoderUpgrade,
+        model: Supervisor,
         admission: Admission,
         embedding_dimension: int,
     ) -> None:
         self._model = model
-        self._upgrade = upgrade
         self._admission = admission
         self._embedding_dimension = embedding_dimension
 
     def __call__(self) -> Health:
         """The service at this moment."""
-        encoder, state = self._model.loaded, self._model.state
-        draining, failure = self._admission.draining, self._model.failure
-        reason = failure
-        if draining:
-            reason = "the server is shutting down."
-        elif state is ModelState.STARTING:
-            reason = "the model is still being loaded."
-        unsure = state in (ModelState.DOUBTED, ModelState.HANGING)
+        row, reason, encoder = self._model.health, self._model.reason, self._model.encoder
+        draining = self._admission.draining
+        description = self._model.description
         return Health(
-            alive=state is not ModelState.HANGING,
-            # What was unloaded while idle is loaded again for whoever asks.
-            ready=not draining and state in (ModelState.READY, ModelState.UNLOADED),
-            healthy=state is ModelState.READY or (state is ModelState.UNLOADED and not failure),
-            reason=reason,
-            backend_reason=None if encoder is None else self._upgrade.reason,
-            state=state,
-            encoder=self._model.description,
+            alive=row.alive,
+            ready=row.ready and not draining,
+            healthy=reason is None,
+            model_loaded=row.model_loaded,
+            reason="the server is shutting down." if draining else reason,
+            backend_reason=None if description is None else self._model.upgrade_reason,
+            phase=row.phase,
+            encoder=description,
             device=self._model.device,
-            # One that is doubted is not asked anything.
-            device_memory_used=(
-                None if encoder is None or unsure else encoder.device_memory_used()
-            ),
+            # A suspect encoder is not called, not even for this.
+            device_memory_used=None if encoder is None else encoder.device_memory_used(),
             embedding_dimension=self._embedding_dimension,
         )
 
@@ -103,11 +96,9 @@ class Load:
 class ReportLoad:
     """Part of what ``GET /metrics`` answers."""
 
-    def __init__(
-        self, *, admission: Admission, queue: EncodingQueue, texts: TextEmbeddings
-    ) -> None:
+    def __init__(self, *, admission: Admission, batcher: Batcher, texts: TextEmbeddings) -> None:
         self._admission = admission
-        self._queue = queue
+        self._batcher = batcher
         self._texts = texts
 
     def __call__(self) -> Load:
@@ -115,6 +106,6 @@ class ReportLoad:
         return Load(
             requests=self._admission.inside,
             max_requests=self._admission.capacity,
-            queue_depth=self._queue.depth,
+            queue_depth=self._batcher.depth,
             cached_texts=self._texts.kept,
         )

@@ -10,7 +10,7 @@ import atheris
 INSTRUMENTED: Final = {
     "image": ["PIL", "adapters"],
     "json_body": ["entrypoints.http", "domain"],
-    "form": ["entrypoints.http.bodies.image_bodies", "multipart"],
+    "form": ["entrypoints.http.bodies", "multipart"],
     "text": ["adapters.models.tokenizer", "ftfy"],
     "safetensors": ["adapters.models", "json"],
 }

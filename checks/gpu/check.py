@@ -21,18 +21,18 @@ from typing import Any, Final
 import numpy as np
 
 from adapters.encoders.cuda import Cuda, OutOfDeviceMemory
-from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
-from adapters.encoders.tensorrt.backend import TensorRtBackend
 from adapters.encoders.tensorrt.engines import find_installation
+from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.images.photos import samples
 from adapters.models.checkpoint import Checkpoint
+from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
+from adapters.system.clock import SystemClock
 from adapters.system.memory import SystemMemory
 from application.inference.admission import Admission
-from application.inference.batcher import EncodingQueue
-from application.model.encoder_upgrade import EncoderUpgrade
-from application.model.model_lifecycle import ModelLifecycle
+from application.inference.batcher import Batcher
+from application.model.supervisor import PREPARING, Supervisor
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, smallest_cosine
 from domain.limits import SMALLEST_COSINE
@@ -176,31 +176,37 @@ def check_switch_over(
             return serving
 
     async def scenario() -> tuple[int, str]:
-        model = ModelLifecycle(Loader())
-        queue = EncodingQueue(model, max_batch=8)
+        model = Supervisor(Loader(), memory=SystemMemory(), clock=SystemClock(), upgrade=backend)
+        batcher = Batcher(model, max_batch=8)
         admission = Admission(64)
-        upgrade = EncoderUpgrade(backend, model=model, queue=queue, memory=SystemMemory())
-        await model.bring_up()
+        await model.load()
         pixels = samples()[0]
         answered: list[Embedding] = []
 
         async def ask(done: Callable[[], bool]) -> None:
             while not done():
                 with admission.admit():
-                    answered.append(await queue.encode_image(pixels))
+                    async with model.lease() as lease:
+                        answered.append(await batcher.encode_image(pixels, lease))
 
-        running = asyncio.create_task(upgrade.run())
+        def settled() -> bool:
+            """Whether it has switched over, or will not."""
+            reason = model.upgrade_reason
+            switched = model.described().backend == "tensorrt"
+            return switched or (reason is not None and reason != PREPARING)
+
+        running = asyncio.create_task(model.run())
         async with asyncio.timeout(seconds):
-            await asyncio.gather(*(ask(running.done) for _ in range(8)))
-            await running
+            await asyncio.gather(*(ask(settled) for _ in range(8)))
             end = time.monotonic() + 1
             await asyncio.gather(*(ask(lambda: time.monotonic() > end) for _ in range(8)))
-        queue.close()
-        if upgrade.reason is not None:
-            raise EncoderUnavailable(upgrade.reason)
+        running.cancel()
+        model.close()
+        if model.upgrade_reason is not None:
+            raise EncoderUnavailable(model.upgrade_reason)
         cosine = smallest_cosine(answered, [answered[0]] * len(answered))
         report.check("all answers agree", cosine > SMALLEST_COSINE, f"{cosine:.6f}")
-        return len(answered), model.encoder().description.backend
+        return len(answered), model.described().backend
 
     count, name = asyncio.run(scenario())
     report.check("switched over under load", name == "tensorrt", f"{count} requests, none lost")

@@ -20,7 +20,7 @@ def bundle(source: str, directory: Path) -> None:
     Example:
       clip-server bundle /models/clip-vit-l /models/clip-vit-l-bundle
     """
-    from adapters.models.bundle import write_bundle
+    from adapters.export.bundles import write_bundle
     from adapters.models.checkpoint import InvalidCheckpoint
     from adapters.models.reading import read_checkpoint
 

@@ -63,11 +63,12 @@ async def _classify(
     container: "Container", image: bytes, labels: tuple[str, ...], camera_type: str | None
 ) -> "ClassifiedImage":
     from domain.prompts import CameraType
-    from entrypoints.container import close_threads
+    from entrypoints.container import close_threads, decode_in_this_process
 
     kind = None if camera_type is None else CameraType.named(camera_type)
+    decode_in_this_process(container)
     try:
-        await container.model().bring_up()
+        await container.model().load()
         return await container.classify_image()(image, labels, camera_type=kind)
     finally:
         close_threads(container)

@@ -74,10 +74,10 @@ def _model(container: "Container", settings: "Settings") -> list[str]:
     _line("encoder", f"{choice}: {reason}")
     model = container.model()
     start = time.perf_counter()
-    asyncio.run(model.bring_up())
-    if (encoder := model.loaded) is None:
+    asyncio.run(model.load())
+    if (encoder := model.encoder) is None:
         _line("loaded", "no")
-        return [str(model.failure)]
+        return [str(model.reason)]
     from adapters.encoders.advice import faster, surroundings
 
     described = encoder.description

@@ -4,7 +4,10 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -35,9 +38,14 @@ _SILENCE_S: Final = 30
 def embed(paths: tuple[str, ...], output: Path, overwrite: bool) -> None:
     """Embed images into one file, a row for each.
 
-    PATH is an image, a folder (with all folders in it) or a pattern in quotes. What cannot be read
-    gets a row that says why. A run that was stopped or killed goes on where it was when the same
-    command is given again: it keeps its work in OUTPUT.journal until OUTPUT is written.
+    PATH is an image, a folder (with all folders in it) or a pattern in quotes; ** in a pattern
+    stands for any number of folders. Links to folders are not followed inside a folder or by **.
+
+    A file that cannot be embedded does not stop the run: its row has the error instead. The exit
+    status is 1 if no file could be embedded.
+
+    To continue a run that was stopped or killed, give the same command again. Until OUTPUT is
+    written, the work done so far is in OUTPUT.journal.
 
     \u0008
     Examples:
@@ -53,15 +61,18 @@ def embed(paths: tuple[str, ...], output: Path, overwrite: bool) -> None:
         finished = asyncio.run(_run(container, paths, output, overwrite=overwrite, bar=bar))
     except (KeyboardInterrupt, asyncio.CancelledError):
         bar.close()
-        click.echo(f"Stopped: {bar}. The same command goes on from there.", err=True)
+        click.echo(f"Stopped: {bar}. To continue, give the same command again.", err=True)
         sys.exit(_INTERRUPTED)
     except (BulkFailure, ModelNotReady, OSError) as failure:
         bar.close()
         click.echo(str(failure), err=True)
         sys.exit(1)
     bar.close()
-    unreadable = f", {finished.failed} of them with an error" if finished.failed else ""
-    click.echo(f"{output}: {finished.total} rows{unreadable}", err=True)
+    failed = f", {finished.failed} of them with an error" if finished.failed else ""
+    click.echo(f"{output}: {finished.total} rows{failed}", err=True)
+    if finished.failed == finished.total:
+        click.echo("No file could be embedded; each row's error says why.", err=True)
+        sys.exit(1)
 
 
 async def _run(
@@ -69,18 +80,39 @@ async def _run(
 ) -> "Progress":
     from entrypoints.container import close_threads
 
-    this = asyncio.current_task()
-    assert this is not None
-    # An orderly end for `kill` too; asyncio does the same for Ctrl-C.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     target = container.embeddings_file(output, overwrite=overwrite)
+    with _stopped_by_signals(bar):
+        try:
+            await container.model().load()
+            return await container.embed_in_bulk()(
+                container.image_files(paths), target, on_progress=bar.show
+            )
+        finally:
+            close_threads(container)
+
+
+@contextmanager
+def _stopped_by_signals(bar: "_Bar") -> Iterator[None]:
+    """Cancel the current task on Ctrl-C and on SIGTERM, so that it records what it has.
+
+    While files are listed nothing is recorded yet and the event loop does not run, so that it
+    could not cancel anything. Then the signal raises KeyboardInterrupt where it arrives.
+    """
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+
+    def stop(_: int, __: FrameType | None) -> None:
+        if not bar.begun:
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(task.cancel)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in signals}
     try:
-        await container.model().bring_up()
-        return await container.embed_in_bulk()(
-            container.image_files(paths), target, on_progress=bar.show
-        )
+        yield
     finally:
-        close_threads(container)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Bar:
@@ -90,6 +122,11 @@ class _Bar:
         self._bar: Any = None
         self._last: Progress | None = None
         self._said_at = time.monotonic()
+
+    @property
+    def begun(self) -> bool:
+        """Whether all files are listed, and embedding them has begun."""
+        return self._last is not None
 
     def show(self, progress: "Progress") -> None:
         """Draw the bar as of now."""

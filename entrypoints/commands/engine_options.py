@@ -87,7 +87,7 @@ def architecture(command: _Command) -> _Command:
 
 def directory(output_dir: Path | None) -> Path:
     """Where files go."""
-    from adapters.encoders.tensorrt.backend import DEFAULT_DIRECTORY
+    from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY
 
     if output_dir is not None:
         return output_dir

@@ -35,8 +35,9 @@ def export(
 
 def export_to(checkpoint: "Checkpoint", target: Path, precision: str) -> None:
     """Export and say what was written."""
-    from adapters.encoders.precision import Precision
-    from adapters.export.image_tower_file import data_file, export_image_tower
+    from adapters.encoders.image_tower_export import export_image_tower
+    from adapters.export.image_tower_file import data_file
+    from adapters.models.precision import Precision
 
     export_image_tower(checkpoint, target, precision=Precision(precision))
     size = (target.stat().st_size + data_file(target).stat().st_size) / 2**20

@@ -35,7 +35,7 @@ def compose(settings: "Settings") -> "Container":
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     # Why no model is loaded is told by the command; the log keeps what was not foreseen.
-    logging.getLogger("application.model.model_lifecycle").addFilter(
+    logging.getLogger("application.model.supervisor").addFilter(
         lambda record: bool(record.exc_info)
     )
     for warning in settings.warnings:

@@ -83,7 +83,7 @@ def build_to(
             "or export it anew."
         )
     if architecture is not None:
-        from adapters.encoders.tensorrt.ahead_of_time import build_ahead_of_time
+        from adapters.encoders.tensorrt.engines import build_ahead_of_time
 
         build_ahead_of_time(onnx_file, target, architecture=architecture, largest_batch=max_batch)
         click.echo(
@@ -102,10 +102,11 @@ def _build_here(
     precision: str,
     max_batch: int,
 ) -> None:
-    from adapters.encoders.precision import Precision
     from adapters.encoders.reference import reference_embeddings
-    from adapters.encoders.tensorrt.backend import engines_at
+    from adapters.encoders.tensorrt_backend import engines_at
+    from adapters.export.image_tower_file import check_exported_from
     from adapters.images.photos import samples
+    from adapters.models.precision import Precision
     from application.ports import EncoderUnavailable
 
     try:
@@ -116,5 +117,10 @@ def _build_here(
             f"{unavailable} To build for another machine's GPU, say which with --architecture."
         ) from unavailable
     checkpoint = read()
-    engines.make(checkpoint, reference_embeddings(checkpoint, samples()), exported=onnx_file)
+    check_exported_from(checkpoint, onnx_file)
+    engines.load_or_build(
+        checkpoint.fingerprint,
+        export=lambda _: onnx_file,
+        expected=lambda: reference_embeddings(checkpoint, samples()),
+    )
     click.echo(f"{target}: {precision}, batch 1 to {max_batch}, agrees with PyTorch")

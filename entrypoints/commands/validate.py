@@ -36,10 +36,12 @@ def validate(
 
 def validate_file(checkpoint: "Checkpoint", onnx_file: Path) -> None:
     """Validate, print the smallest cosine, and fail unless it is large enough."""
-    from adapters.export.validation import agreement_with_pytorch
+    from adapters.encoders.reference import exported_and_reference
+    from domain.embedding import agrees, smallest_cosine
     from domain.limits import SMALLEST_COSINE
 
-    cosine = agreement_with_pytorch(checkpoint, onnx_file)
+    made, expected = exported_and_reference(checkpoint, onnx_file)
+    cosine = smallest_cosine(made, expected)
     click.echo(f"{onnx_file}: smallest cosine against PyTorch {cosine:.6f}")
-    if not cosine > SMALLEST_COSINE:
+    if not agrees(made, expected):
         options.fail(f"cosine {cosine:.6f} is too low: more than {SMALLEST_COSINE} is needed.")

@@ -1,86 +1,84 @@
-"""The Litestar application."""
+"""The HTTP service: one ordered list of middleware around the endpoints."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
-from dependency_injector.providers import Provider
-from litestar import Litestar
-from litestar.config.cors import CORSConfig
-from litestar.di import Provide
-from litestar.types import ControllerRouterHandler
+from litestar import Litestar, Request, Response
+from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
 
-from domain.limits import MAX_BODY_BYTES
-from entrypoints.container import Container, close_threads
-from entrypoints.http.bodies.json_bodies import JsonRequest
-from entrypoints.http.errors.problems import EXCEPTION_HANDLERS
-from entrypoints.http.middleware.auth import KEY_HEADER, guards
-from entrypoints.http.middleware.body_limits import Reception
-from entrypoints.http.middleware.load_shedding import Door
-from entrypoints.http.middleware.request_log import RequestObservation
-from entrypoints.http.middleware.response_headers import (
+from adapters.observability.prometheus_metrics import PrometheusMetrics
+from adapters.observability.stage_times import StageTimes
+from adapters.observability.tracing import Tracing
+from application.inference.admission import Admission
+from application.use_cases.health import ReportLoad
+from entrypoints.http.errors.table import (
+    ErrorBody,
+    InvalidHost,
+    MethodNotAllowed,
+    NotFound,
+    rendered,
+)
+from entrypoints.http.middleware import HttpApp
+from entrypoints.http.middleware.auth import KEY_HEADER, OPEN_OPTION, Auth
+from entrypoints.http.middleware.envelope import (
     FINGERPRINT,
     REQUEST_ID,
-    AnswerHeaders,
+    UNKNOWN_FIELD,
+    Envelope,
+    RequestLog,
     security_headers,
 )
-from entrypoints.http.routes import ROUTES
-from entrypoints.http.routes.documentation import documentation_assets, openapi_config
-from entrypoints.http.routes.metrics import metrics
+from entrypoints.http.middleware.limits import BodyLimits, LoadShedding
+from entrypoints.http.routes import ENDPOINTS
+from entrypoints.http.routes.documentation import documentation_routes, openapi_config
+from entrypoints.http.routes.endpoint import UseCases
+from entrypoints.http.routes.health import health_routes
+from entrypoints.http.routes.metrics import metrics_route
+from entrypoints.http.routes.openai import model_routes
 from entrypoints.settings import Settings
 from entrypoints.web.page_files import page_routes
 
+_BYTES_PER_MIB: Final = 1024 * 1024
 
-def create_app(container: Container) -> Litestar:
-    """The HTTP service over a container's use cases; the model loads once the app has started."""
 
-    @asynccontextmanager
-    async def model_in_background(_: Litestar) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(_keep_model(container))]
-        if settings.watchdog is not None:
-            health = container.report_health()
-            tasks.append(asyncio.create_task(settings.watchdog.tell(lambda: health().alive)))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            close_threads(container)
-            await asyncio.to_thread(container.tracing().close)
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the HTTP service is put together from, made by the container.
 
-    settings = container.settings()
-    answer_headers = AnswerHeaders(
-        container.model(),
-        container.admission(),
-        security=security_headers(
-            cross_origin=bool(settings.cors_origins), tls=settings.tls is not None
-        ),
-    )
-    app = Litestar(
-        route_handlers=_routes(settings),
-        guards=guards(settings.api_keys, settings.cors_origins),
-        cors_config=_cors(settings.cors_origins),
-        dependencies={
-            "embed_image": _injected(container.embed_image),
-            "score_anomaly": _injected(container.score_anomaly),
-            "classify_image": _injected(container.classify_image),
-            "compare_texts": _injected(container.compare_texts),
-            "embed_images": _injected(container.embed_images),
-            "embed_texts": _injected(container.embed_texts),
-            "embed_inputs": _injected(container.embed_inputs),
-            "compare_sightings": _injected(container.compare_sightings),
-            "build_baseline": _injected(container.build_baseline),
-            "report_health": _injected(container.report_health),
-            "report_load": _injected(container.report_load),
-            "prometheus": _injected(container.metrics),
-        },
-        lifespan=[model_in_background],
-        before_send=[answer_headers],
-        exception_handlers=EXCEPTION_HANDLERS,
-        request_class=JsonRequest,
-        request_max_body_size=MAX_BODY_BYTES,
+    Attributes:
+        use: the use cases.
+        report_load: for the metrics.
+        admission: says whether there is room for a request.
+        fingerprint: of the model that is loaded or will be again; None before the first.
+        metrics: counts and times requests.
+        stages: what a request spends its time on.
+        tracing: one span for each request.
+        lifespan: what runs beside the requests, from the start of the service to its end.
+    """
+
+    use: UseCases
+    report_load: ReportLoad
+    admission: Admission
+    fingerprint: Callable[[], str | None]
+    metrics: PrometheusMetrics
+    stages: StageTimes
+    tracing: Tracing
+    lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]]
+
+
+def create_app(settings: Settings, parts: Parts) -> ASGIApp:
+    """The HTTP service, as an ASGI application."""
+    endpoints = Litestar(
+        route_handlers=_routes(settings, parts),
+        lifespan=[parts.lifespan],
+        exception_handlers={Exception: _as_response},
+        request_max_body_size=None,  # BodyLimits sees to it
         logging_config=None,  # the process's own logging stands
         openapi_config=(
             openapi_config(version("clip-embedding-server"), keys=settings.api_keys is not None)
@@ -88,62 +86,98 @@ def create_app(container: Container) -> Litestar:
             else None
         ),
     )
-    questions = [path for each in ROUTES if "POST" in each.http_methods for path in each.paths]
-    # Around all of it: Litestar's own middleware does not see what its router refuses.
-    app.asgi_handler = Door(
-        RequestObservation(
-            Reception(app.asgi_handler, most_bytes=settings.max_body_memory_mib * 1024 * 1024),
-            metrics=container.metrics(),
-            stages=container.stage_times(),
-            tracing=container.tracing(),
+    # Every request passes these from top to bottom, its response from bottom to top.
+    middleware: Sequence[Callable[[HttpApp], HttpApp]] = (
+        partial(
+            Envelope,
+            fingerprint=parts.fingerprint,
+            draining=lambda: parts.admission.draining,
+            security=security_headers(
+                cross_origin=bool(settings.cors_origins), tls=settings.tls is not None
+            ),
         ),
-        questions=questions,
-        admission=container.admission(),
-        headers=answer_headers,
-        metrics=container.metrics(),
+        partial(
+            LoadShedding,
+            paths=[endpoint.path for endpoint in ENDPOINTS],
+            admission=parts.admission,
+            metrics=parts.metrics,
+        ),
+        partial(RequestLog, metrics=parts.metrics, stages=parts.stages, tracing=parts.tracing),
+        partial(
+            Auth,
+            keys=settings.api_keys,
+            is_open=_open_paths(endpoints),
+            origins=settings.cors_origins,
+            allowed_headers=["Authorization", "Content-Type", KEY_HEADER, REQUEST_ID],
+            exposed_headers=[REQUEST_ID, FINGERPRINT, UNKNOWN_FIELD, "Retry-After"],
+        ),
+        partial(BodyLimits, most_bytes=settings.max_body_memory_mib * _BYTES_PER_MIB),
     )
+    service: HttpApp = endpoints
+    for around in reversed(middleware):
+        service = around(service)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        """Start and end go to the endpoints, requests through the middleware."""
+        if scope["type"] == ScopeType.HTTP:
+            await service(scope, receive, send)
+        else:
+            await endpoints(scope, receive, send)
+
     return app
 
 
-def _routes(settings: Settings) -> list[ControllerRouterHandler]:
-    """What is served; whatever was closed is not there at all."""
-    routes: list[ControllerRouterHandler] = [*ROUTES]
+def _routes(settings: Settings, parts: Parts) -> list[ControllerRouterHandler]:
+    """What is served; whatever is switched off does not exist."""
+    routes: list[ControllerRouterHandler] = [
+        *(endpoint.handler(parts.use) for endpoint in ENDPOINTS),
+        *model_routes(parts.use),
+        *health_routes(parts.use),
+    ]
     if settings.serves_page:
         routes += page_routes(docs=settings.serves_docs)
     if settings.serves_metrics:
-        routes.append(metrics)
+        routes.append(metrics_route(parts.metrics, parts.use.report_health, parts.report_load))
     if settings.serves_docs:
-        routes.append(documentation_assets())
+        routes += documentation_routes()
     return routes
 
 
-def _cors(origins: Sequence[str]) -> CORSConfig | None:
-    if not origins:
-        return None
-    return CORSConfig(
-        allow_origins=list(origins),
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", KEY_HEADER, REQUEST_ID],
-        expose_headers=[REQUEST_ID, FINGERPRINT, "Retry-After"],
+def _open_paths(endpoints: Litestar) -> Callable[[str], bool]:
+    """Whether a path needs no key, as the handlers' `OPEN_TO_ALL` says."""
+    exact: set[str] = set()
+    below: set[str] = set()
+    for route in endpoints.routes:
+        if any(handler.opt.get(OPEN_OPTION) for handler in _handlers(route)):
+            fixed, parameter, _ = route.path.partition("{")
+            (below if parameter else exact).add(fixed)
+    prefixes = tuple(below)
+    return lambda path: path in exact or (bool(prefixes) and path.startswith(prefixes))
+
+
+def _handlers(route: Any) -> Sequence[Any]:
+    return getattr(route, "route_handlers", None) or [route.route_handler]
+
+
+def _as_response(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
+    """The response to any error that an endpoint or the router raises."""
+    if isinstance(error, HTTPException):
+        error = _own_error(request, error)
+    told = rendered(request.scope, error)
+    return Response(
+        told.body, status_code=told.status, media_type=told.media_type, headers=told.headers
     )
 
 
-async def _keep_model(container: Container) -> None:
-    """Serve as soon as possible, then as fast as possible; and let go of the model when idle.
-
-    All the while an encoder that breaks its contract is seen to.
-    """
-
-    async def bring_up() -> None:
-        await container.model().bring_up()
-        await container.encoder_upgrade().run()
-        await container.idle_unloading().run()
-
-    await asyncio.gather(container.encoder_recovery().run(), bring_up())
-
-
-def _injected(provider: Provider[Any]) -> Provide:
-    def use_case() -> Any:
-        return provider()
-
-    return Provide(use_case, sync_to_thread=False)
+def _own_error(request: Request[Any, Any, Any], error: HTTPException) -> Exception:
+    """Ours for what the framework refuses; its own words never reach a client."""
+    path = request.scope["path"]
+    match error:
+        case MethodNotAllowedException():
+            return MethodNotAllowed(request.method, path, (error.headers or {}).get("Allow", ""))
+        case NotFoundException():
+            return NotFound.at(path)
+        case _ if error.status_code == 400:
+            return InvalidHost("the Host header is not the name of a host.")
+        case _:
+            return error

@@ -6,6 +6,7 @@ node sees them under the same path.
 """
 
 import asyncio
+import functools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,10 +24,13 @@ from ray.data.checkpoint import CheckpointConfig
 
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.bulk.table_formats import parquet_schema
+from adapters.images.decoding_workers import DecodingWorkers, workers_possible
+from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import levels_of
 from adapters.ray.bulk_output import BulkOutput, count_rows
 from adapters.ray.remote_encoder import arrived
 from application.bulk_ports import BulkFailure, ImageFile, error_of
+from application.model.states import grant
 from application.ports import EncoderDescription, EncoderPort, ImagePreparationPort
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, InvalidInput
@@ -92,7 +96,7 @@ def embed_on_ray(
     (
         ray.data.read_parquet(listing, columns=_columns(listing))
         .repartition(target_num_rows_per_block=_ROWS_OF_A_FILE)
-        .map_batches(_Prepare(settings), batch_size=_PREPARED_AT_A_TIME)
+        .map_batches(_Prepare(), batch_size=_PREPARED_AT_A_TIME)
         .map_batches(
             _Encode,
             fn_constructor_args=(settings, model.fingerprint),
@@ -106,15 +110,22 @@ def embed_on_ray(
     return run.complete(count_rows(Path(listing)))
 
 
+@functools.cache
+def _preparation() -> ImagePreparationPort:
+    """One decoding worker for each of Ray's processes, which ends with it.
+
+    A picture that crashes the decoder gets an error in its row, and the job goes on.
+    """
+    if workers_possible():
+        return DecodingWorkers(1)
+    return PillowImagePreparation()
+
+
 class _Prepare:
     """Read and decode: from names, and perhaps bytes, to eight-bit pixels."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        container = Container(settings=self._settings)
-        port: ImagePreparationPort = container.image_preparation_port()
+        port = _preparation()
         count = len(batch["path"])
         levels = np.zeros((count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
         errors = np.full(count, "", dtype=object)
@@ -168,8 +179,8 @@ class _Encode:
 
 def _loaded(settings: Settings) -> EncoderPort:
     model = Container(settings=settings).model()
-    asyncio.run(model.bring_up())
-    return model.encoder()
+    asyncio.run(model.load())
+    return grant(model.state).encoder
 
 
 def _describe(settings: Settings) -> EncoderDescription:

@@ -16,13 +16,13 @@ from ray import serve
 
 from adapters.ray.remote_encoder import RemoteEncoderLoader, RemoteRows, TravellingPixels
 from adapters.ray.shared_batch import encode_together
-from application.model.model_lifecycle import ModelLifecycle
+from application.model.supervisor import Supervisor
 from application.ports import EncoderDescription, EncoderPort
-from entrypoints.container import Container
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 
 if TYPE_CHECKING:
-    from litestar import Litestar
+    from litestar.types import ASGIApp
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class EncoderReplica:
         """
         container = Container(settings=read_settings())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
-        self._encoder = _brought_up(container.model(), self._thread)
+        self._encoder = _loaded(container.model(), self._thread)
         self._fingerprint = self._encoder.description.fingerprint
         self._last_took_s = 0.0
         self._free_at_s = 0.0  # by `time.monotonic`, as far as can be told
@@ -94,14 +94,12 @@ class EncoderReplica:
         return await asyncio.get_running_loop().run_in_executor(self._thread, tower, inputs)
 
 
-def _ingress() -> "Litestar":
+def _ingress() -> "ASGIApp":
     """What an ingress replica serves: the application with the remote encoder behind its port.
 
     Raises:
         RuntimeError: the encoder cannot be used; `serve status` shows why.
     """
-    from entrypoints.http.app import create_app
-
     application = serve.get_replica_context().app_name
     container = Container(settings=read_settings())
     settings = container.settings()
@@ -119,16 +117,16 @@ def _ingress() -> "Litestar":
     container.call_timeout_s.override(providers.Object(None))
     # Ray sends requests here as soon as this returns: not before there is an encoder.
     with ThreadPoolExecutor(max_workers=1) as thread:
-        _brought_up(container.model(), thread)
-    return create_app(container)
+        _loaded(container.model(), thread)
+    return http_service(container)
 
 
-def _brought_up(model: ModelLifecycle, thread: ThreadPoolExecutor) -> EncoderPort:
+def _loaded(model: Supervisor, thread: ThreadPoolExecutor) -> EncoderPort:
     """The encoder once it is ready. In ``thread``, since Ray's own has an event loop running."""
-    thread.submit(asyncio.run, model.bring_up()).result()
-    if model.loaded is None:
-        raise RuntimeError(f"no model is loaded: {model.failure}")
-    return model.loaded
+    thread.submit(asyncio.run, model.load()).result()
+    if model.encoder is None:
+        raise RuntimeError(f"no model is loaded: {model.reason}")
+    return model.encoder
 
 
 _deployment: Any = serve.deployment  # Ray's own types say that it returns a function

@@ -4,17 +4,20 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
 from types import FrameType
-from typing import Final, cast
+from typing import Final
 
 import uvicorn
 
 from application.inference.admission import Admission
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
-from entrypoints.server.client_limits import IDLE_SECONDS
+from entrypoints.container import Container, http_service
+from entrypoints.server.connection import Connection
 from entrypoints.server.connections import Connections, connections_possible
+from entrypoints.server.listener import CannotListen, Listener, bind
+from entrypoints.server.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -23,28 +26,69 @@ CLOSE_SECONDS: Final = 2
 
 
 class DrainingServer(uvicorn.Server):
-    """Uvicorn with another reaction to SIGTERM and SIGINT.
+    """Uvicorn with its own way of accepting clients and another reaction to signals.
 
     Uvicorn would close the socket at once. Here readiness fails and new requests get 503 while
     those that were accepted are finished, for at most ``grace_s`` seconds; then it closes. A
-    second signal closes at once. The process ends even if a thread is still loading a model.
+    second SIGTERM or SIGINT closes at once. The process ends even if a thread is still loading a
+    model.
+
+    SIGHUP, which a closing terminal sends, is like SIGTERM, unless it was ignored when the process
+    started (nohup). SIGUSR1 and SIGUSR2 are logged and otherwise ignored.
     """
 
-    def __init__(self, config: uvicorn.Config, *, admission: Admission, grace_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        admission: Admission,
+        grace_s: float,
+        sockets: list[socket.socket],
+        connections: Connections,
+    ) -> None:
         super().__init__(config)
         self._admission = admission
         self._grace_s = grace_s
+        self._sockets = sockets
+        self._connections = connections
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: Listener | None = None
 
-    async def startup(self, sockets: "list[object] | None" = None) -> None:  # type: ignore[override]
-        """Remember the loop: signals arrive outside of it."""
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and then listen."""
+        loop = self._loop = asyncio.get_running_loop()  # signals arrive outside of it
+        await super().startup(sockets=[])
+        turns = Turns(loop)
 
-    async def shutdown(self, sockets: "list[object] | None" = None) -> None:  # type: ignore[override]
+        def connection(accepted: socket.socket, address: str) -> Connection:
+            return Connection(
+                accepted,
+                address,
+                watch=self._connections,
+                turns=turns,
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                loop=loop,
+            )
+
+        self._listener = Listener(self._sockets, self._connections, self.config.ssl)
+        self._listener.start(connection)
+        for listening in self._sockets:
+            host, port = listening.getsockname()[:2]
+            logger.info(
+                "listening on %s://%s:%d",
+                "https" if self.config.ssl else "http",
+                f"[{host}]" if ":" in host else host,
+                port,
+            )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close everything, and see to it that the process ends."""
-        await super().shutdown(sockets)  # type: ignore[arg-type]
+        if self._listener is not None:
+            self._listener.close()
+        await super().shutdown(sockets)
         # Python waits for its threads, but loading or encoding can take minutes in libraries
         # that cannot be interrupted.
         end = threading.Timer(CLOSE_SECONDS, os._exit, [0])
@@ -52,15 +96,24 @@ class DrainingServer(uvicorn.Server):
         end.start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """React to a signal."""
+        """React to a signal that asks for the end."""
         # Not handed on to uvicorn, which would raise it again at the end: a server that was
         # asked to stop and did so has exited well.
         if self._loop is None or self._admission.draining:
+            if sig == signal.SIGHUP and self._loop is not None:
+                return  # systemd may send it right after SIGTERM
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
             return
         self._admission.start_draining()
         self._loop.call_soon_threadsafe(self._start_drain)
+
+    def note(self, sig: int, frame: FrameType | None) -> None:
+        """Log a signal that means nothing here."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(
+                logger.info, "ignored %s: it has no meaning here", signal.Signals(sig).name
+            )
 
     def _start_drain(self) -> None:
         self._draining = asyncio.create_task(self._drain())
@@ -79,8 +132,13 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve(container: Container) -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal ends it; exits with a message where the port cannot be had."""
     settings = container.settings()
+    try:
+        # Before the model is loaded: who starts a second server by mistake learns it at once.
+        sockets = bind(settings.host, settings.port)
+    except CannotListen as reason:
+        sys.exit(str(reason))
     connections = Connections(most=connections_possible(settings.max_connections))
     if settings.api_keys is None:
         logger.warning(
@@ -89,18 +147,28 @@ def serve(container: Container) -> None:
             settings.port,
         )
     config = uvicorn.Config(
-        create_app(container),
+        http_service(container),
         host=settings.host,
         port=settings.port,
-        # Uvicorn only ever calls it.
-        http=cast(type[asyncio.Protocol], connections.protocol),
+        http="httptools",
+        loop="uvloop",
         ws="none",
         log_config=None,
-        timeout_keep_alive=IDLE_SECONDS,
         server_header=False,  # who looks for a version with a hole need not be told
         **({} if settings.tls is None else settings.tls.for_uvicorn()),
-        access_log=False,  # `observation` says more
+        access_log=False,  # the request log says more
         # What is still open after draining is idle or slower than the grace allows.
         timeout_graceful_shutdown=CLOSE_SECONDS,
     )
-    DrainingServer(config, admission=container.admission(), grace_s=settings.shutdown_grace_s).run()
+    server = DrainingServer(
+        config,
+        admission=container.admission(),
+        grace_s=settings.shutdown_grace_s,
+        sockets=sockets,
+        connections=connections,
+    )
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, server.handle_exit)
+    signal.signal(signal.SIGUSR1, server.note)
+    signal.signal(signal.SIGUSR2, server.note)
+    server.run()

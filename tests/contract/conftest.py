@@ -5,14 +5,21 @@ from pathlib import Path
 import pytest
 
 from adapters.encoders.fake import FakeEncoder
-from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
-from adapters.encoders.tensorrt.backend import TensorRtBackend
+from adapters.encoders.tensorrt_backend import TensorRtBackend
+from adapters.models.precision import Precision
 from adapters.models.reading import DEMO
 from application.ports import Device, EncoderPort
 from tests.support.engines import Workshop
 
 CPU = Device("cpu", cuda_available=False)
+
+
+def cpu_capabilities() -> list[str]:
+    """What OpenVINO says this processor can compute in."""
+    from adapters.encoders.openvino.runtime import openvino
+
+    return sorted(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 @pytest.fixture(
@@ -47,6 +54,11 @@ def encoder(
     backend, _, variant = request.param.partition("-")
     source = DEMO if variant == "demo" else str(hugging_face_directory)
     if backend == "openvino":
+        if variant == "bf16" and "BF16" not in cpu_capabilities():
+            pytest.skip(
+                "OpenVINO has no bf16 on this processor, only "
+                f"{', '.join(cpu_capabilities())}; torch-bf16 computes in it all the same"
+            )
         return EncoderSelection(
             EncoderChoice.OPENVINO,
             source,

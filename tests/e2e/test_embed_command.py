@@ -94,13 +94,46 @@ def test_a_run_that_was_ended_half_way_goes_on_and_loses_or_doubles_nothing(
     assert process.returncode == (-9 if sign is signal.SIGKILL else 130)
     assert "Traceback" not in said
     if sign is not signal.SIGKILL:
-        assert f"of {COUNT} images are done. The same command goes on from there." in said
+        assert f"of {COUNT} images are done. To continue, give the same command again." in said
     assert not output.exists()
     assert journal.exists()
     status, said = run(str(folder), "--output", str(output))
     assert status == 0, said
     assert output.read_bytes() == uninterrupted
     assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_listing_files_can_be_stopped(folder: Path, tmp_path: Path, sign: signal.Signals) -> None:
+    output = tmp_path / "out.jsonl"
+    # Eight million names take about a minute to list.
+    process = start(*[str(folder)] * 10_000, "--output", str(output))
+    journal = tmp_path / "out.jsonl.journal"
+    deadline = time.monotonic() + 60
+    while not journal.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(sign)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (
+        130,
+        "Stopped: nothing was embedded yet. To continue, give the same command again.\n",
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_if_no_file_can_be_embedded_the_run_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").write_bytes(b"no image")
+    (tmp_path / "two.png").write_bytes(b"")
+    output = tmp_path / "out.jsonl"
+    status, said = run(str(tmp_path), "--output", str(output))
+    assert status == 1
+    assert "2 rows, 2 of them with an error" in said
+    assert said.endswith("No file could be embedded; each row's error says why.\n")
+    assert len(rows(output)) == 2
+    (tmp_path / "three.png").write_bytes(as_file(plain(1, 2, 3), "PNG"))
+    assert run(str(tmp_path), "--output", str(output), "--overwrite")[0] == 0
 
 
 def test_rows_are_what_the_server_answers(tmp_path: Path) -> None:

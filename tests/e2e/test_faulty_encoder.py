@@ -70,7 +70,7 @@ def test_a_fault_is_never_sent_on_and_the_server_comes_back(
     assert status(server, "/health/live") == 200
     health = httpx.get(f"{server.url}/health").json()
     assert (health["status"], health["model_loaded"]) == ("degraded", False)
-    assert "test" in health["reason"]
+    assert "verifi" in health["reason"]
     refused = embed(server)
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) > 0
@@ -98,6 +98,47 @@ def test_a_hanging_call_fails_liveness_and_everybody_who_waits(
     wait_for(server, "/health/ready")
     assert status(server, "/health/live") == 200
     check_right(server)
+
+
+def test_a_lost_device_fails_liveness_at_once_and_for_good(server: Server, orders: Path) -> None:
+    orders.write_text("lost")
+    refused = embed(server)
+    assert (refused.status_code, refused.json()["code"]) == (503, "model_not_loaded")
+    live = httpx.get(f"{server.url}/health/live", timeout=10)  # the first look finds it
+    assert (live.status_code, live.json()) == (503, {"status": "lost"})
+    orders.write_text("")
+    assert embed(server).json()["code"] == "model_not_loaded"
+    assert status(server, "/health/ready") == 503
+    health = httpx.get(f"{server.url}/health", timeout=10).json()
+    assert health["status"] == "degraded"
+    assert "cudaErrorIllegalAddress" in health["reason"]
+    assert status(server, "/health/live") == 503
+    assert server.stop() == 0
+
+
+def test_systemds_watchdog_is_not_told_once_the_device_is_lost(
+    orders: Path, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30)
+        environment = {
+            "FAULT_FILE": str(orders),
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "600000",
+        }
+        with running(FAULTY, tmp_path / "log", **environment) as server:
+            wait_for(server, "/health/ready")
+            assert systemd.recv(100) == b"WATCHDOG=1"
+            orders.write_text("lost")
+            assert embed(server).status_code == 503
+            systemd.settimeout(0)
+            with suppress(BlockingIOError):
+                while True:  # what had been sent before
+                    systemd.recv(100)
+            systemd.settimeout(1)  # five times as long as between two
+            with pytest.raises(TimeoutError):
+                systemd.recv(100)
 
 
 def test_systemds_watchdog_is_told_unless_it_hangs(orders: Path, tmp_path: Path) -> None:
@@ -134,9 +175,7 @@ def test_a_hanging_server_ends_when_it_is_told_to(server: Server, orders: Path) 
     assert server.stop() == 0
 
 
-def test_while_the_model_cannot_be_loaded_anew_health_says_why(
-    server: Server, orders: Path
-) -> None:
+def test_while_the_model_cannot_be_reloaded_health_says_why(server: Server, orders: Path) -> None:
     orders.write_text("missing")
     assert embed(server).status_code == 500
     while "the checkpoint is gone" not in (

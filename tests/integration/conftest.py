@@ -6,21 +6,22 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, decode_in_this_process, http_service
 from entrypoints.settings import read_settings
 
 
 @pytest.fixture
 def container() -> Container:
-    """The service as it is composed, on the fake encoder."""
-    return Container(settings=read_settings({"CLIP_ENCODER": "fake"}))
+    """The service as it is composed, on the fake encoder; without decoding workers, for speed."""
+    container = Container(settings=read_settings({"CLIP_ENCODER": "fake"}))
+    decode_in_this_process(container)
+    return container
 
 
 @pytest.fixture
 async def client(container: Container) -> AsyncIterator[AsyncTestClient[Any]]:
     """A client of the app, whose model has been loaded."""
-    async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
+    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         yield client

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.http.middleware.auth import ApiKeys
 from entrypoints.settings import read_settings
 from tests.support.photos import as_base64, photo
@@ -28,7 +27,7 @@ EMBED = {"image": as_base64(photo("cat"))}
 async def serving(**environment: str) -> AsyncIterator[Client]:
     """A client of the app on the fake encoder, with variables of the environment set."""
     settings = read_settings({"CLIP_ENCODER": "fake", **environment})
-    app = create_app(Container(settings=settings))
+    app = http_service(Container(settings=settings))
     async with AsyncTestClient(app, raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
@@ -210,7 +209,12 @@ async def test_cors_for_those_who_are_listed(origins: str, origin: str, allowed:
         permitted = told.headers.get("Access-Control-Allow-Origin")
         assert permitted == (("*" if origins == "*" else origin) if allowed else None)
     exposed = answer.headers["Access-Control-Expose-Headers"].lower().split(", ")
-    assert set(exposed) == {"x-request-id", "x-model-fingerprint", "retry-after"}
+    assert set(exposed) == {
+        "x-request-id",
+        "x-model-fingerprint",
+        "x-unknown-field",
+        "retry-after",
+    }
     assert "Access-Control-Allow-Credentials" not in answer.headers
     assert "Cross-Origin-Resource-Policy" not in answer.headers
 

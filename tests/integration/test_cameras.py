@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from litestar.testing import AsyncTestClient
 
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 from tests.support.photos import as_base64, photo, photos, plain
 from tests.support.responses import Client, answered, problem
@@ -56,7 +55,7 @@ async def test_compare_with_itself_and_with_a_threshold(client: Client) -> None:
 
 async def test_embeddings_are_compared_without_a_model() -> None:
     settings = read_settings({"CLIP_MODEL_PATH": "/nowhere", "CLIP_ENCODER": "openvino"})
-    async with AsyncTestClient(create_app(Container(settings=settings))) as client:
+    async with AsyncTestClient(http_service(Container(settings=settings))) as client:
         body = await ask(client, "/compare", embedding_a=AXIS, embedding_b=AXIS)
         assert body["same_entity"] is True
         answer = await client.post("/compare", json={"image_a": CAT, "embedding_b": AXIS})
@@ -169,7 +168,7 @@ async def test_a_request_of_many_images_takes_several_places() -> None:
     )
     container = Container(settings=settings)
     images = [as_base64(plain(n, 0, 0), "PNG") for n in range(8)]
-    async with AsyncTestClient(create_app(container)) as client:
+    async with AsyncTestClient(http_service(container)) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         assert (await client.post("/embed/batch", json={"images": images})).status_code == 200

@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.models.checkpoint import InvalidCheckpoint, architecture_name
+from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
 from application.ports import Device, EncoderUnavailable
 from tests.support.checkpoints import save_hugging_face, small_clip

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
-from adapters.models.bundle import write_bundle
+from adapters.export.bundles import write_bundle
+from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
 from application.ports import EncoderPort, EncoderUnavailable
 from tests.support.checkpoints import save_hugging_face, small_clip
@@ -92,7 +92,7 @@ def test_a_bundle_whose_weights_are_swapped_is_refused(
 ) -> None:
     bundle = write_bundle(read_checkpoint(str(models[0])), tmp_path / "bundle").directory
     overwrite(bundle / "model.safetensors", models[1] / "model.safetensors")
-    with pytest.raises(EncoderUnavailable, match=r"model\.safetensors is not the file"):
+    with pytest.raises(EncoderUnavailable, match=r"model\.safetensors was changed"):
         load(bundle)
 
 
@@ -136,7 +136,7 @@ def damage_file(path: Path, damage: str) -> None:
         os.truncate(path, path.stat().st_size // 2)
 
 
-def test_damaged_compiled_models_are_compiled_anew(
+def test_damaged_compiled_models_are_compiled_again(
     models: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = tmp_path / "cache"
@@ -152,13 +152,13 @@ def test_damaged_compiled_models_are_compiled_anew(
             blob.write_bytes(data)
         caplog.clear()
         check_same(load(models[0], cache), expected)
-        assert "compiling anew" in caplog.text
+        assert "rebuilding" in caplog.text
         caplog.clear()
         check_same(load(models[0], cache), expected)
-        assert "anew" not in caplog.text
+        assert "rebuilding" not in caplog.text
 
 
-def test_a_damaged_int8_graph_is_made_anew_and_a_full_disk_is_named(
+def test_a_damaged_int8_graph_is_made_again_and_a_full_disk_is_named(
     models: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = tmp_path / "cache"
@@ -174,7 +174,7 @@ def test_a_damaged_int8_graph_is_made_anew_and_a_full_disk_is_named(
     damage_file(weights, "flipped")
     resource.setrlimit(resource.RLIMIT_FSIZE, (weights.stat().st_size // 2, limits[1]))
     try:
-        with pytest.raises(EncoderUnavailable, match="cannot be written, neither in"):
+        with pytest.raises(EncoderUnavailable, match="can be written neither to"):
             load_int8()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -182,7 +182,7 @@ def test_a_damaged_int8_graph_is_made_anew_and_a_full_disk_is_named(
     assert list(cache.rglob(".*")) == []
     caplog.clear()
     check_same(load_int8(), expected)
-    assert "quantising anew" in caplog.text
+    assert "rebuilding" in caplog.text
     caplog.clear()
     check_same(load_int8(), expected)
     assert "quantising" not in caplog.text
@@ -190,7 +190,7 @@ def test_a_damaged_int8_graph_is_made_anew_and_a_full_disk_is_named(
 
 START = """
 import sys
-from adapters.encoders.precision import Precision
+from adapters.models.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from pathlib import Path
 print("starting", flush=True)
@@ -250,7 +250,7 @@ def test_a_living_process_keeps_its_scratch_directory(
 ) -> None:
     (tmp_path / "clip-server-left").mkdir()
     program = (
-        "from adapters.artifacts.scratch import scratch_directory\n"
+        "from adapters.artifacts.store import scratch_directory\n"
         "print(scratch_directory(), flush=True)\ninput()\n"
     )
     with subprocess.Popen(
@@ -288,7 +288,8 @@ def test_where_the_disk_is_full_it_serves_if_it_can_and_says_so_if_not(
         assert abs(float(out.split()[-1]) - expected[1][768]) < 1e-5, error
     else:
         assert (
-            f"what serves the model cannot be written, neither in CLIP_CACHE_DIR={cache}" in error
+            f"the files that serve the model can be written neither to CLIP_CACHE_DIR={cache}"
+            in error
         )
         assert "File too large" in error or "No usable temporary directory" in error
     # There is room again.

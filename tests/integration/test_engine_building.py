@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from adapters.encoders.cuda import find_gpu
-from adapters.encoders.precision import Precision
-from adapters.encoders.tensorrt.ahead_of_time import build_ahead_of_time
+from adapters.encoders.image_tower_export import export_image_tower
 from adapters.encoders.tensorrt.building import build_engine
 from adapters.encoders.tensorrt.engine_file import (
     BatchRange,
@@ -17,9 +16,10 @@ from adapters.encoders.tensorrt.engine_file import (
     EngineUnusable,
     read_engine,
 )
-from adapters.encoders.tensorrt.engines import find_installation
+from adapters.encoders.tensorrt.engines import build_ahead_of_time, find_installation
 from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
-from adapters.export.image_tower_file import check_image_tower, data_file, export_image_tower
+from adapters.export.image_tower_file import check_image_tower, data_file
+from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import EncoderUnavailable
 from tests.support.checkpoints import full_size_clip, save_hugging_face

@@ -72,7 +72,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     assert "does not exist" in result.stderr
     result = run("validate", "--model-path", DEMO, "--onnx", missing)
     assert result.exit_code == 1
-    assert "no valid ONNX file" in result.stderr
+    assert "is not a valid ONNX file" in result.stderr
 
 
 def test_the_precision_must_be_the_exports(exported: Path, tmp_path: Path) -> None:
@@ -126,7 +126,6 @@ def test_the_pipeline_makes_everything_where_the_server_looks(tmp_path: Path) ->
         ".data",
         ".engine",
         ".json",
-        ".lock",
     }
     described = json.loads(engine.with_name(engine.name + ".json").read_text())
     assert described["batch"] == {"smallest": 1, "optimal": 4, "largest": 16}

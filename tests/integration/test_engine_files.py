@@ -16,8 +16,9 @@ import pytest
 from adapters.encoders.tensorrt.engine_file import (
     BatchRange,
     EngineIdentity,
+    EngineRecord,
     EngineUnusable,
-    engine_built_once,
+    get_or_build_engine,
     read_engine,
     sidecar,
 )
@@ -32,6 +33,16 @@ def build(made: Path) -> BatchRange:
     return BATCH
 
 
+def stored(record: EngineRecord, data: bytes) -> EngineRecord:
+    return record
+
+
+def served(record: EngineRecord, data: bytes) -> EngineRecord:
+    if record.smallest_cosine is None:
+        raise EngineUnusable("it was never compared")
+    return record
+
+
 def never(made: Path) -> BatchRange:
     raise AssertionError("built although it was there")
 
@@ -39,7 +50,7 @@ def never(made: Path) -> BatchRange:
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     path = tmp_path / "engines" / "vision_encoder_fp16.engine"
-    engine_built_once(path, WANTED, build=build, judge=lambda _: 0.9999)
+    get_or_build_engine(path, WANTED, build=build, compare=lambda _: 0.9999, load=served)
     return path
 
 
@@ -55,11 +66,13 @@ def test_what_was_built_is_found_and_not_built_again(engine: Path) -> None:
     assert record.identity == WANTED
     assert record.batch == BatchRange(1, 4, 8)
     assert record.smallest_cosine == 0.9999
-    assert engine_built_once(engine, WANTED, build=never, judge=lambda _: None) == record
+    assert (
+        get_or_build_engine(engine, WANTED, build=never, compare=lambda _: None, load=stored)
+        == record
+    )
     assert sorted(p.name for p in engine.parent.iterdir()) == [
         "vision_encoder_fp16.engine",
         "vision_encoder_fp16.engine.json",
-        "vision_encoder_fp16.engine.lock",
     ]
 
 
@@ -86,7 +99,7 @@ def test_a_stale_or_foreign_engine_is_recognised_and_rebuilt(
     wanted = replace(WANTED, **{name: value})
     message = refusal(engine, wanted)
     assert f"has {name} {asdict(WANTED)[name]!r}; {value!r} is needed" in message
-    made = engine_built_once(engine, wanted, build=build, judge=lambda _: 1.0)
+    made = get_or_build_engine(engine, wanted, build=build, compare=lambda _: 1.0, load=served)
     assert made.identity == wanted
     assert read_engine(engine, wanted)[0] == made
     assert f"has {name} {value!r}" in refusal(engine)
@@ -114,10 +127,10 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
         (lambda engine: os.truncate(engine, 1000), "has 1000 bytes; 16384 were written"),
         (lambda engine: os.truncate(engine, 0), "has 0 bytes"),
         (flip_a_bit, "is damaged"),
-        (lambda engine: sidecar(engine).unlink(), "nobody knows what this engine is of"),
+        (lambda engine: sidecar(engine).unlink(), "nothing is known of this engine"),
         (lambda engine: sidecar(engine).write_text("{"), "cannot be read as JSON"),
-        (lambda engine: sidecar(engine).write_text("[]"), "not a description of this version"),
-        (edit(lambda d: d.update(format=0)), "not a description of this version"),
+        (lambda engine: sidecar(engine).write_text("[]"), "was not written by this version"),
+        (edit(lambda d: d.update(format=0)), "was not written by this version"),
         (edit(lambda d: d["identity"].pop("architecture")), "is incomplete"),
         (edit(lambda d: d["identity"].update(extra="x")), "is incomplete"),
         (edit(lambda d: d.pop("sha256")), "is incomplete"),
@@ -130,7 +143,7 @@ def test_a_damaged_engine_is_recognised_and_rebuilt(
 ) -> None:
     damage(engine)
     assert reason in refusal(engine)
-    engine_built_once(engine, WANTED, build=build, judge=lambda _: 1.0)
+    get_or_build_engine(engine, WANTED, build=build, compare=lambda _: 1.0, load=served)
     assert read_engine(engine, WANTED)[1] == CONTENT
 
 
@@ -147,8 +160,8 @@ def test_what_disagrees_is_not_put_in_place(tmp_path: Path) -> None:
         raise ValueError("cosine 0.5")
 
     with pytest.raises(ValueError, match=r"cosine 0\.5"):
-        engine_built_once(path, WANTED, build=build, judge=judge)
-    assert [file.name for file in tmp_path.iterdir()] == ["x.engine.lock"]
+        get_or_build_engine(path, WANTED, build=build, compare=judge, load=served)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_build_leaves_the_old_engine(engine: Path) -> None:
@@ -157,15 +170,19 @@ def test_a_failed_build_leaves_the_old_engine(engine: Path) -> None:
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        engine_built_once(
-            engine, replace(WANTED, architecture="9.0"), build=fail, judge=lambda _: 1.0
+        get_or_build_engine(
+            engine,
+            replace(WANTED, architecture="9.0"),
+            build=fail,
+            compare=lambda _: 1.0,
+            load=served,
         )
     assert read_engine(engine, WANTED)[1] == CONTENT
 
 
 def test_one_built_elsewhere_is_judged_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "x.engine"
-    first = engine_built_once(path, WANTED, build=build, judge=lambda _: None)
+    first = get_or_build_engine(path, WANTED, build=build, compare=lambda _: None, load=stored)
     assert first.smallest_cosine is None
     seen: list[bytes] = []
 
@@ -173,7 +190,7 @@ def test_one_built_elsewhere_is_judged_and_kept(tmp_path: Path) -> None:
         seen.append(data)
         return 0.998
 
-    judged = engine_built_once(path, WANTED, build=never, judge=judge)
+    judged = get_or_build_engine(path, WANTED, build=never, compare=judge, load=served)
     assert judged.smallest_cosine == 0.998
     assert seen == [CONTENT]
     assert read_engine(path, WANTED) == (judged, CONTENT)
@@ -187,7 +204,7 @@ def _build_in_a_process(path: Path, log: Path, slow_s: float) -> None:
         time.sleep(slow_s)
         return build(made)
 
-    engine_built_once(path, WANTED, build=slowly, judge=lambda _: 1.0)
+    get_or_build_engine(path, WANTED, build=slowly, compare=lambda _: 1.0, load=served)
     assert read_engine(path, WANTED)[1] == CONTENT
 
 
@@ -216,12 +233,11 @@ def test_a_build_that_was_killed_blocks_nobody_and_leaves_nothing(tmp_path: Path
     os.kill(killed.pid, signal.SIGKILL)
     killed.join(30)
     assert not path.exists()
-    engine_built_once(path, WANTED, build=build, judge=lambda _: 1.0)
+    get_or_build_engine(path, WANTED, build=build, compare=lambda _: 1.0, load=served)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "log",
         "x.engine",
         "x.engine.json",
-        "x.engine.lock",
     ]
 
 
@@ -233,10 +249,10 @@ def test_a_full_disk_leaves_nothing_that_is_taken_for_an_engine(room: int, tmp_p
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            engine_built_once(path, WANTED, build=build, judge=lambda _: 0.9999)
+            get_or_build_engine(path, WANTED, build=build, compare=lambda _: 0.9999, load=served)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [left.name for left in path.parent.iterdir()] == [f"{path.name}.lock"]
+    assert list(path.parent.iterdir()) == []
     assert "does not exist" in refusal(path)
-    engine_built_once(path, WANTED, build=build, judge=lambda _: 0.9999)
+    get_or_build_engine(path, WANTED, build=build, compare=lambda _: 0.9999, load=served)
     assert read_engine(path, WANTED)[1] == CONTENT

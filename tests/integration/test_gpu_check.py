@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from adapters.encoders.cuda import find_gpu
-from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
-from adapters.encoders.tensorrt.backend import TensorRtBackend
+from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.images.photos import samples
+from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
 from application.ports import Device
 from checks.gpu import check

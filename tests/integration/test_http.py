@@ -13,8 +13,7 @@ from litestar.testing import AsyncTestClient
 from adapters.encoders.fake import FakeEncoder
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.limits import MAX_BODY_BYTES, MAX_IMAGE_BYTES
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, as_file, photo
 from tests.support.responses import Client, problem
@@ -269,7 +268,7 @@ async def test_the_unforeseen_is_500_without_internals(
 ) -> None:
     broken: EncoderPort = encoder(embedding_dimension=768)
     container.encoder_loader.override(Loader(broken))
-    async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
+    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         body = await refused(client, "/embed", 500)

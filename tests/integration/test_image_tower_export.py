@@ -1,6 +1,5 @@
 """The exported image tower: valid, self-contained, in both precisions, and PyTorch's equal."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,15 +7,16 @@ import numpy as np
 import onnx
 import pytest
 
-from adapters.encoders.onnxruntime.session import open_session
-from adapters.encoders.precision import Precision
+from adapters.encoders.image_tower_export import export_image_tower
+from adapters.encoders.onnxruntime.towers import open_session
 from adapters.encoders.torch.encoder import TorchEncoder
-from adapters.export.image_tower_file import check_image_tower, data_file, export_image_tower
+from adapters.export.image_tower_file import check_image_tower, data_file
 from adapters.images.preprocessing import preprocess
 from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, PixelBatch
-from tests.support.checkpoints import full_size_clip, save_hugging_face, small_clip
+from tests.support.checkpoints import full_size_clip, save_hugging_face, save_resnet, small_clip
 from tests.support.photos import photos
 from tests.support.rows import smallest_cosine
 
@@ -133,10 +133,10 @@ def test_damaged_and_foreign_files_are_refused(
     path = tmp_path / "tower.onnx"
     export_image_tower(checkpoint, path, precision=Precision.FP32)
     data_file(path).unlink()
-    with pytest.raises(InvalidCheckpoint, match="no valid ONNX file"):
+    with pytest.raises(InvalidCheckpoint, match="is not a valid ONNX file"):
         check_image_tower(path)
     path.write_bytes(b"junk")
-    with pytest.raises(InvalidCheckpoint, match="no valid ONNX file"):
+    with pytest.raises(InvalidCheckpoint, match="is not a valid ONNX file"):
         check_image_tower(path)
     from adapters.export.towers import text_tower
 
@@ -145,30 +145,3 @@ def test_damaged_and_foreign_files_are_refused(
     foreign.write_bytes(text_tower(checkpoint).SerializeToString())
     with pytest.raises(InvalidCheckpoint, match="not an image tower"):
         check_image_tower(foreign)
-
-
-def save_resnet(directory: Path) -> Path:
-    """A small OpenCLIP checkpoint whose image tower is a ResNet."""
-    import open_clip.model
-    import torch
-    from safetensors.torch import save_file
-
-    torch.manual_seed(5)
-    architecture = {
-        "embed_dim": 768,
-        "vision_cfg": {"image_size": 224, "layers": [1, 1, 1, 1], "width": 16},
-        "text_cfg": {
-            "context_length": 77,
-            "vocab_size": 49408,
-            "width": 64,
-            "heads": 2,
-            "layers": 2,
-        },
-    }
-    model = open_clip.model.CLIP(**architecture).eval()
-    directory.mkdir()
-    (directory / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": architecture, "preprocess_cfg": {}})
-    )
-    save_file(model.state_dict(), directory / "open_clip_model.safetensors")
-    return directory

@@ -70,6 +70,44 @@ def test_a_name_that_means_nothing_stops_the_run(folder: Path, path: str, told: 
         names("photos", path)
 
 
+@pytest.mark.parametrize("pattern", ["photos/**", "photos/**/*", "./photos/**/**", "**/*"])
+def test_a_pattern_for_everything_is_the_folder(folder: Path, pattern: str) -> None:
+    assert names(pattern) == ALL
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/**/*.jpg", ["photos/a.jpg", "photos/deep/link.jpg"]),
+        ("photos/**/up*", []),
+        ("photos/deep/up/photos/*.jpg", ["photos/deep/up/photos/a.jpg"]),
+    ],
+)
+def test_patterns_follow_links_as_folders_do(
+    folder: Path, pattern: str, expected: list[str]
+) -> None:
+    """Two links to a parent folder: followed by ``**``, there would be 2^40 names of one file."""
+    os.symlink("..", "photos/up")
+    os.symlink("../..", "photos/deep/up")
+    os.symlink("../a.jpg", "photos/deep/link.jpg")
+    if expected:
+        assert names(pattern) == expected
+    else:
+        with pytest.raises(BulkFailure, match="nothing matches"):
+            names(pattern)
+
+
+def test_a_pattern_in_a_folder_that_is_missing_matches_nothing(folder: Path) -> None:
+    with pytest.raises(BulkFailure, match="nothing matches"):
+        names("nowhere/**")
+
+
+def test_names_that_begin_with_a_dot_count_in_folders_and_patterns(folder: Path) -> None:
+    (folder / "photos" / ".hidden.jpg").write_bytes(b"x")
+    assert "photos/.hidden.jpg" in names("photos")
+    assert "photos/.hidden.jpg" in names("photos/*.jpg")
+
+
 def test_links_to_files_are_followed_and_circles_are_not(folder: Path) -> None:
     os.symlink("a.jpg", "photos/link.jpg")
     os.symlink("..", "photos/deep/up")

@@ -10,8 +10,7 @@ from litestar.testing import AsyncTestClient
 
 from adapters.encoders.fake import FakeEncoder
 from application.ports import PixelBatch, RawEmbeddings
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.logs import LogFormat, LogLevel, configure_logging
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, photo
@@ -89,7 +88,7 @@ async def test_a_failure_has_its_traceback_and_the_id_that_its_answer_has(
     container: Container, capsys: Captured
 ) -> None:
     container.encoder_loader.override(Loader(BrokenEncoder(embedding_dimension=768)))
-    async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
+    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         configure_logging(LogFormat.JSON, LogLevel.INFO)

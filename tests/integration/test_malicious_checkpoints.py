@@ -23,7 +23,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.artifacts.checksums import seals_of
+from adapters.artifacts.checksums import checksums_of
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.models.bundle import read_bundle
 from adapters.models.checkpoint import InvalidCheckpoint
@@ -51,7 +51,7 @@ def sealed(bundle: Path) -> None:
     """Record a bundle's files as they are now, as its maker would."""
     path = bundle / "bundle.json"
     described = json.loads(path.read_text())
-    described["files"] = seals_of(file for file in bundle.iterdir() if file != path)
+    described["files"] = checksums_of(file for file in bundle.iterdir() if file != path)
     path.write_text(json.dumps(described))
 
 

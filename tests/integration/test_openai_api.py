@@ -8,8 +8,7 @@ from litestar.testing import AsyncTestClient
 from adapters.encoders.fake import FakeEncoder
 from application.use_cases.embed import is_called
 from domain.limits import MAX_BODY_BYTES
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 from tests.integration.test_http import BrokenEncoder
 from tests.support.encoders import Loader
@@ -139,7 +138,7 @@ async def test_other_statuses(client: Client) -> None:
 
 async def test_503_and_500(container: Container) -> None:
     container.encoder_loader.override(Loader(BrokenEncoder(embedding_dimension=768)))
-    async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
+    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         told = error(await client.post("/v1/embeddings", json={"input": IMAGE}), 500)
@@ -153,7 +152,7 @@ async def test_503_and_500(container: Container) -> None:
 
 async def test_no_model_no_names() -> None:
     settings = read_settings({"CLIP_MODEL_PATH": "/nowhere", "CLIP_ENCODER": "openvino"})
-    async with AsyncTestClient(create_app(Container(settings=settings))) as client:
+    async with AsyncTestClient(http_service(Container(settings=settings))) as client:
         assert (await client.get("/v1/models")).json() == {"object": "list", "data": []}
         assert error(await client.get("/v1/models/clip"), 404)["param"] == "model"
         assert error(await client.post("/v1/embeddings", json={"input": "a"}), 503)

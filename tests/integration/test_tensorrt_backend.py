@@ -10,19 +10,18 @@ import pytest
 import torch
 from litestar.testing import AsyncTestClient
 
-from adapters.encoders.precision import Precision
 from adapters.encoders.reference import reference_embeddings
-from adapters.encoders.tensorrt.backend import DEFAULT_DIRECTORY, TensorRtBackend
 from adapters.encoders.tensorrt.engine_file import read_engine, sidecar
+from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY, TensorRtBackend
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.encoders.torch.text_tower import TorchTextTower
 from adapters.images.photos import samples
+from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
 from application.ports import Device, EncoderLost, EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, smallest_cosine
 from domain.errors import ServiceUnavailable
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 from tests.support.checkpoints import save_hugging_face, small_clip
 from tests.support.engines import GPU, TENSORRT, Workshop
@@ -88,7 +87,7 @@ def test_the_next_start_takes_the_engine_that_is_there(
     )
 
 
-def test_an_engine_that_tensorrt_refuses_is_built_anew(
+def test_an_engine_that_tensorrt_refuses_is_built_again(
     hugging_face_directory: Path, tmp_path: Path
 ) -> None:
     workshop = Workshop()
@@ -175,7 +174,7 @@ def test_what_cannot_be_had_says_why(hugging_face_directory: Path, tmp_path: Pat
     with pytest.raises(EncoderUnavailable, match="is not installed"):
         backend(hugging_face_directory, tmp_path, workshop).wanted(serving)
     quantised = backend(hugging_face_directory, tmp_path, Workshop(), precision=Precision.INT8)
-    with pytest.raises(EncoderUnavailable, match="CLIP_PRECISION=int8 is not for TensorRT"):
+    with pytest.raises(EncoderUnavailable, match="CLIP_PRECISION=int8 is not possible"):
         quantised.wanted(serving)
     with pytest.raises(EncoderUnavailable, match="does not exist"):
         backend(tmp_path / "nothing", tmp_path, Workshop()).load()
@@ -200,10 +199,11 @@ def test_where_the_engine_goes_unless_it_is_said(
 def test_without_pytorch_the_text_tower_is_the_bundles(
     hugging_face_directory: Path, tmp_path: Path
 ) -> None:
-    from adapters.encoders.onnxruntime.text_tower import OnnxTextTower
-    from adapters.models.bundle_cache import bundle_of
+    from adapters.artifacts.store import Store
+    from adapters.encoders.onnxruntime.towers import OnnxTextTower
+    from adapters.export.bundles import bundle_of
 
-    tower = OnnxTextTower(bundle_of(str(hugging_face_directory), tmp_path))
+    tower = OnnxTextTower(bundle_of(str(hugging_face_directory), Store(tmp_path)))
     texts = ["a dog", "a delivery truck in the rain", "dog " * 90, "日本 🎉"]
     expected = torch_encoder(hugging_face_directory).encode_texts(texts)
     rows = tower.encode_texts(texts)
@@ -255,7 +255,7 @@ async def test_the_service_switches_over_under_load(
     made = backend(hugging_face_directory, tmp_path, workshop, precision=Precision.FP32)
     container.tensorrt.override(made)
     body = {"image": as_base64(photo("cat"))}
-    async with AsyncTestClient(create_app(container)) as client:
+    async with AsyncTestClient(http_service(container)) as client:
         before = await serving_and_saying_why(client)
         assert before["backend"] == "openvino"
         assert "being prepared" in before["backend_reason"]
@@ -270,7 +270,7 @@ async def test_the_service_switches_over_under_load(
         await ask()
         workshop.gate.set()
         async with asyncio.timeout(120):
-            while container.model().encoder().description.backend != "tensorrt":
+            while container.model().described().backend != "tensorrt":
                 await ask()
                 await asyncio.sleep(0)  # the client itself never yields
         after = (await client.get("/health")).json()
@@ -291,6 +291,8 @@ async def test_the_service_switches_over_under_load(
         lost = await client.post("/embed", json=body)
         assert (lost.status_code, lost.json()["code"]) == (503, "model_not_loaded")
         assert (await client.get("/health/ready")).status_code == 503
+        live = await client.get("/health/live")
+        assert (live.status_code, live.json()) == (503, {"status": "lost"})
         health = (await client.get("/health")).json()
         assert health["status"] == "degraded"
         assert "cudaErrorIllegalAddress" in health["reason"]
@@ -299,7 +301,7 @@ async def test_the_service_switches_over_under_load(
 async def test_without_a_gpu_the_service_says_so_and_serves(
     container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with AsyncTestClient(create_app(container)) as client:
+    async with AsyncTestClient(http_service(container)) as client:
         health = await serving_and_saying_why(client)
         assert (health["status"], health["backend"]) == ("healthy", "openvino")
         assert health["backend_reason"] == "TensorRT needs an NVIDIA GPU, and there is none here."

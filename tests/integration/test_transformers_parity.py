@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from adapters.encoders.precision import Precision
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.preprocessing import preprocess
+from adapters.models.precision import Precision
 from application.ports import EncoderPort
 from domain.classification import classify
 from domain.embedding import Embedding

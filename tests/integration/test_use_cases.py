@@ -19,7 +19,7 @@ COFFEE = as_file(photo("coffee"), "PNG")
 
 @pytest.fixture
 async def ready(container: Container) -> AsyncIterator[Container]:
-    await container.model().bring_up()
+    await container.model().load()
     yield container
     close_threads(container)
 
@@ -111,7 +111,7 @@ async def test_too_many_at_once_are_refused() -> None:
     container = Container(
         settings=read_settings({"CLIP_ENCODER": "fake", "CLIP_MAX_REQUESTS": "1"})
     )
-    await container.model().bring_up()
+    await container.model().load()
     with container.admission().admit(), pytest.raises(QueueFull):
         await container.embed_image()(CAT)
     await container.embed_image()(CAT)

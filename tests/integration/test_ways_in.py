@@ -11,8 +11,7 @@ from litestar.testing import AsyncTestClient
 from adapters.encoders.fake import FakeEncoder
 from application.ports import PixelBatch, RawEmbeddings
 from domain.limits import MAX_BODY_BYTES, MAX_IMAGE_BYTES
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.http.bodies.base64_images import is_data_uri
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, as_file, photo, plain
@@ -128,12 +127,12 @@ async def test_a_form_with_two_images_is_refused(client: Client) -> None:
 
 
 async def test_a_form_of_very_many_parts_is_refused(client: Client) -> None:
-    answer = await client.post("/embed", files=[(f"part{n}", b"x") for n in range(100)])
+    answer = await client.post("/embed", files=[(f"part{n}", b"x") for n in range(300)])
     assert problem(answer, 400)["code"] == "invalid_form"
 
 
-@pytest.mark.parametrize("path", ["/classify", "/compare", "/v1/embeddings"])
-async def test_only_embed_takes_an_image_as_its_body(client: Client, path: str) -> None:
+@pytest.mark.parametrize("path", ["/embed/batch", "/embed/text", "/v1/embeddings"])
+async def test_endpoints_for_many_inputs_take_json_only(client: Client, path: str) -> None:
     answer = await client.post(path, content=CAT, headers={"content-type": "image/jpeg"})
     assert answer.status_code == 415
 
@@ -196,7 +195,7 @@ async def test_a_fault_of_the_encoder_is_one_images_and_says_nothing_of_it(
     container.encoder_loader.override(Loader(FaultyEncoder(embedding_dimension=768)))
     # The one that fails comes last: after it nothing is sent on until the encoder is tested.
     images = [as_base64(plain(0, 255, 0), "PNG"), as_base64(plain(255, 0, 0), "PNG")]
-    async with AsyncTestClient(create_app(container), raise_server_exceptions=False) as client:
+    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         answer = await client.post("/embed/batch", json={"images": images})

@@ -97,3 +97,30 @@ def clip_tokenizer(directory: Path) -> Any:
     )
     (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
     return CLIPTokenizer.from_pretrained(directory)
+
+
+def save_resnet(directory: Path) -> Path:
+    """A small OpenCLIP checkpoint whose image tower is a ResNet."""
+    import open_clip.model
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(5)
+    architecture = {
+        "embed_dim": 768,
+        "vision_cfg": {"image_size": 224, "layers": [1, 1, 1, 1], "width": 16},
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 64,
+            "heads": 2,
+            "layers": 2,
+        },
+    }
+    model = open_clip.model.CLIP(**architecture).eval()
+    directory.mkdir()
+    (directory / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": architecture, "preprocess_cfg": {}})
+    )
+    save_file(model.state_dict(), directory / "open_clip_model.safetensors")
+    return directory

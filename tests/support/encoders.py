@@ -8,19 +8,24 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from application.model.model_lifecycle import ModelLifecycle
+from application.model.states import Ready, State
+from application.model.supervisor import Supervisor
 from application.ports import (
+    UNOBSERVED,
+    ClockPort,
     Device,
     EncoderDescription,
     EncoderLoaderPort,
     EncoderPort,
     EncoderUpgradePort,
     MemoryPort,
+    ObserverPort,
     PixelBatch,
     Pixels,
     RawEmbeddings,
 )
 from domain.embedding import Embedding
+from tests.support.clock import FakeClock
 
 DIMENSION = 4
 
@@ -97,29 +102,58 @@ class RecordingEncoder(EncoderPort):
 
 
 class Loader(EncoderLoaderPort):
-    """Loads what it was given, or raises it."""
+    """Loads what it was given, or raises it; keeps count.
 
-    def __init__(self, outcome: EncoderPort | Exception) -> None:
-        self._outcome = outcome
+    ``outcome`` may be changed between loads; a function is called for each. ``gate`` holds loads
+    back: clear it, and they wait until it is set again.
+    """
+
+    def __init__(self, outcome: EncoderPort | Exception | Callable[[], EncoderPort]) -> None:
+        self.outcome = outcome
+        self.loads = 0
+        self.gate = threading.Event()
+        self.gate.set()
 
     def probe_device(self) -> Device:
         return Device("cpu", cuda_available=False)
 
     def load(self) -> EncoderPort:
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        return self._outcome
+        assert self.gate.wait(10), "the test never opened the gate"
+        self.loads += 1
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome if isinstance(self.outcome, EncoderPort) else self.outcome()
 
 
-class Warm(ModelLifecycle):
-    """A lifecycle whose encoder is there from the start."""
+def supervisor(
+    loader: EncoderLoaderPort,
+    *,
+    memory: MemoryPort | None = None,
+    clock: ClockPort | None = None,
+    upgrade: EncoderUpgradePort | None = None,
+    observer: ObserverPort = UNOBSERVED,
+    concurrent_calls: int = 1,
+    call_timeout_s: float | None = None,
+    idle_s: float | None = None,
+    state: State | None = None,
+) -> Supervisor:
+    """A supervisor with fakes for all ports that are not given."""
+    return Supervisor(
+        loader,
+        memory=memory or TidiedMemory(),
+        clock=clock or FakeClock(),
+        upgrade=upgrade or Upgrade(None),
+        observer=observer,
+        concurrent_calls=concurrent_calls,
+        call_timeout_s=call_timeout_s,
+        idle_s=idle_s,
+        state=state,
+    )
 
-    def __init__(self, encoder: RecordingEncoder) -> None:
-        super().__init__(Loader(encoder))
-        self._encoder = encoder
 
-    def forget_the_loader(self) -> None:
-        self._loader = Loader(RuntimeError("forgotten"))
+def warm(encoder: EncoderPort, *, concurrent_calls: int = 1) -> Supervisor:
+    """A supervisor whose encoder is there from the start."""
+    return supervisor(Loader(encoder), concurrent_calls=concurrent_calls, state=Ready(encoder))
 
 
 async def settle() -> None:

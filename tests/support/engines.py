@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 
 from adapters.encoders.cuda import Gpu, OutOfDeviceMemory
-from adapters.encoders.onnxruntime.session import open_session
-from adapters.encoders.precision import Precision
+from adapters.encoders.onnxruntime.towers import open_session
 from adapters.encoders.tensorrt.engine_file import BatchRange, EngineUnusable
 from adapters.encoders.tensorrt.engines import Installation, TensorRtEngines
 from adapters.encoders.tensorrt.library import TensorRt
 from adapters.encoders.tensorrt.runner import EngineRunner
+from adapters.models.precision import Precision
 from application.ports import EncoderLost, PixelBatch, RawEmbeddings
 
 TENSORRT = TensorRt("tensorrt", "11.4.0", types.ModuleType("tensorrt"))

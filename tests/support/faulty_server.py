@@ -1,8 +1,8 @@
 """The server on a fake encoder that fails on demand, for tests of faults.
 
 The file named by ``FAULT_FILE`` says how, at every call of the encoder: ``nan``, ``shape``,
-``raise``, ``hang`` (until it says something else), ``missing`` (``nan``, and it cannot be loaded
-anew) or nothing.
+``raise``, ``lost`` (its device), ``hang`` (until it says something else), ``missing`` (``nan``, and
+it cannot be reloaded) or nothing.
 """
 
 import os
@@ -16,6 +16,7 @@ from adapters.encoders.fake import FakeEncoder
 from application.ports import (
     Device,
     EncoderLoaderPort,
+    EncoderLost,
     EncoderPort,
     EncoderUnavailable,
     PixelBatch,
@@ -45,6 +46,10 @@ class FaultyEncoder(FakeEncoder):
                 return rows[:, 1:]
             case "raise":
                 raise RuntimeError("out of resources at 0x7f")
+            case "lost":
+                raise EncoderLost(
+                    "the GPU failed: cudaErrorIllegalAddress in cudaStreamSynchronize."
+                )
             case "hang":
                 while self._orders.read_text() == "hang":
                     time.sleep(0.02)

@@ -1,11 +1,11 @@
-"""A queue in front of an encoder that records what it was told."""
+"""Requests to an encoder that records what it was told."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from application.inference.batcher import EncodingQueue
-from tests.support.encoders import RecordingEncoder, Warm
+from tests.support.encoders import RecordingEncoder, warm
+from tests.support.requests import Requests
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def encoder() -> RecordingEncoder:
 
 
 @pytest.fixture
-async def queue(encoder: RecordingEncoder) -> AsyncIterator[EncodingQueue]:
-    queue = EncodingQueue(Warm(encoder), max_batch=4)
-    yield queue
-    queue.close()
+async def requests(encoder: RecordingEncoder) -> AsyncIterator[Requests]:
+    requests = Requests(warm(encoder))
+    yield requests
+    requests.close()

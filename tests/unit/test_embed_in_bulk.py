@@ -13,13 +13,12 @@ from application.bulk_ports import (
     ImageFilesPort,
     Progress,
 )
-from application.inference.batcher import EncodingQueue
 from application.inference.image_preparation import ImagePreparation
-from application.model.model_lifecycle import ModelLifecycle
 from application.ports import EncoderDescription, ImagePreparationPort, Pixels
 from application.use_cases.bulk import EmbedInBulk
 from domain.errors import InvalidImage, ModelNotReady
-from tests.support.encoders import Loader, RecordingEncoder, Warm, pixels_of, vector_of
+from tests.support.encoders import Loader, RecordingEncoder, pixels_of, supervisor, vector_of
+from tests.support.requests import Requests
 
 
 class NumberedFiles(ImageFilesPort):
@@ -78,9 +77,9 @@ class MemoryOutput(EmbeddingsFilePort):
 
 
 @pytest.fixture
-async def bulk(queue: EncodingQueue, encoder: RecordingEncoder) -> AsyncIterator[EmbedInBulk]:
+async def bulk(requests: Requests) -> AsyncIterator[EmbedInBulk]:
     images = ImagePreparation(NumberedPixels(), threads=2)
-    yield EmbedInBulk(model=Warm(encoder), images=images, queue=queue, max_batch=4)
+    yield EmbedInBulk(model=requests.model, images=images, batcher=requests.batcher, max_batch=4)
     images.close()
 
 
@@ -167,10 +166,10 @@ async def test_nan_is_an_error_of_its_row(bulk: EmbedInBulk, encoder: RecordingE
     assert str(output.rows[0].error).startswith("encoder_fault: ")
 
 
-async def test_without_a_model_nothing_is_begun(queue: EncodingQueue) -> None:
+async def test_without_a_model_nothing_is_begun(requests: Requests) -> None:
     images = ImagePreparation(NumberedPixels(), threads=1)
-    model = ModelLifecycle(Loader(RecordingEncoder()))
-    bulk = EmbedInBulk(model=model, images=images, queue=queue, max_batch=4)
+    model = supervisor(Loader(RecordingEncoder()))
+    bulk = EmbedInBulk(model=model, images=images, batcher=requests.batcher, max_batch=4)
     output = MemoryOutput()
     with pytest.raises(ModelNotReady):
         await bulk(NumberedFiles(1), output, on_progress=lambda _: None)

@@ -21,7 +21,7 @@ AROUND = Surroundings(
     nvidia_driver=False,
     installed={"openvino", "torch", "nncf"},
     openvino_devices=["CPU"],
-    instructions=["avx512_bf16"],
+    instructions=["avx512_vnni", "avx512_bf16"],
 )
 
 
@@ -29,23 +29,25 @@ AROUND = Surroundings(
     ("encoder", "around", "told"),
     [
         ({}, {}, ["set CLIP_PRECISION=int8"]),
-        ({}, {"installed": {"openvino"}}, ["install the extra 'int8' and set CLIP_PRECISION=int8"]),
+        ({}, {"installed": {"openvino"}}, ["[int8]"]),
         ({"precision": "int8"}, {}, []),
         ({}, {"instructions": ["avx512_bf16", "amx_bf16", "amx_int8"]}, []),
         ({"precision": "fp32"}, {}, ["set CLIP_PRECISION=auto", "CLIP_PRECISION=int8"]),
-        ({"precision": "fp32"}, {"instructions": ["avx2"]}, ["CLIP_PRECISION=int8"]),
+        ({"precision": "fp32"}, {"instructions": ["avx2"]}, []),
+        ({"precision": "fp32"}, {"instructions": ["avx2", "avx_vnni"]}, ["faster than fp32"]),
+        ({"precision": "int8"}, {"instructions": ["avx2"]}, ["is no faster than"]),
         (
             {"precision": "int8"},
             {"openvino_devices": ["CPU", "GPU"]},
             ["finds GPU: try CLIP_OPENVINO_DEVICE=GPU"],
         ),
         ({"backend": "torch"}, {}, ["set CLIP_ENCODER=auto"]),
-        ({"backend": "torch"}, {"installed": {"torch"}}, ["install the extra 'cpu'"]),
+        ({"backend": "torch"}, {"installed": {"torch"}}, ["[cpu]"]),
         ({"backend": "fake"}, {}, ["unset it"]),
         (
             {"precision": "int8"},
             {"nvidia_driver": True, "installed": {"openvino"}},
-            ["install the extra 'torch'"],
+            ["[torch]"],
         ),
         (
             {"precision": "int8"},

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from adapters.encoders.cuda import Gpu
-from adapters.system.gpu_memory import ProcessMemory
+from adapters.encoders.cuda import Gpu, ProcessMemory
 
 GPU = Gpu("NVIDIA Test", "8.9", "00000000:41:00.0")
 MINE = os.getpid()

@@ -5,13 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from application.inference.batcher import EncodingQueue
-from application.inference.image_embeddings import ImageEmbeddings
-from application.inference.image_preparation import ImagePreparation
 from application.ports import ImagePreparationPort, Pixels
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, ImageTooLarge, InvalidImage
 from tests.support.encoders import RecordingEncoder, pixels_of, settle, vector_of
+from tests.support.requests import ImageRequests, Requests
 
 
 class NumberFiles(ImagePreparationPort):
@@ -39,10 +37,10 @@ def port() -> NumberFiles:
 
 
 @pytest.fixture
-async def images(queue: EncodingQueue, port: NumberFiles) -> AsyncIterator[ImageEmbeddings]:
-    preparation = ImagePreparation(port, threads=2)
-    yield ImageEmbeddings(preparation, queue, group=4)
-    preparation.close()
+async def images(requests: Requests, port: NumberFiles) -> AsyncIterator[ImageRequests]:
+    images = ImageRequests(requests, port, threads=2, group=4)
+    yield images
+    images.close()
 
 
 async def patiently(condition: Callable[[], bool]) -> None:
@@ -54,7 +52,7 @@ async def patiently(condition: Callable[[], bool]) -> None:
 
 
 async def test_full_batches_in_the_order_given(
-    images: ImageEmbeddings, encoder: RecordingEncoder
+    images: ImageRequests, encoder: RecordingEncoder
 ) -> None:
     outcomes = await images.encode_each(files(10))
     assert encoder.image_batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -64,14 +62,14 @@ async def test_full_batches_in_the_order_given(
 
 
 async def test_two_images_go_to_the_encoder_together(
-    images: ImageEmbeddings, encoder: RecordingEncoder
+    images: ImageRequests, encoder: RecordingEncoder
 ) -> None:
     await images.encode_all({"image_a": b"1", "image_b": b"2"})
     assert encoder.image_batches == [[1, 2]]
 
 
 async def test_at_most_two_groups_are_under_way(
-    images: ImageEmbeddings, encoder: RecordingEncoder, port: NumberFiles
+    images: ImageRequests, encoder: RecordingEncoder, port: NumberFiles
 ) -> None:
     encoder.gate.clear()
     asked = asyncio.create_task(images.encode_each(files(40)))
@@ -83,20 +81,20 @@ async def test_at_most_two_groups_are_under_way(
 
 
 async def test_another_image_waits_for_two_batches_at_most(
-    images: ImageEmbeddings, encoder: RecordingEncoder, queue: EncodingQueue, port: NumberFiles
+    images: ImageRequests, encoder: RecordingEncoder, requests: Requests, port: NumberFiles
 ) -> None:
     encoder.gate.clear()
     many = asyncio.create_task(images.encode_each(files(40)))
     await patiently(lambda: len(port.prepared) >= 8)
     await settle()
-    lone = asyncio.create_task(queue.encode_image(pixels_of(99)))
+    lone = asyncio.create_task(requests.encode_image(pixels_of(99)))
     await settle()
     encoder.gate.set()
     await asyncio.gather(many, lone)
     assert next(place for place, batch in enumerate(encoder.image_batches) if 99 in batch) <= 2
 
 
-async def test_each_has_its_own_failure(images: ImageEmbeddings, encoder: RecordingEncoder) -> None:
+async def test_each_has_its_own_failure(images: ImageRequests, encoder: RecordingEncoder) -> None:
     encoder.answer = lambda rows: rows * 0 if len(rows) == 1 else rows
     outcomes = await images.encode_each([b"1", b"bad", b"2", b"big", b"7"])
     assert [type(outcome) for outcome in outcomes] == [
@@ -109,7 +107,7 @@ async def test_each_has_its_own_failure(images: ImageEmbeddings, encoder: Record
 
 
 async def test_nothing_but_failures_never_reaches_the_encoder(
-    images: ImageEmbeddings, encoder: RecordingEncoder
+    images: ImageRequests, encoder: RecordingEncoder
 ) -> None:
     outcomes = await images.encode_each([b"bad", b"big"])
     assert [type(outcome) for outcome in outcomes] == [InvalidImage, ImageTooLarge]
@@ -117,7 +115,7 @@ async def test_nothing_but_failures_never_reaches_the_encoder(
 
 
 async def test_all_or_none_names_the_first_that_is_bad_and_stops(
-    images: ImageEmbeddings, encoder: RecordingEncoder
+    images: ImageRequests, encoder: RecordingEncoder
 ) -> None:
     sent = dict(enumerate(files(40)))
     named = {f"images[{place}]": data for place, data in sent.items()}
@@ -130,7 +128,7 @@ async def test_all_or_none_names_the_first_that_is_bad_and_stops(
 
 
 async def test_a_caller_that_leaves_is_not_encoded_any_further(
-    images: ImageEmbeddings, encoder: RecordingEncoder, port: NumberFiles
+    images: ImageRequests, encoder: RecordingEncoder, port: NumberFiles
 ) -> None:
     encoder.gate.clear()
     asked = asyncio.create_task(images.encode_each(files(40)))
@@ -145,7 +143,5 @@ async def test_a_caller_that_leaves_is_not_encoded_any_further(
 
 
 @pytest.mark.parametrize(("count", "groups"), [(0, 0), (1, 1), (4, 1), (5, 2), (64, 16)])
-async def test_how_many_groups_images_make(
-    images: ImageEmbeddings, count: int, groups: int
-) -> None:
-    assert images.groups_of(count) == groups
+async def test_how_many_groups_images_make(images: ImageRequests, count: int, groups: int) -> None:
+    assert images.images.groups_of(count) == groups

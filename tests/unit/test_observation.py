@@ -7,12 +7,11 @@ import pytest
 
 from adapters.observability.observers import Observers
 from adapters.observability.stage_times import StageTimes
-from application.inference.batcher import EncodingQueue
 from application.inference.image_preparation import ImagePreparation
-from application.inference.text_cache import TextEmbeddings
 from application.ports import ImagePreparationPort, ObserverPort, Pixels, Stage
 from domain.errors import InvalidImage
-from tests.support.encoders import RecordingEncoder, Warm, pixels_of, settle
+from tests.support.encoders import RecordingEncoder, pixels_of, settle, warm
+from tests.support.requests import Requests, TextRequests
 
 REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="nobody")
 
@@ -43,12 +42,12 @@ def observer() -> RecordingObserver:
 
 
 @pytest.fixture
-def observed(encoder: RecordingEncoder, observer: RecordingObserver) -> EncodingQueue:
-    return EncodingQueue(Warm(encoder), max_batch=4, observer=Observers(observer, ObserverPort()))
+def observed(encoder: RecordingEncoder, observer: RecordingObserver) -> Requests:
+    return Requests(warm(encoder), observer=Observers(observer, ObserverPort()))
 
 
 async def test_each_request_learns_of_its_own_stages(
-    observed: EncodingQueue, encoder: RecordingEncoder, observer: RecordingObserver
+    observed: Requests, encoder: RecordingEncoder, observer: RecordingObserver
 ) -> None:
     async def ask(name: str, number: int) -> None:
         REQUEST.set(name)
@@ -59,12 +58,11 @@ async def test_each_request_learns_of_its_own_stages(
     await asyncio.to_thread(encoder.busy.wait, 5)
     asked += [asyncio.create_task(ask(name, n)) for n, name in enumerate(("second", "third"))]
     await settle()
-    assert observed.depth == 2
-    assert observed.busy
+    assert observed.batcher.depth == 2
     encoder.gate.set()
     await asyncio.gather(*asked)
     await settle()
-    assert (observed.depth, observed.busy) == (0, False)
+    assert observed.batcher.depth == 0
     assert observer.stages == [
         (name, stage)
         for name in ("first", "second", "third")
@@ -79,7 +77,7 @@ async def test_each_request_learns_of_its_own_stages(
 
 
 async def test_who_left_does_not_count_as_waiting(
-    observed: EncodingQueue, encoder: RecordingEncoder
+    observed: Requests, encoder: RecordingEncoder
 ) -> None:
     encoder.gate.clear()
     first = asyncio.create_task(observed.encode_image(pixels_of(1)))
@@ -88,20 +86,20 @@ async def test_who_left_does_not_count_as_waiting(
     await settle()
     leaving.cancel()
     await settle()
-    assert observed.depth == 0
+    assert observed.batcher.depth == 0
     encoder.gate.set()
     await first
     observed.close()
 
 
 async def test_texts_that_are_known_or_coming_are_hits(
-    observed: EncodingQueue, encoder: RecordingEncoder, observer: RecordingObserver
+    observed: Requests, encoder: RecordingEncoder, observer: RecordingObserver
 ) -> None:
-    texts = TextEmbeddings(observed, Warm(encoder), capacity=10, observer=observer)
+    texts = TextRequests(observed, observer=observer)
     await texts.encode(["1", "2"])
     await texts.encode(["2", "3", "4"])
     assert observer.lookups == [(0, 2), (1, 2)]
-    assert texts.kept == 4
+    assert texts.cache.kept == 4
     assert [stage for _, stage in observer.stages] == [Stage.TEXT_QUEUE, Stage.TEXT_ENCODE] * 2
     observed.close()
 

@@ -4,19 +4,14 @@ import asyncio
 
 import pytest
 
-from application.inference.batcher import EncodingQueue
-from application.inference.text_cache import TextEmbeddings
-from tests.support.encoders import RecordingEncoder, Warm, settle, vector_of
-
-
-def cache(queue: EncodingQueue, encoder: RecordingEncoder, capacity: int = 10) -> TextEmbeddings:
-    return TextEmbeddings(queue, Warm(encoder), capacity=capacity)
+from tests.support.encoders import RecordingEncoder, settle, vector_of
+from tests.support.requests import Requests, TextRequests
 
 
 async def test_what_is_known_is_not_encoded_again(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    texts = cache(queue, encoder)
+    texts = TextRequests(requests)
     await texts.encode(["1", "2"])
     answers = await texts.encode(["3", "2", "1"])
     assert encoder.text_batches == [["1", "2"], ["3"]]
@@ -25,17 +20,17 @@ async def test_what_is_known_is_not_encoded_again(
 
 
 async def test_a_text_that_is_asked_twice_in_one_request(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    answers = await cache(queue, encoder).encode(["1", "1"])
+    answers = await TextRequests(requests).encode(["1", "1"])
     assert encoder.text_batches == [["1"]]
     assert answers[0] is answers[1]
 
 
 async def test_concurrent_misses_share_one_encoding(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    texts = cache(queue, encoder)
+    texts = TextRequests(requests)
     encoder.gate.clear()
     asked = [asyncio.create_task(texts.encode(["1", "2"])) for _ in range(5)]
     asked.append(asyncio.create_task(texts.encode(["2", "3"])))
@@ -47,9 +42,9 @@ async def test_concurrent_misses_share_one_encoding(
 
 
 async def test_a_caller_that_leaves_takes_nothing_from_the_others(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    texts = cache(queue, encoder)
+    texts = TextRequests(requests)
     encoder.gate.clear()
     leaving = asyncio.create_task(texts.encode(["1"]))
     await settle()
@@ -64,9 +59,9 @@ async def test_a_caller_that_leaves_takes_nothing_from_the_others(
 
 
 async def test_a_failure_reaches_all_who_wait_and_is_not_kept(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    texts = cache(queue, encoder)
+    texts = TextRequests(requests)
     encoder.answer = lambda rows: rows[:0]
     results = await asyncio.gather(texts.encode(["1"]), texts.encode(["1"]), return_exceptions=True)
     assert all(isinstance(result, Exception) for result in results)
@@ -76,9 +71,9 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_kept(
 
 
 async def test_the_longest_unasked_is_forgotten(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    texts = cache(queue, encoder, capacity=2)
+    texts = TextRequests(requests, capacity=2)
     await texts.encode(["1"])
     await texts.encode(["2"])
     await texts.encode(["1"])
@@ -89,9 +84,9 @@ async def test_the_longest_unasked_is_forgotten(
 
 
 async def test_no_capacity_keeps_nothing_and_still_answers(
-    queue: EncodingQueue, encoder: RecordingEncoder
+    requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    texts = cache(queue, encoder, capacity=0)
+    texts = TextRequests(requests, capacity=0)
     for _ in range(2):
         answers = await texts.encode(["1", "2", "3"])
         assert answers[2].vector == pytest.approx(vector_of(3))

@@ -1,19 +1,23 @@
 """Both towers on OpenVINO: a CPU, an integrated GPU or an NPU, without PyTorch."""
 
+import hashlib
 import logging
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.artifacts.scratch import scratch_directory
-from adapters.encoders.openvino.compiled_models import compiled_models
+from adapters.artifacts.checksums import record_checksums, what_changed_in
+from adapters.artifacts.store import Store, Unusable, get_or_build
 from adapters.encoders.openvino.quantization import int8_image_tower
 from adapters.encoders.openvino.runtime import openvino
-from adapters.encoders.precision import Precision
 from adapters.models.bundle import Bundle
+from adapters.models.precision import Precision
 from adapters.models.tokenizer import batches_by_length
 from adapters.system.hardware import usable_cores
 from application.ports import (
@@ -26,7 +30,6 @@ from application.ports import (
 )
 
 logger = logging.getLogger(__name__)
-
 
 _HINTS: Final = {Precision.FP32: "f32", Precision.FP16: "f16", Precision.BF16: "bf16"}
 
@@ -41,7 +44,8 @@ class OpenVinoEncoder(EncoderPort):
         device: str = "CPU",
         precision: Precision | None = None,
         streams: int = 1,
-        cache: Path | None = None,
+        store: Store | None = None,
+        capabilities: Callable[[str], Collection[str]] | None = None,
     ) -> None:
         """Compile both towers.
 
@@ -51,46 +55,43 @@ class OpenVinoEncoder(EncoderPort):
             precision: None takes bfloat16 where the device has it, else float32. What int8 leaves
                 unquantised is computed in that too.
             streams: parts that a batch is cut into, each computed on its share of the cores. More
-                of them do more images a second and take longer for a single one.
-            cache: directory where compiled and quantised models are kept for the next start; None
-                keeps none.
+                streams encode more images a second, and take longer for a single one.
+            store: where compiled and quantised models are kept for the next start; None keeps
+                none.
+            capabilities: what a device can compute in, by OpenVINO's names; None asks OpenVINO.
 
         Raises:
             EncoderUnavailable: there is no such device, or it cannot run the towers.
             InvalidCheckpoint: the bundle's vocabulary is not CLIP's.
-            OSError: the cache cannot be written.
+            OSError: not even the temporary directory can be written.
         """
         self._bundle = bundle
+        store = store or Store(None)
         core = openvino.Core()
-        # Read and not mapped: a file that is overwritten or cut short while it serves would change
-        # embeddings or end the process.
+        # Read and not mapped: overwriting or truncating a mapped file while it is served would
+        # change embeddings or end the process.
         core.set_property({"ENABLE_MMAP": False})
         try:
-            unquantised = _floating_point(core, device, precision)
+            available = capabilities or (
+                lambda name: core.get_property(name, "OPTIMIZATION_CAPABILITIES")
+            )
+            unquantised = _floating_point(available(device), device, precision)
             self._precision = precision or unquantised
             image_tower = bundle.image_tower
             if self._precision is Precision.INT8:
-                image_tower = int8_image_tower(bundle, cache or scratch_directory())
-            origin = (
-                _fingerprint(bundle, self._precision),
-                openvino.__version__,
-                str(image_tower),
-                str(bundle.directory),
-                device,
-                self._precision,
-                streams,
-                usable_cores(),
+                image_tower = int8_image_tower(bundle, store)
+            self._image_tower, self._text_tower = _compiled(
+                core,
+                (image_tower, bundle.text_tower),
+                _Compilation(device, unquantised, streams),
+                store=store,
+                fingerprint=_fingerprint(bundle, self._precision),
             )
-            with compiled_models(cache, *origin) as compiled:
-                if compiled is not None:
-                    core.set_property({"CACHE_DIR": str(compiled)})
-                self._image_tower = _Tower(core, image_tower, device, unquantised, streams)
-                self._text_tower = _Tower(core, bundle.text_tower, device, unquantised, streams)
         except RuntimeError as failure:
-            available = ", ".join(core.available_devices) or "none"
+            available_devices = ", ".join(core.available_devices) or "none"
             raise EncoderUnavailable(
                 f"OpenVINO cannot run the model on CLIP_OPENVINO_DEVICE={device} "
-                f"(available: {available})."
+                f"(available: {available_devices})."
             ) from failure
         self._tokenizer = bundle.tokenizer()
         self._description = EncoderDescription(
@@ -132,19 +133,97 @@ class OpenVinoEncoder(EncoderPort):
         return np.empty((0, self._bundle.embedding_dimension), dtype=np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class _Compilation:
+    """How graphs are compiled."""
+
+    device: str
+    precision: Precision
+    streams: int
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """OpenVINO's properties."""
+        configuration: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "NUM_STREAMS": self.streams,
+        }
+        if self.device == "CPU":
+            configuration["INFERENCE_NUM_THREADS"] = usable_cores()
+        return configuration
+
+
+def _compiled(
+    core: openvino.Core,
+    graphs: Sequence[Path],
+    how: _Compilation,
+    *,
+    store: Store,
+    fingerprint: str,
+) -> "list[_Tower]":
+    """The graphs compiled, from what is kept in the store if possible.
+
+    OpenVINO trusts whatever it finds in its cache: it looks models up by their path, so that it
+    would take the models of another bundle at the same path, and does not notice changed bytes. So
+    each bundle and way of compiling has a directory of its own, which is checked before use.
+    """
+
+    def compile_with(cache: Path | None) -> list[_Tower]:
+        if cache is not None:
+            core.set_property({"CACHE_DIR": str(cache)})
+        return [
+            _Tower(core.compile_model(str(graph), how.device, how.configuration), how.streams)
+            for graph in graphs
+        ]
+
+    origin = (
+        fingerprint,
+        openvino.__version__,
+        *map(str, graphs),
+        how,
+        usable_cores(),
+    )
+    digest = hashlib.sha256(repr(origin).encode()).hexdigest()[:16]
+    if (place := store.place_of(f"compiled/{fingerprint}-{digest}")) is None:
+        return compile_with(None)
+    towers: list[_Tower] = []
+
+    def build(directory: Path) -> None:
+        towers.extend(compile_with(directory))
+        if len(list(directory.iterdir())) < len(graphs):
+            # OpenVINO removes what it could not write to the end, and says nothing.
+            _check_room(directory, sum(file.stat().st_size for file in graphs[0].parent.iterdir()))
+            raise Unusable(f"OpenVINO keeps no compiled models for {how.device}.")
+        record_checksums(directory)
+
+    try:
+        kept = get_or_build(place, build=build, validate=_unchanged)
+    except OSError as failure:
+        store.give_up(failure)
+        kept = None
+    except Unusable as reason:
+        logger.info("nothing is kept for the next start: %s", reason)
+        kept = None
+    return towers or compile_with(kept)
+
+
+def _unchanged(directory: Path) -> Path:
+    if (changed := what_changed_in(directory)) is not None:
+        raise Unusable(changed)
+    return directory
+
+
+def _check_room(directory: Path, size: int) -> None:
+    """Find out why a file could not be written: raises OSError if there is no room for it."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+
+
 class _Tower:
     """A compiled graph, with one request to it for each stream."""
 
-    def __init__(
-        self, core: openvino.Core, graph: Path, device: str, precision: Precision, streams: int
-    ) -> None:
-        configuration: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "NUM_STREAMS": streams,
-        }
-        if device == "CPU":
-            configuration["INFERENCE_NUM_THREADS"] = usable_cores()
-        compiled = core.compile_model(str(graph), device, configuration)
+    def __init__(self, compiled: Any, streams: int) -> None:
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
@@ -161,7 +240,7 @@ class _Tower:
 
 
 def _failure_of(request: Any) -> RuntimeError | None:
-    """Wait for a request's end. Not raised, so that no other is left running behind the caller."""
+    """Wait for a request to end; its failure is returned, so that the others can be awaited too."""
     try:
         request.wait()
     except RuntimeError as failure:
@@ -174,14 +253,20 @@ def _fingerprint(bundle: Bundle, precision: Precision) -> str:
     return f"{bundle.fingerprint}-int8" if precision is Precision.INT8 else bundle.fingerprint
 
 
-def _floating_point(core: openvino.Core, device: str, asked: Precision | None) -> Precision:
+def _floating_point(
+    capabilities: Collection[str], device: str, asked: Precision | None
+) -> Precision:
     """What the towers compute in where they are not quantised.
 
+    Args:
+        capabilities: what the device can compute in, by OpenVINO's names.
+        device: its name.
+        asked: the setting.
+
     Raises:
-        EncoderUnavailable: the device has not what was asked for; OpenVINO would silently take
-            another.
+        EncoderUnavailable: the device cannot compute in what was asked for; OpenVINO would silently
+            use another type.
     """
-    capabilities: list[str] = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     if asked is None or asked is Precision.INT8:
         return Precision.BF16 if "BF16" in capabilities else Precision.FP32
     if asked.upper() not in capabilities:

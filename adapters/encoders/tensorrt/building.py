@@ -1,4 +1,4 @@
-"""Builds an engine from an exported image tower, by Polygraphy."""
+"""Builds an engine from an exported image tower, with Polygraphy."""
 
 import logging
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any, Final
 from adapters.encoders.tensorrt.engine_file import BatchRange
 from adapters.encoders.tensorrt.library import TensorRt
 from adapters.export.towers import IMAGE_INPUT
+from adapters.system.installation import install_command
 from application.ports import EncoderUnavailable
 from domain.limits import IMAGE_SIZE
 
@@ -56,7 +57,8 @@ def build_engine(
         from polygraphy.logger import G_LOGGER
     except ImportError as missing:
         raise EncoderUnavailable(
-            f"building engines needs {missing.name}; install the extra 'tensorrt'."
+            f"building engines needs {missing.name}, which is not installed. "
+            f"Run: {install_command('engine')}"
         ) from missing
 
     G_LOGGER.module_severity = G_LOGGER.WARNING

@@ -7,15 +7,20 @@ import numpy as np
 
 from adapters.encoders.cuda import OutOfDeviceMemory
 from adapters.encoders.tensorrt.runner import EngineRunner
-from adapters.encoders.text_tower import TextTower
-from application.ports import EncoderDescription, EncoderPort, PixelBatch, RawEmbeddings
+from application.ports import (
+    EncoderDescription,
+    EncoderPort,
+    PixelBatch,
+    RawEmbeddings,
+    TextTower,
+)
 from domain.errors import ServiceUnavailable
 
 logger = logging.getLogger(__name__)
 
 
 class TensorRtEncoder(EncoderPort):
-    """An engine behind the port. Nothing in here needs a GPU; the runner does."""
+    """An engine behind the port. Only the runner needs a GPU; this class does not."""
 
     def __init__(
         self,
@@ -25,7 +30,7 @@ class TensorRtEncoder(EncoderPort):
         *,
         memory_used: Callable[[], int | None],
     ) -> None:
-        """Put the parts together.
+        """Join the parts.
 
         Args:
             runner: the loaded engine.

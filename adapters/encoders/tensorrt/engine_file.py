@@ -1,32 +1,28 @@
-"""An engine on disk: what it is said to be, and whether it may be used.
+"""An engine on disk: what it was built for, and whether it may be used.
 
-Beside ``NAME.engine`` lies ``NAME.engine.json``, the sidecar. An engine is loaded only when its
-sidecar names the very checkpoint, precision, TensorRT and GPU architecture that are wanted, and the
-file's bytes are those that were written. Whatever differs, or is missing or damaged, makes it
-unusable: it is built anew and never tried.
+Beside ``NAME.engine`` there is ``NAME.engine.json``, the sidecar. An engine is loaded only if its
+sidecar names the checkpoint, precision, TensorRT and GPU architecture that are wanted, and if the
+file's bytes are those that were written. An engine that differs, is incomplete or is damaged is
+rebuilt and never tried.
 """
 
 import hashlib
 import json
-import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from filelock import FileLock
+from adapters.artifacts.store import Unusable, get_or_build
 
-logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 _FORMAT: Final = 1
 """Raised whenever the exported graph or the way it is built changes."""
 
 
-class EngineUnusable(Exception):
-    """The engine is missing, stale, foreign, damaged or not validated; says which."""
+class EngineUnusable(Unusable):
+    """The engine is missing, out of date, another's, damaged or was never compared; says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,8 @@ class EngineRecord:
     Attributes:
         identity: what makes it the right one.
         batch: how many images it takes at once.
-        smallest_cosine: against PyTorch, over the photos it was judged by; None if it never ran.
+        smallest_cosine: against PyTorch, over the photos that it was compared on; None if it was
+            never run.
     """
 
     identity: EngineIdentity
@@ -76,7 +73,7 @@ class EngineRecord:
 
 
 def sidecar(engine: Path) -> Path:
-    """Where the engine's description lies."""
+    """Where the engine's description is."""
     return engine.with_name(engine.name + ".json")
 
 
@@ -112,73 +109,64 @@ def read_engine(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord, byt
     return record, data
 
 
-def disown_engine(engine: Path) -> None:
-    """Have the engine built anew: its description was right, and yet it cannot be loaded."""
-    with FileLock(f"{engine}.lock"):
-        sidecar(engine).unlink(missing_ok=True)
-
-
-def engine_built_once(
+def get_or_build_engine(
     engine: Path,
     wanted: EngineIdentity,
     *,
     build: Callable[[Path], BatchRange],
-    judge: Callable[[bytes], float | None],
-) -> EngineRecord:
-    """Build the engine unless it is there; of several processes at once only one builds.
+    compare: Callable[[bytes], float | None],
+    load: Callable[[EngineRecord, bytes], _T],
+) -> _T:
+    """The engine, loaded; built now unless it is there. Of several processes only one builds.
 
     Args:
         engine: where it belongs.
         wanted: what makes it the right one.
-        build: makes it at the path it is given and says what for.
-        judge: the smallest cosine of an engine's embeddings against PyTorch's, None where it
+        build: builds it at the path it is given and says for how many images.
+        compare: the smallest cosine of an engine's embeddings against PyTorch's, None where it
             cannot be run. What it or ``build`` raises is passed on, and nothing is put in place.
+        load: makes of the engine what the caller needs; raises EngineUnusable if it must be
+            compared, or built again, first.
 
     Raises:
+        EngineUnusable: not even the engine that was built now can be loaded.
         OSError: the directory cannot be written.
     """
-    engine.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{engine}.lock"):
-        prefix = f".{engine.name}-"
-        for left in engine.parent.glob(f"{prefix}*"):  # by a build that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=engine.parent, prefix=prefix) as scratch:
-            return _built(engine, wanted, Path(scratch) / engine.name, build=build, judge=judge)
 
+    def validate(place: Path) -> _T:
+        return load(*read_engine(place, wanted))
 
-def _built(
-    engine: Path,
-    wanted: EngineIdentity,
-    made: Path,
-    *,
-    build: Callable[[Path], BatchRange],
-    judge: Callable[[bytes], float | None],
-) -> EngineRecord:
-    # Looked at only now: while this process waited for the lock, another may have built it.
-    try:
-        record, data = read_engine(engine, wanted)
-        if record.smallest_cosine is not None:
-            return record
-        batch = record.batch  # built elsewhere, and judged only now
-    except EngineUnusable as reason:
-        logger.info("building %s: %s", engine, reason)
-        batch = build(made)
-        data = made.read_bytes()
-    record = EngineRecord(wanted, batch, judge(data))
-    described = {
-        "format": _FORMAT,
-        **asdict(record),
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
-    written = sidecar(made)
-    written.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    def fill(directory: Path) -> None:
+        built = directory / engine.name
+        try:
+            record, data = _read_uncompared(engine, wanted)
+            cosine = compare(data)
+            batch = record.batch
+        except EngineUnusable:
+            batch = build(built)
+            data = built.read_bytes()
+            cosine = compare(data)
+        described = {
+            "format": _FORMAT,
+            **asdict(EngineRecord(wanted, batch, cosine)),
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        sidecar(built).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
     # Between the two replacements the old sidecar's digest does not fit the new engine, which is
-    # therefore not used; it never describes what it does not belong to.
-    if made.exists():
-        os.replace(made, engine)
-    os.replace(written, sidecar(engine))
-    return record
+    # therefore not used: a sidecar never describes an engine that it does not belong to.
+    return get_or_build(
+        engine, build=fill, validate=validate, files=(engine.name, sidecar(engine).name)
+    )
+
+
+def _read_uncompared(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord, bytes]:
+    """An engine that was built elsewhere and only has to be compared."""
+    record, data = read_engine(engine, wanted)
+    if record.smallest_cosine is not None:
+        raise EngineUnusable(f"{engine} was compared and yet could not be loaded.")
+    return record, data
 
 
 def _described(engine: Path) -> dict[str, Any]:
@@ -188,9 +176,9 @@ def _described(engine: Path) -> dict[str, Any]:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EngineUnusable(f"{path} is missing: nobody knows what this engine is of.") from None
+        raise EngineUnusable(f"{path} is missing: nothing is known of this engine.") from None
     except (OSError, ValueError) as unreadable:
         raise EngineUnusable(f"{path} cannot be read as JSON: {unreadable}.") from unreadable
     if not isinstance(described, dict) or described.get("format") != _FORMAT:
-        raise EngineUnusable(f"{path} is not a description of this version.")
+        raise EngineUnusable(f"{path} was not written by this version.")
     return described

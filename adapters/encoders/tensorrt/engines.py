@@ -1,30 +1,31 @@
-"""The engine of a checkpoint on this machine: found, or exported, built, judged and kept."""
+"""The engine of a checkpoint on this machine: found, or built, compared with PyTorch and kept."""
 
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from adapters.artifacts.store import reason_of
 from adapters.encoders.cuda import Cuda, Gpu, NoGpu, OutOfDeviceMemory
-from adapters.encoders.precision import Precision
-from adapters.encoders.tensorrt.building import build_engine
+from adapters.encoders.tensorrt.building import Progress, build_engine
 from adapters.encoders.tensorrt.engine_file import (
     BatchRange,
     EngineIdentity,
+    EngineRecord,
     EngineUnusable,
-    disown_engine,
-    engine_built_once,
+    get_or_build_engine,
     read_engine,
 )
 from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
 from adapters.encoders.tensorrt.runner import EngineRunner, TensorRtRunner
-from adapters.export.image_tower_file import EXPORTABLE, check_exported_from, export_image_tower
+from adapters.export.image_tower_file import EXPORTABLE, check_image_tower
 from adapters.images.photos import samples
-from adapters.models.checkpoint import Checkpoint
+from adapters.models.precision import Precision
 from application.ports import EncoderUnavailable
-from domain.embedding import Embedding, smallest_cosine
+from domain.embedding import Embedding, agrees, smallest_cosine
 from domain.limits import SMALLEST_COSINE
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,10 @@ def find_installation() -> Installation:
     return Installation(find_tensorrt(), gpu)
 
 
+Export: TypeAlias = Callable[[Path], Path]
+"""Gives the exported image tower that an engine is built from; may write it to a directory."""
+
+
 class Builder(Protocol):
     """As `build_engine`."""
 
@@ -78,12 +83,12 @@ class TensorRtEngines:
     """Engines of one precision at one path.
 
     Attributes:
-        path: of the engine; its sidecar and lock lie beside it.
+        path: of the engine; its sidecar is beside it.
         precision: what it computes in.
         largest_batch: images per call that a new engine is built for.
-        find: finds what engines are built and run by; replaced in tests, as are the others.
-        build: builds one.
-        run: loads one.
+        find: finds what engines are built and run by; tests pass another, as for the next two.
+        build: builds an engine.
+        run: loads an engine.
     """
 
     path: Path
@@ -101,7 +106,7 @@ class TensorRtEngines:
         """
         if self.precision not in EXPORTABLE:
             raise EncoderUnavailable(
-                f"CLIP_PRECISION={self.precision} is not for TensorRT; "
+                f"CLIP_PRECISION={self.precision} is not possible with TensorRT; "
                 f"it computes in {' or '.join(EXPORTABLE)}."
             )
         return self.find()
@@ -117,69 +122,53 @@ class TensorRtEngines:
             EncoderUnavailable: there can be none here, or it does not fit into memory.
         """
         here = self.check_possible()
-        record, data = read_engine(self.path, self._identity(fingerprint, here))
-        if record.smallest_cosine is None:
-            raise EngineUnusable(f"{self.path} was never compared with PyTorch.")
-        return self._open(here, data)
+        return self._loaded(here, *read_engine(self.path, self._identity(fingerprint, here)))
 
-    def make(
-        self,
-        checkpoint: Checkpoint,
-        expected: Sequence[Embedding],
-        *,
-        exported: Path | None = None,
+    def load_or_build(
+        self, fingerprint: str, *, export: Export, expected: Callable[[], Sequence[Embedding]]
     ) -> EngineRunner:
         """The engine, loaded; built now unless it is there. Takes seconds to minutes.
 
         Args:
-            checkpoint: what to build it from.
-            expected: what PyTorch makes of `adapters.images.photos.samples`.
-            exported: the checkpoint's image tower in this precision, if it was exported already.
+            fingerprint: of the checkpoint.
+            export: gives its image tower in this precision.
+            expected: gives what PyTorch makes of `adapters.images.photos.samples`.
 
         Raises:
             EncoderUnavailable: it cannot be built, or disagrees with PyTorch; says why.
-            InvalidCheckpoint: it cannot be exported, or ``exported`` is another's.
+            InvalidCheckpoint: the image tower cannot be exported.
         """
         here = self.check_possible()
-        if exported is not None:
-            check_exported_from(checkpoint, exported)
-        wanted = self._identity(checkpoint.fingerprint, here)
 
         def build(target: Path) -> BatchRange:
             batch = BatchRange.up_to(self.largest_batch)
             timing_cache = self.path.with_name(f"{self.path.name}.timing")
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx-") as scratch:
-                onnx_file = exported
-                if onnx_file is None:
-                    onnx_file = Path(scratch) / "image_tower.onnx"
-                    export_image_tower(checkpoint, onnx_file, precision=self.precision)
+                onnx_file = export(Path(scratch))
                 self.build(here.tensorrt, onnx_file, target, batch=batch, timing_cache=timing_cache)
             return batch
 
-        def built() -> EngineRunner:
-            engine_built_once(
-                self.path,
-                wanted,
-                build=build,
-                judge=lambda data: self._judge(here, data, expected),
-            )
-            return self.load(checkpoint.fingerprint)
-
         try:
-            try:
-                return built()
-            except EngineUnusable as unusable:
-                logger.info("building the engine anew: %s", unusable)
-                disown_engine(self.path)
-                return built()
+            return get_or_build_engine(
+                self.path,
+                self._identity(fingerprint, here),
+                build=build,
+                compare=lambda data: self._compare(here, data, expected()),
+                load=partial(self._loaded, here),
+            )
         except EngineUnusable as unusable:
             raise EncoderUnavailable(str(unusable)) from unusable
         except OSError as failure:
             raise EncoderUnavailable(
-                f"CLIP_ENGINE_PATH={self.path} cannot be written ({failure.strerror})."
+                f"CLIP_ENGINE_PATH={self.path} cannot be written: {reason_of(failure)}."
             ) from failure
 
-    def _judge(self, here: Installation, data: bytes, expected: Sequence[Embedding]) -> float:
+    def _loaded(self, here: Installation, record: EngineRecord, data: bytes) -> EngineRunner:
+        if record.smallest_cosine is None:
+            raise EngineUnusable(f"{self.path} was never compared with PyTorch.")
+        return self._open(here, data)
+
+    def _compare(self, here: Installation, data: bytes, expected: Sequence[Embedding]) -> float:
         """Run an engine on the samples.
 
         Raises:
@@ -187,8 +176,9 @@ class TensorRtEngines:
         """
         runner = self._open(here, data)
         rows = [runner.run(pixels[None])[0] for pixels in samples()]
-        cosine = smallest_cosine([Embedding.from_encoder(row) for row in rows], expected)
-        if not cosine > SMALLEST_COSINE:
+        made = [Embedding.from_encoder(row) for row in rows]
+        cosine = smallest_cosine(made, expected)
+        if not agrees(made, expected):
             raise EncoderUnavailable(
                 f"the engine built from this checkpoint disagrees with PyTorch: cosine "
                 f"{cosine:.4f}, more than {SMALLEST_COSINE} is needed."
@@ -211,3 +201,58 @@ class TensorRtEngines:
             tensorrt=here.tensorrt.identity,
             architecture=here.gpu.architecture,
         )
+
+
+def build_ahead_of_time(
+    exported: Path,
+    engine: Path,
+    *,
+    architecture: str,
+    largest_batch: int,
+    progress: Progress = logger.info,
+) -> EngineRecord:
+    """Build an engine for another machine's GPU, which only TensorRT for RTX can.
+
+    It is compared with PyTorch on the machine where it is first served.
+
+    Args:
+        exported: an image tower; its metadata name its checkpoint and precision.
+        engine: where the engine goes; one that is there and the same is left as it is.
+        architecture: compute capability of the GPUs it is for, such as ``8.9``.
+        largest_batch: images per call that it is made for.
+        progress: told what is done.
+
+    Raises:
+        EncoderUnavailable: TensorRT is missing or refuses.
+        InvalidCheckpoint: ``exported`` is not an image tower.
+        OSError: the engine cannot be written.
+    """
+    tensorrt = find_tensorrt()
+    if not tensorrt.for_rtx:
+        raise EncoderUnavailable(
+            f"{tensorrt.identity} builds only for the GPU of the machine it runs on. TensorRT for "
+            "RTX builds for others; in a virtual environment of its own, install the extra "
+            "'tensorrt-rtx'."
+        )
+    metadata = check_image_tower(exported)
+    wanted = EngineIdentity(
+        fingerprint=metadata.get("fingerprint", ""),
+        precision=metadata.get("precision", ""),
+        tensorrt=tensorrt.identity,
+        architecture=architecture,
+    )
+
+    def build(target: Path) -> BatchRange:
+        batch = BatchRange.up_to(largest_batch)
+        build_engine(
+            tensorrt, exported, target, batch=batch, architecture=architecture, progress=progress
+        )
+        return batch
+
+    return get_or_build_engine(
+        engine,
+        wanted,
+        build=build,
+        compare=lambda _: None,
+        load=lambda record, _: record,
+    )

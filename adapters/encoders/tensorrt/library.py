@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
 
+from adapters.system.installation import install_command
 from application.ports import EncoderUnavailable
 
 _TENSORRT: Final = "tensorrt"
@@ -69,8 +70,8 @@ def find_tensorrt() -> TensorRt:
             )
         return TensorRt(name, version, module)
     raise EncoderUnavailable(
-        "TensorRT is not installed; install the extra 'tensorrt', or 'tensorrt-rtx' for "
-        "TensorRT for RTX."
+        f"TensorRT is not installed. Run: {install_command('tensorrt')} (or, for TensorRT for RTX, "
+        "with the extra 'tensorrt-rtx')"
     )
 
 

@@ -1,19 +1,25 @@
-"""What PyTorch's failures mean."""
+"""The device that PyTorch computes on, and what its failures mean."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from application.ports import EncoderLost
+from application.ports import Device, EncoderLost
+
+
+def probe_device() -> Device:
+    """``cuda:0`` where PyTorch can use it, else ``cpu``."""
+    cuda = torch.cuda.is_available()
+    return Device(name="cuda:0" if cuda else "cpu", cuda_available=cuda)
 
 
 @contextmanager
-def lost_devices_told() -> Iterator[None]:
-    """Tell a device that failed for good from what is wrong with one input, or short of memory.
+def device_failures() -> Iterator[None]:
+    """Tell a device that failed for good from a bad input or a lack of memory.
 
     Raises:
-        EncoderLost: CUDA failed; it stays so for this process.
+        EncoderLost: CUDA failed, and cannot be used by this process any more.
     """
     try:
         yield

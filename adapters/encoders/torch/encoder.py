@@ -8,13 +8,12 @@ import numpy as np
 import open_clip.model
 import torch
 
-from adapters.encoders.cuda import find_gpu
-from adapters.encoders.precision import Precision
-from adapters.encoders.text_tower import TextTower
-from adapters.encoders.torch.device import lost_devices_told
+from adapters.encoders.cuda import ProcessMemory, find_gpu
+from adapters.encoders.torch.device import device_failures
+from adapters.encoders.torch.normalisation import Normalisation
 from adapters.encoders.torch.text_tower import TorchTextTower
 from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
-from adapters.system.gpu_memory import ProcessMemory
+from adapters.models.precision import Precision
 from application.ports import (
     Device,
     EncoderDescription,
@@ -22,22 +21,17 @@ from application.ports import (
     EncoderUnavailable,
     PixelBatch,
     RawEmbeddings,
+    TextTower,
 )
 
 _OpenClipModel: TypeAlias = Any
 """``open_clip.model.CLIP`` or ``CustomTextCLIP``; open_clip comes without types."""
 
-_DTYPES: Final = {
+DTYPES: Final = {
     Precision.FP32: torch.float32,
     Precision.FP16: torch.float16,
     Precision.BF16: torch.bfloat16,
 }
-
-
-def probe_device() -> Device:
-    """``cuda:0`` where PyTorch can use it, else ``cpu``."""
-    cuda = torch.cuda.is_available()
-    return Device(name="cuda:0" if cuda else "cpu", cuda_available=cuda)
 
 
 class TorchEncoder(EncoderPort):
@@ -53,17 +47,18 @@ class TorchEncoder(EncoderPort):
 
         Raises:
             InvalidCheckpoint: weights and architecture do not belong together.
-            EncoderUnavailable: PyTorch has no such precision here.
+            EncoderUnavailable: PyTorch does not compute in this precision.
         """
-        if precision not in _DTYPES:
+        if precision not in DTYPES:
             raise EncoderUnavailable(
-                f"CLIP_PRECISION={precision} is not for the torch encoder; "
-                f"it computes in {', '.join(_DTYPES)}."
+                f"CLIP_PRECISION={precision} is not possible with the torch encoder; "
+                f"it computes in {', '.join(DTYPES)}."
             )
         self._device = torch.device(device.name)
-        self._dtype = _DTYPES[precision]
-        model = _build(checkpoint, self._dtype).to(self._device)
-        self._image_tower = _take_image_tower(model)
+        self._dtype = DTYPES[precision]
+        model = build(checkpoint, self._dtype).to(self._device)
+        self._normalisation = Normalisation(checkpoint.preprocessing).to(self._device)
+        self._image_tower = take_image_tower(model)
         self._text_tower = TorchTextTower(
             model, self._device, embedding_dimension=checkpoint.embedding_dimension
         )
@@ -86,7 +81,7 @@ class TorchEncoder(EncoderPort):
 
     @property
     def text_tower(self) -> TextTower:
-        """The text tower alone; whoever keeps it does not keep the image tower in memory."""
+        """See `EncoderPort.text_tower`: without the image tower, whose memory can then be freed."""
         return self._text_tower
 
     @torch.inference_mode()
@@ -94,9 +89,9 @@ class TorchEncoder(EncoderPort):
         """See `EncoderPort.encode_images`."""
         if len(batch) == 0:
             return self._none()
-        with lost_devices_told():
-            pixels = torch.from_numpy(batch).to(self._device, self._dtype)
-            features: torch.Tensor = self._image_tower(pixels)
+        with device_failures():
+            pixels = self._normalisation(torch.from_numpy(batch).to(self._device))
+            features: torch.Tensor = self._image_tower(pixels.to(self._dtype))
             return features.float().cpu().numpy()
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
@@ -115,7 +110,12 @@ class TorchEncoder(EncoderPort):
         return np.empty((0, self._description.embedding_dimension), dtype=np.float32)
 
 
-def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
+def build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
+    """Both towers as OpenCLIP's module, on the CPU.
+
+    Raises:
+        InvalidCheckpoint: weights and architecture do not belong together.
+    """
     architecture = dict(checkpoint.architecture)
     custom_text = architecture.pop("custom_text", False)
     kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.model.CLIP
@@ -130,7 +130,7 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
         model.load_state_dict(weights, strict=True)
     except InvalidCheckpoint:
         raise
-    except Exception as mismatch:  # whatever OpenCLIP makes of settings that it was not made for
+    except Exception as mismatch:  # OpenCLIP raises anything for settings it does not expect
         raise InvalidCheckpoint(
             f"{checkpoint.model}: weights and architecture do not belong together: {mismatch}"
         ) from mismatch
@@ -143,10 +143,10 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
 def _check_sizes(
     checkpoint: Checkpoint, kind: _OpenClipModel, architecture: dict[str, Any]
 ) -> None:
-    """Refuse an architecture that is larger than its weights before there is memory for it.
+    """Refuse an architecture that is larger than its weights, before memory is allocated.
 
     Raises:
-        InvalidCheckpoint: it is.
+        InvalidCheckpoint: it is larger.
     """
     with torch.device("meta"):  # shapes alone
         model = kind(**architecture)
@@ -154,8 +154,8 @@ def _check_sizes(
     there = sum(math.prod(tensor.shape) for tensor in checkpoint.weights.values())
     if wanted > there:
         raise InvalidCheckpoint(
-            f"{checkpoint.model}: weights and architecture do not belong together: the one has "
-            f"{there} numbers, the other needs {wanted}."
+            f"{checkpoint.model}: weights and architecture do not belong together: there are "
+            f"{there} numbers, and the architecture needs {wanted}."
         )
 
 
@@ -167,44 +167,16 @@ def build_text_tower(
     Raises:
         InvalidCheckpoint: weights and architecture do not belong together.
     """
-    model = _build(checkpoint, _DTYPES[precision])
-    _take_image_tower(model)
+    model = build(checkpoint, DTYPES[precision])
+    take_image_tower(model)
     place = torch.device(device.name)
     return TorchTextTower(
         model.to(place), place, embedding_dimension=checkpoint.embedding_dimension
     )
 
 
-def build_image_tower(checkpoint: Checkpoint, *, precision: Precision) -> torch.nn.Module:
-    """The image tower alone, on the CPU, as a module: float32 in, float32 out.
-
-    Raises:
-        InvalidCheckpoint: weights and architecture do not belong together.
-    """
-    dtype = _DTYPES[precision]
-    tower = _take_image_tower(_build(checkpoint, dtype))
-    for module in tower.modules():
-        # PyTorch multiplies halves by float32 here; ONNX knows no such operation.
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.to(dtype)
-    return _FloatInAndOut(tower, dtype).eval()
-
-
-class _FloatInAndOut(torch.nn.Module):
-    """A tower of another floating-point type behind float32."""
-
-    def __init__(self, tower: torch.nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._tower = tower
-        self._dtype = dtype
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        embeds: torch.Tensor = self._tower(pixels.to(self._dtype))
-        return embeds.float()
-
-
-def _take_image_tower(model: _OpenClipModel) -> torch.nn.Module:
-    """The model's image tower, of which the model forgets."""
+def take_image_tower(model: _OpenClipModel) -> torch.nn.Module:
+    """The model's image tower, which the model no longer has afterwards."""
     tower: torch.nn.Module = model.visual
     del model.visual
     return tower

@@ -1,4 +1,4 @@
-"""The text tower on PyTorch, on batches cut to their longest text."""
+"""The text tower on PyTorch; each batch is only as long as its longest text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,17 +7,16 @@ import numpy as np
 import open_clip.model
 import torch
 
-from adapters.encoders.text_tower import TextTower
-from adapters.encoders.torch.device import lost_devices_told
+from adapters.encoders.torch.device import device_failures
 from adapters.models.tokenizer import END_OF_TEXT, ClipTokenizer, batches_by_length
-from application.ports import RawEmbeddings
+from application.ports import RawEmbeddings, TextTower
 
 
 class TorchTextTower(TextTower):
-    """OpenCLIP's text tower, run part by part: its own ``encode_text`` always needs 77 places."""
+    """OpenCLIP's text tower, run part by part: its own ``encode_text`` always needs 77 tokens."""
 
     def __init__(self, model: Any, device: torch.device, *, embedding_dimension: int) -> None:
-        """Take over a model.
+        """Use a model.
 
         Args:
             model: ``open_clip.model.CLIP`` or ``CustomTextCLIP``, on the device; its image tower
@@ -29,7 +28,7 @@ class TorchTextTower(TextTower):
         self._device = device
         self._embedding_dimension = embedding_dimension
         self._tokenizer = ClipTokenizer()
-        # A tower of another kind (bidirectional, or read out elsewhere) needs all 77 places.
+        # A tower of another kind (bidirectional, or read out elsewhere) needs all 77 tokens.
         self._causal = (
             isinstance(model, open_clip.model.CLIP)
             and model.text_pool_type == "argmax"
@@ -42,7 +41,7 @@ class TorchTextTower(TextTower):
         tokens = self._tokenizer(texts)
         embeddings = np.empty((len(tokens), self._embedding_dimension), dtype=np.float32)
         for places, padded in batches_by_length(tokens, full_length=not self._causal):
-            with lost_devices_told():
+            with device_failures():
                 features = self._encode(torch.from_numpy(padded).to(self._device))
                 embeddings[places] = features.float().cpu().numpy()
         return embeddings

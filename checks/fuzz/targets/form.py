@@ -1,18 +1,19 @@
-"""Forms: the one file in it, or the error that says what is wrong."""
+"""Forms: the request, or the error that says what is wrong."""
 
 from collections.abc import Iterator
 
 from domain.errors import InvalidInput
-from entrypoints.http.bodies.image_bodies import file_of_form
+from entrypoints.http.bodies.form import decode_form
+from entrypoints.http.schemas.images import EmbedRequest
 from tests.support.hostile_corpus import BOUNDARY, END, part
 
 
 def run(data: bytes) -> None:
     try:
-        file = file_of_form(data, BOUNDARY)
+        sent = decode_form(data, EmbedRequest, BOUNDARY)
     except InvalidInput:
         return
-    assert file in data
+    assert sent.data.image in data
 
 
 def seeds() -> Iterator[bytes]:

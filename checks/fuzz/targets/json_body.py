@@ -1,19 +1,19 @@
-"""JSON bodies of every question: the request, or the error that says what is wrong."""
+"""JSON bodies of every endpoint: the request, or the error that says what is wrong."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from domain.errors import InvalidInput
-from entrypoints.http.bodies.json_bodies import decode_body
-from entrypoints.http.schemas import cameras, contract, embeddings, openai
+from entrypoints.http.bodies.json import decode_json
+from entrypoints.http.schemas import cameras, embeddings, images, openai
 from tests.support.hostile_corpus import QUESTIONS, UNICODE, question
 
 _KINDS: Final = (
-    contract.EmbedRequest,
-    contract.AnomalyScoreRequest,
-    contract.ClassifyRequest,
-    contract.SimilarityRequest,
-    contract.BatchSimilarityRequest,
+    images.EmbedRequest,
+    images.AnomalyScoreRequest,
+    images.ClassifyRequest,
+    images.SimilarityRequest,
+    images.BatchSimilarityRequest,
     embeddings.EmbedBatchRequest,
     embeddings.EmbedTextRequest,
     cameras.CompareRequest,
@@ -27,7 +27,7 @@ def run(data: bytes) -> None:
         return
     kind = _KINDS[data[0] % len(_KINDS)]
     try:
-        body = decode_body(data[1:], kind)
+        body = decode_json(data[1:], kind).data
     except InvalidInput:
         return
     assert isinstance(body, kind)

@@ -1,45 +1,32 @@
-"""Who may ask: keys, and browsers that another website sends.
+"""Who may send requests: holders of a key, and browsers on websites that are allowed to.
 
-Both are decided before anything of a request's body is read.
+Both are decided before a request is routed or anything of its body is read.
 """
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from domain.errors import ClipError
+from entrypoints.http.errors.table import CrossSite, KeyRefused, PreflightRefused, send_error
+from entrypoints.http.middleware import HttpApp
 
 if TYPE_CHECKING:  # the settings are read, and refused, before the framework is loaded
-    from litestar.connection import ASGIConnection
-    from litestar.handlers import BaseRouteHandler
-    from litestar.types import Guard
-
-    _Connection = ASGIConnection[Any, Any, Any, Any]
+    from litestar.types import HTTPScope, Message, Receive, Send
 
 SHORTEST_KEY: Final = 16
 """Characters that a key has at least."""
 
 KEY_HEADER: Final = "X-API-Key"
 
-_OPEN_KEY: Final = "clip_open_to_all"
-OPEN_TO_ALL: Final = {_OPEN_KEY: True}
-"""Litestar's ``opt`` of a handler that asks nobody for a key."""
+OPEN_OPTION: Final = "clip_open_to_all"
+OPEN_TO_ALL: Final = {OPEN_OPTION: True}
+"""Litestar's ``opt`` of a handler that needs no key."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-
-class KeyRefused(ClipError):
-    """The request has no key (``missing_api_key``) or none that is known (``wrong_api_key``)."""
-
-    code = "wrong_api_key"
-
-
-class CrossSite(ClipError):
-    """A browser was made to send the request by a website that may not do so."""
-
-    code = "cross_site"
+_CORS_METHODS: Final = ("GET", "HEAD", "POST")
 
 
 class ApiKeys:
@@ -73,71 +60,178 @@ def key_problem(key: str) -> str | None:
     )
 
 
-def guards(keys: ApiKeys | None, origins: Sequence[str]) -> "list[Guard]":
-    """What every request passes before its body is read, as guards of the whole application.
+class Auth:
+    """Middleware that lets a request in, or refuses it with 401 or 403.
 
-    Args:
-        keys: None lets everybody in.
-        origins: of websites that may send their visitors' browsers, such as
-            ``https://cameras.example``; ``*`` is all of them.
+    It also speaks CORS for the websites that may send requests, so that their pages can read the
+    responses, refusals included (https://fetch.spec.whatwg.org/#http-cors-protocol).
     """
 
-    # Asynchronous: others Litestar calls in a thread, for each request and guard anew.
-    async def refuse_cross_site(connection: "_Connection", _: "BaseRouteHandler") -> None:
-        if connection.scope.get("method") == "POST" and "*" not in origins:
-            _check_site(connection, origins)
+    def __init__(
+        self,
+        app: HttpApp,
+        *,
+        keys: ApiKeys | None,
+        is_open: Callable[[str], bool],
+        origins: Sequence[str],
+        allowed_headers: Sequence[str],
+        exposed_headers: Sequence[str],
+    ) -> None:
+        """Put it around ``app``.
 
-    async def require_key(connection: "_Connection", handler: "BaseRouteHandler") -> None:
-        if keys is not None and not handler.opt.get(_OPEN_KEY):
-            _check_key(connection, keys)
+        Args:
+            app: handles what is let in.
+            keys: None lets everybody in.
+            is_open: whether a path needs no key.
+            origins: of websites whose pages may send requests, such as
+                ``https://cameras.example``; ``*`` is all of them.
+            allowed_headers: that their requests may have.
+            exposed_headers: of responses, that their pages may read.
+        """
+        self._app = app
+        self._keys = keys
+        self._is_open = is_open
+        self._origins = frozenset(origins)
+        self._allowed_headers = ", ".join(sorted(allowed_headers))
+        self._allowed_names = {name.lower() for name in allowed_headers}
+        self._exposed_headers = ", ".join(sorted(exposed_headers))
 
-    return [refuse_cross_site, require_key]
+    async def __call__(self, scope: "HTTPScope", receive: "Receive", send: "Send") -> None:
+        """Handle a request."""
+        if self._origins and (origin := _header(scope, b"origin")):
+            send = self._sending_cors(send, origin)
+            if scope["method"] == "OPTIONS":
+                await self._preflight(scope, send, origin)
+                return
+        if (refusal := self._refusal(scope)) is not None:
+            await send_error(scope, send, refusal)
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, scope: "HTTPScope") -> CrossSite | KeyRefused | None:
+        if scope["method"] == "POST" and "*" not in self._origins:
+            refusal = _site_refusal(scope, self._origins)
+            if refusal is not None:
+                return refusal
+        if self._keys is not None and not self._is_open(scope["path"]):
+            return _key_refusal(scope, self._keys)
+        return None
+
+    def _allows(self, origin: str) -> bool:
+        return "*" in self._origins or origin.lower() in self._origins
+
+    def _sending_cors(self, send: "Send", origin: str) -> "Send":
+        async def send_with_cors(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message["headers"])
+                if self._exposed_headers:
+                    headers.append(
+                        (b"access-control-expose-headers", self._exposed_headers.encode("ascii"))
+                    )
+                if "*" in self._origins:
+                    headers.append((b"access-control-allow-origin", b"*"))
+                else:
+                    headers.append((b"vary", b"Origin"))
+                    if self._allows(origin):
+                        headers.append((b"access-control-allow-origin", origin.encode("latin-1")))
+                message["headers"] = headers
+            await send(message)
+
+        return send_with_cors
+
+    async def _preflight(self, scope: "HTTPScope", send: "Send", origin: str) -> None:
+        """A browser asks whether a page may send a request."""
+        method = _header(scope, b"access-control-request-method")
+        names = _header(scope, b"access-control-request-headers").lower().split(",")
+        wanted = {name.strip() for name in names} - {""}
+        if (
+            not self._allows(origin)
+            or method not in _CORS_METHODS
+            or not wanted <= self._allowed_names
+        ):
+            await send_error(
+                scope,
+                send,
+                PreflightRefused(
+                    f"pages of {origin[:100]!r} may not send such a request; CLIP_CORS_ORIGINS "
+                    f"lists the websites that may, by {', '.join(_CORS_METHODS)} and with the "
+                    f"headers {self._allowed_headers}."
+                ),
+            )
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 204,
+                "headers": [
+                    (b"access-control-allow-methods", ", ".join(_CORS_METHODS).encode("ascii")),
+                    (b"access-control-allow-headers", self._allowed_headers.encode("ascii")),
+                    (b"access-control-max-age", b"600"),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _check_key(connection: "_Connection", keys: ApiKeys) -> None:
-    sent = list(_sent_keys(connection.scope["headers"]))
+def _header(scope: "HTTPScope", wanted: bytes) -> str:
+    """The value of a header, or an empty text."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
+
+
+def _key_refusal(scope: "HTTPScope", keys: ApiKeys) -> KeyRefused | None:
+    sent = list(_sent_keys(scope["headers"]))
     if not sent:
-        raise KeyRefused(
+        return KeyRefused(
             f"the request has no key; send one as '{KEY_HEADER}: ...' or "
             "'Authorization: Bearer ...'.",
             code="missing_api_key",
         )
     if not any(keys.let_in(key) for key in sent):
-        raise KeyRefused("the request's key is none of this server's.")
+        return KeyRefused("the request's key is not one of this server's.")
+    return None
 
 
 def _sent_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
     for name, value in headers:
-        if name.lower() == b"x-api-key":
+        if name == b"x-api-key":
             yield value.strip()
-        elif name.lower() == b"authorization":
+        elif name == b"authorization":
             scheme, _, key = value.strip().partition(b" ")
             if scheme.lower() == b"bearer":
                 yield key.strip()
 
 
-def _check_site(connection: "_Connection", origins: Sequence[str]) -> None:
-    """Refuse what a page elsewhere made a browser send.
+def _site_refusal(scope: "HTTPScope", origins: frozenset[str]) -> CrossSite | None:
+    """Why a request is refused that a page elsewhere made a browser send; None if it is not.
 
     Forms and simple requests reach any server that the visitor's machine reaches, CORS or not:
-    it only keeps the page from reading the answer. Browsers tell where a request comes from by
+    it only keeps the page from reading the response. Browsers tell where a request comes from by
     ``Sec-Fetch-Site`` (over TLS and on localhost) and ``Origin``, and pages cannot change either;
     other clients send neither.
     """
-    origin = connection.headers.get("origin")
-    if origin is not None and origin.lower() in origins:
-        return
-    site = connection.headers.get("sec-fetch-site")
-    if site in {"same-origin", "none"}:
-        return
-    foreign = site == "cross-site"
-    if not foreign and origin is not None:
-        foreign = not _is_own(origin, connection.headers.get("host", ""))
-    if foreign:
-        raise CrossSite(
-            f"a browser sent this from the website {(origin or 'it does not name')[:100]!r}, which "
-            "is not this server's own; CLIP_CORS_ORIGINS lists the websites that may."
-        )
+    origin: bytes | None = None
+    site = host = b""
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            origin = value
+        elif name == b"sec-fetch-site":
+            site = value
+        elif name == b"host":
+            host = value
+    if origin is None and not site:
+        return None
+    shown = None if origin is None else origin.decode("latin-1")
+    if (shown is not None and shown.lower() in origins) or site in {b"same-origin", b"none"}:
+        return None
+    foreign = site == b"cross-site"
+    if not foreign and shown is not None:
+        foreign = not _is_own(shown, host.decode("latin-1"))
+    if not foreign:
+        return None
+    return CrossSite(
+        f"a browser sent this from the website {(shown or 'it does not name')[:100]!r}, which "
+        "is not this server's own; CLIP_CORS_ORIGINS lists the websites that may."
+    )
 
 
 def _is_own(origin: str, host: str) -> bool:

@@ -1,36 +1,14 @@
-"""Every call of the service: a module for each group of calls."""
+"""The endpoints that take a body: a module for each group of them."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from litestar.handlers import HTTPRouteHandler
+from entrypoints.http.routes import cameras, embeddings, images, openai
+from entrypoints.http.routes.endpoint import Endpoint
 
-from entrypoints.http.routes.cameras import baseline, compare
-from entrypoints.http.routes.contract import (
-    anomaly_score,
-    batch_similarity,
-    classify,
-    embed,
-    similarity,
-)
-from entrypoints.http.routes.embeddings import embed_batch, embed_text
-from entrypoints.http.routes.health import health, live, ready
-from entrypoints.http.routes.openai import create_embeddings, list_models, retrieve_model
-
-ROUTES: Final[Sequence[HTTPRouteHandler]] = (
-    embed,
-    anomaly_score,
-    classify,
-    similarity,
-    batch_similarity,
-    embed_batch,
-    embed_text,
-    compare,
-    baseline,
-    create_embeddings,
-    list_models,
-    retrieve_model,
-    health,
-    live,
-    ready,
+ENDPOINTS: Final[Sequence[Endpoint[Any]]] = (
+    *images.ENDPOINTS,
+    *embeddings.ENDPOINTS,
+    *cameras.ENDPOINTS,
+    *openai.ENDPOINTS,
 )

@@ -1,59 +1,46 @@
-"""The questions that cameras ask: the same one again, and what a scene usually looks like."""
+"""Endpoints for cameras: is it the same one again, and what does a scene usually look like."""
 
-from typing import Annotated
+from typing import Final
 
-from litestar.di import NamedDependency
-from litestar.params import Body
-
-from application.use_cases.baseline import BuildBaseline
-from application.use_cases.compare import CompareSightings, Sighting
-from entrypoints.http.bodies.json_bodies import JsonRequest, WrongShape
-from entrypoints.http.middleware.disconnects import unless_gone
-from entrypoints.http.routes.question import Stopwatch, question
-from entrypoints.http.schemas import examples
+from application.use_cases.compare import Sighting
+from entrypoints.http.errors.table import WrongShape
+from entrypoints.http.routes.endpoint import Call, Endpoint
 from entrypoints.http.schemas.cameras import (
-    BaselineAnswer,
     BaselineRequest,
-    CompareAnswer,
+    BaselineResponse,
     CompareRequest,
+    CompareResponse,
     Spread,
 )
 
 
-@question("/compare", CompareAnswer)
-async def compare(
-    request: JsonRequest,
-    data: Annotated[CompareRequest, Body(examples=[examples.COMPARE])],
-    compare_sightings: NamedDependency[CompareSightings],
-) -> CompareAnswer:
-    """Whether two sightings, as images or embeddings, show the same person or vehicle."""
-    watch = Stopwatch()
-    match = await unless_gone(
-        request,
-        compare_sightings(
-            _one_of("a", data.image_a, data.embedding_a),
-            _one_of("b", data.image_b, data.embedding_b),
-            threshold=data.threshold,
-        ),
+async def compare(call: Call[CompareRequest]) -> CompareResponse:
+    """Whether two sightings, as images or embeddings, show the same person or vehicle.
+
+    A form holds the files `image_a` and `image_b`; a raw image is `image_a`, with `embedding_b` in
+    the query.
+    """
+    sent = call.data
+    match = await call.use.compare_sightings(
+        _one_of("a", sent.image_a, sent.embedding_a),
+        _one_of("b", sent.image_b, sent.embedding_b),
+        threshold=sent.threshold,
     )
-    return CompareAnswer(
+    return CompareResponse(
         similarity=match.similarity,
         same_entity=match.same_entity,
         threshold=match.threshold,
-        inference_time_ms=watch.milliseconds,
+        inference_time_ms=call.milliseconds,
     )
 
 
-@question("/baseline", BaselineAnswer)
-async def baseline(
-    request: JsonRequest,
-    data: Annotated[BaselineRequest, Body(examples=[examples.BASELINE])],
-    build_baseline: NamedDependency[BuildBaseline],
-) -> BaselineAnswer:
-    """What a scene usually looks like, from frames of it, and from which score on it does not."""
-    watch = Stopwatch()
-    scene = await unless_gone(request, build_baseline(data.images, data.embeddings))
-    return BaselineAnswer(
+async def baseline(call: Call[BaselineRequest]) -> BaselineResponse:
+    """What a scene usually looks like, from frames of it, and which anomaly scores are unusual.
+
+    A form holds a file `images` for each frame; a raw image is a single frame.
+    """
+    scene = await call.use.build_baseline(call.data.images, call.data.embeddings)
+    return BaselineResponse(
         baseline_embedding=scene.embedding.vector.tolist(),
         count=scene.count,
         spread=Spread(
@@ -63,8 +50,14 @@ async def baseline(
             max_similarity=scene.spread.highest,
         ),
         suggested_threshold=scene.suggested_threshold,
-        inference_time_ms=watch.milliseconds,
+        inference_time_ms=call.milliseconds,
     )
+
+
+ENDPOINTS: Final = (
+    Endpoint("/compare", CompareRequest, compare, CompareResponse),
+    Endpoint("/baseline", BaselineRequest, baseline, BaselineResponse),
+)
 
 
 def _one_of(side: str, image: bytes | None, embedding: list[float] | None) -> Sighting:

@@ -1,15 +1,18 @@
-"""OpenAPI, and an interactive page whose scripts come from this server: it works offline."""
+"""OpenAPI, and an interactive page whose scripts come from this server, so it works offline."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import litestar_offline_docs
-from litestar import Request, Router
-from litestar.datastructures import CacheControlHeader
+import msgspec
+from litestar import MediaType, Request, Response, Router, get
+from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.static_files import create_static_files_router
+from litestar.params import FromPath
 
 from entrypoints.http.middleware.auth import KEY_HEADER, OPEN_TO_ALL
 
@@ -17,6 +20,14 @@ _PATH: Final = "/docs"
 _ASSETS: Final = "/docs-assets"
 _SCHEMA: Final = "/openapi.json"
 _OWN_FILES: Final = Path(__file__).parent / "swagger"
+_THEIR_FILES: Final = Path(litestar_offline_docs.__file__).parent / "static"
+_ASSET_FILES: Final = {
+    "start.js": (_OWN_FILES, "text/javascript; charset=utf-8"),
+    "swagger-ui.css": (_THEIR_FILES, "text/css; charset=utf-8"),
+    "swagger-ui-bundle.js": (_THEIR_FILES, "text/javascript; charset=utf-8"),
+    "swagger-ui-standalone-preset.js": (_THEIR_FILES, "text/javascript; charset=utf-8"),
+}
+"""Where each file of the page is, and its media type."""
 
 _PAGE: Final = f"""<!doctype html>
 <html lang="en">
@@ -74,9 +85,11 @@ def openapi_config(version: str, *, keys: bool) -> OpenAPIConfig:
         title="CLIP embedding server",
         version=version,
         description=(
-            "Images and texts as CLIP embeddings, and the questions that camera software asks of "
-            "them. Errors are RFC 9457 problem details with a stable `code`. Every answer carries "
-            "`X-Request-ID` and `X-Model-Fingerprint`."
+            "CLIP embeddings of images and texts, and what camera software does with them: "
+            "re-identification, anomaly scores, classification, similarity. Errors are RFC 9457 "
+            "problem details with a stable `code`. Every response has `X-Request-ID` and "
+            "`X-Model-Fingerprint`; `X-Unknown-Field` names a field of the request that means "
+            "nothing."
         ),
         use_handler_docstrings=True,
         openapi_router=Router(
@@ -101,13 +114,31 @@ def openapi_config(version: str, *, keys: bool) -> OpenAPIConfig:
     return config
 
 
-def documentation_assets() -> Router:
-    """Serves the interactive page's scripts and styles."""
-    theirs = Path(litestar_offline_docs.__file__).parent / "static"
-    return create_static_files_router(
-        path=_ASSETS,
-        directories=[_OWN_FILES, theirs],
-        include_in_schema=False,
-        opt=OPEN_TO_ALL,
-        cache_control=CacheControlHeader(max_age=3600),
-    )
+def documentation_routes() -> Sequence[HTTPRouteHandler]:
+    """The interactive page's scripts and styles, and the schema where other servers have it."""
+    # A closed list, read once: no name that a client sends reaches the file system.
+    files = {
+        name: ((folder / name).read_bytes(), media_type)
+        for name, (folder, media_type) in _ASSET_FILES.items()
+    }
+
+    @get(f"{_ASSETS}/{{name:path}}", include_in_schema=False, sync_to_thread=False, opt=OPEN_TO_ALL)
+    def asset(name: FromPath[str]) -> Response[bytes]:
+        """One file of the interactive page."""
+        if (found := files.get(name.removeprefix("/"))) is None:
+            raise NotFoundException
+        content, media_type = found
+        return Response(
+            content, headers={"Content-Type": media_type, "Cache-Control": "max-age=3600"}
+        )
+
+    schema = b""
+
+    @get(_SCHEMA, include_in_schema=False, sync_to_thread=False, opt=OPEN_TO_ALL)
+    def schema_at_the_root(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """The same schema, at the path where FastAPI has it."""
+        nonlocal schema
+        schema = schema or msgspec.json.encode(request.app.openapi_schema.to_schema())
+        return Response(schema, media_type=MediaType.JSON)
+
+    return (asset, schema_at_the_root)

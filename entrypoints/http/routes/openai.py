@@ -1,67 +1,55 @@
 """OpenAI's embeddings API."""
 
 import base64
+import re
 import time
-from collections.abc import Mapping
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Final
 
 from litestar import get
-from litestar.di import NamedDependency
-from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Body, FromPath
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
-from application.use_cases.embed import ANY_MODEL, EmbedInputs, is_called
-from application.use_cases.health import ReportHealth
+from application.use_cases.embed import ANY_MODEL, is_called
 from domain.counts import check_input_count
 from domain.embedding import Embedding
 from domain.errors import InvalidInputs, UnknownModel
 from entrypoints.http.bodies.base64_images import decode_image, is_data_uri
-from entrypoints.http.bodies.json_bodies import JsonRequest
-from entrypoints.http.middleware.disconnects import unless_gone
-from entrypoints.http.routes.question import question
-from entrypoints.http.schemas import examples
+from entrypoints.http.routes.endpoint import Call, Endpoint, UseCases, error_responses
 from entrypoints.http.schemas.openai import (
     EmbeddingObject,
-    EmbeddingsAnswer,
     EmbeddingsRequest,
-    ErrorAnswer,
+    EmbeddingsResponse,
     ModelObject,
-    ModelsAnswer,
+    ModelsResponse,
     Usage,
 )
 
 _STARTED: Final = int(time.time())
 _TAG: Final = "OpenAI"
 
-_ERRORS: Final[Mapping[int, ResponseSpec]] = {
-    status: ResponseSpec(ErrorAnswer, description=what, generate_examples=False)
-    for status, what in (
-        (400, "The body is not JSON, or a field is missing, of the wrong type or breaks a limit."),
-        (401, "The server has keys (`CLIP_API_KEYS`), and the request has none of them."),
-        (403, "A browser was made to send this by a website that may not."),
-        (404, "Another model is loaded."),
-        (408, "The body arrives too slowly."),
-        (413, "The body or a decoded image is too large."),
-        (415, "The body is not declared as JSON."),
-        (500, "Something unforeseen; the server's log has it under the request id."),
-        (503, "No model loaded, starting, shutting down, or too busy; see `Retry-After`."),
-    )
-}
+_ADDRESS: Final = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
+"""A text that is nothing but an address."""
+
+_IMAGE_AS_BASE64: Final = (
+    ("JPEG", re.compile(r"\s*/9j/[A-Za-z0-9+/]{12}")),
+    ("PNG", re.compile(r"\s*iVBORw0KGgo[A-Za-z0-9+/]{12}")),
+    ("GIF", re.compile(r"\s*R0lGOD[dl]h[A-Za-z0-9+/]{12}")),
+    ("WebP", re.compile(r"\s*UklGR[A-Za-z0-9+/]{11}XRUJQ")),
+    ("BMP", re.compile(r"\s*Qk[0-9A-Za-z+/]{6}AAAA[A-Za-z0-9+/]{12}")),
+)
+"""How an image file of each format begins in base64; BMP has four bytes of zeros after its size."""
 
 
-@question("/v1/embeddings", EmbeddingsAnswer, errors=_ERRORS, tag=_TAG)
-async def create_embeddings(
-    request: JsonRequest,
-    data: Annotated[EmbeddingsRequest, Body(examples=[examples.OPENAI_EMBEDDINGS])],
-    embed_inputs: NamedDependency[EmbedInputs],
-) -> EmbeddingsAnswer:
+async def create_embeddings(call: Call[EmbeddingsRequest]) -> EmbeddingsResponse:
     """Texts and images, mixed, as unit vectors."""
-    as_base64 = _wants_base64(data.encoding_format)
-    inputs = _inputs(data.input, data.modality)
-    embedded = await unless_gone(
-        request, embed_inputs(inputs, model=data.model, dimensions=data.dimensions or None)
+    sent = call.data
+    as_base64 = _wants_base64(sent.encoding_format)
+    inputs = _inputs(sent.input, sent.modality, check_texts=call.use.checks_openai_texts)
+    embedded = await call.use.embed_inputs(
+        inputs, model=sent.model, dimensions=sent.dimensions or None
     )
-    return EmbeddingsAnswer(
+    return EmbeddingsResponse(
         data=[
             EmbeddingObject(index, _base64(embedding) if as_base64 else embedding.vector.tolist())
             for index, embedding in enumerate(embedded.embeddings)
@@ -75,33 +63,45 @@ async def create_embeddings(
     )
 
 
-@get("/v1/models", sync_to_thread=False, tags=[_TAG], responses={401: _ERRORS[401]})
-def list_models(report_health: NamedDependency[ReportHealth]) -> ModelsAnswer:
-    """The model that is loaded; none while there is none."""
-    return ModelsAnswer([_model(name) for name in _loaded(report_health)])
-
-
-@get(
-    "/v1/models/{model_id:path}",
-    sync_to_thread=False,
-    tags=[_TAG],
-    responses={status: _ERRORS[status] for status in (401, 404)},
+ENDPOINTS: Final = (
+    Endpoint(
+        "/v1/embeddings", EmbeddingsRequest, create_embeddings, EmbeddingsResponse, openai=True
+    ),
 )
-def retrieve_model(
-    model_id: FromPath[str], report_health: NamedDependency[ReportHealth]
-) -> ModelObject:
-    """The model that is loaded, by its name."""
-    asked = model_id.removeprefix("/")
-    for name in _loaded(report_health):
-        if is_called(name, asked):
-            return _model(name)
-    raise UnknownModel(
-        f"the model {asked[:100]!r} is not loaded here; /v1/models lists what is, and "
-        f"{ANY_MODEL!r} is whatever is loaded."
+
+
+def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
+    """``GET /v1/models`` and ``GET /v1/models/{id}``."""
+    errors = error_responses(openai=True)
+
+    @get("/v1/models", sync_to_thread=False, tags=[_TAG], responses={401: errors[401]})
+    def list_models() -> ModelsResponse:
+        """The model that is loaded; none while there is none."""
+        return ModelsResponse([_model(name) for name in _loaded(use)])
+
+    @get(
+        "/v1/models/{model_id:path}",
+        sync_to_thread=False,
+        tags=[_TAG],
+        responses={status: errors[status] for status in (401, 404)},
     )
+    def retrieve_model(model_id: FromPath[str]) -> ModelObject:
+        """The model that is loaded, by its name."""
+        asked = model_id.removeprefix("/")
+        for name in _loaded(use):
+            if is_called(name, asked):
+                return _model(name)
+        raise UnknownModel(
+            f"the model {asked[:100]!r} is not loaded here; /v1/models lists what is, and "
+            f"{ANY_MODEL!r} is whatever is loaded."
+        )
+
+    return (list_models, retrieve_model)
 
 
-def _inputs(sent: str | list[str | int | list[int]], modality: str | None) -> list[bytes | str]:
+def _inputs(
+    sent: str | list[str | int | list[int]], modality: str | None, *, check_texts: bool
+) -> list[bytes | str]:
     """Each input as an image file's bytes or as a text."""
     if modality not in {None, "text", "image"}:
         raise InvalidInputs(
@@ -114,21 +114,43 @@ def _inputs(sent: str | list[str | int | list[int]], modality: str | None) -> li
     for place, item in enumerate(items):
         if not isinstance(item, str):
             raise InvalidInputs(
-                f"input[{place}] holds token numbers, which are another vocabulary's than CLIP's; "
-                "send texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)).",
+                f"input[{place}] holds token numbers, which belong to another vocabulary than "
+                "CLIP's; send texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length="
+                "False)).",
                 code="token_input",
             )
-        if modality == "text" or (modality is None and not is_data_uri(item)):
+        if modality == "text":
             inputs.append(item)
-        elif item.startswith(("http://", "https://")):
-            raise InvalidInputs(
-                f"input[{place}] is an address, and this server fetches nothing; send the image "
-                "itself as a data URI (data:image/jpeg;base64,...).",
-                code="address_input",
-            )
-        else:
+        elif modality == "image" or is_data_uri(item):
+            _refuse_address(item, place)
             inputs.append(decode_image(item, name=f"input[{place}]"))
+        else:
+            if check_texts:
+                _refuse_address(item, place)
+                _refuse_bare_image(item, place)
+            inputs.append(item)
     return inputs
+
+
+def _refuse_address(item: str, place: int) -> None:
+    if _ADDRESS.fullmatch(item):
+        raise InvalidInputs(
+            f"input[{place}] is an address, and this server fetches nothing; send the image "
+            "itself as a data URI (data:image/jpeg;base64,...). To embed an address as a text, "
+            'send "modality": "text".',
+            code="address_input",
+        )
+
+
+def _refuse_bare_image(item: str, place: int) -> None:
+    for name, beginning in _IMAGE_AS_BASE64:
+        if beginning.match(item):
+            raise InvalidInputs(
+                f"input[{place}] begins like a {name} file in base64, and would be embedded as a "
+                f"text; send it as a data URI (data:image/{name.lower()};base64,...), or "
+                '"modality": "image". To embed it as a text, send "modality": "text".',
+                code="image_as_text",
+            )
 
 
 def _wants_base64(encoding_format: str | None) -> bool:
@@ -144,8 +166,8 @@ def _base64(embedding: Embedding) -> str:
     return base64.b64encode(embedding.vector.astype("<f4").tobytes()).decode("ascii")
 
 
-def _loaded(report_health: ReportHealth) -> list[str]:
-    encoder = report_health().encoder
+def _loaded(use: UseCases) -> list[str]:
+    encoder = use.report_health().encoder
     return [] if encoder is None else [encoder.model]
 
 

@@ -23,7 +23,7 @@ class CompareRequest(Struct):
     ] = SAME_ENTITY_THRESHOLD
 
 
-class CompareAnswer(Struct):
+class CompareResponse(Struct):
     """Whether both show the same person or vehicle."""
 
     similarity: Annotated[float, documented("Cosine in [-1, 1].")]
@@ -61,7 +61,7 @@ class Spread(Struct):
     max_similarity: Annotated[float, documented("Cosine of the frame closest.")]
 
 
-class BaselineAnswer(Struct):
+class BaselineResponse(Struct):
     """What `/anomaly-score` takes, and how sure one can be of it."""
 
     baseline_embedding: Vector

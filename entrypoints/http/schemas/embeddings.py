@@ -36,7 +36,7 @@ class EmbedBatchItem(Struct):
     error: ItemError | None
 
 
-class EmbedBatchAnswer(Struct):
+class EmbedBatchResponse(Struct):
     """What became of each image."""
 
     results: Annotated[list[EmbedBatchItem], documented("One for each image, in its order.")]
@@ -56,7 +56,7 @@ class EmbedTextRequest(Struct):
     ]
 
 
-class EmbedTextAnswer(Struct):
+class EmbedTextResponse(Struct):
     """The texts' embeddings."""
 
     embeddings: Annotated[list[Vector], documented("One for each text, in its order.")]

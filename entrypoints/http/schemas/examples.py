@@ -1,4 +1,4 @@
-"""Examples for the interactive page: every request here can be sent as it is."""
+"""Examples for the documentation: a request that works, and its response, for each path."""
 
 from typing import Final
 
@@ -24,49 +24,52 @@ _OTHER_IMAGE: Final = (
 _BASELINE: Final = [1.0] + [0.0] * (EMBEDDING_DIMENSION - 1)
 _LABELS: Final = ["a red circle", "a dog", "a delivery truck"]
 
-EMBED: Final = Example(summary="A red disc", value={"image": _IMAGE})
-ANOMALY_SCORE: Final = Example(
-    summary="A red disc against an arbitrary baseline, with a threshold",
-    value={"image": _IMAGE, "baseline_embedding": _BASELINE, "threshold": 0.3},
-)
-CLASSIFY: Final = Example(
-    summary="With an ensemble of prompts",
-    value={
-        "image": _IMAGE,
-        "labels": _LABELS,
-        "use_ensemble": True,
-        "camera_type": CameraType.OUTDOOR.value,
-    },
-)
-SIMILARITY: Final = Example(
-    summary="One text", value={"image": _IMAGE, "text": "a red circle on a blue background"}
-)
-BATCH_SIMILARITY: Final = Example(
-    summary="Several texts", value={"image": _IMAGE, "texts": _LABELS}
-)
-EMBED_BATCH: Final = Example(
-    summary="A good image and a bad one", value={"images": [_IMAGE, "bm90IGFuIGltYWdl"]}
-)
-EMBED_TEXT: Final = Example(summary="Several texts", value={"texts": _LABELS})
-COMPARE: Final = Example(
-    summary="A red disc and a blue square", value={"image_a": _IMAGE, "image_b": _OTHER_IMAGE}
-)
-BASELINE: Final = Example(
-    summary="Two images and a frame that was embedded before",
-    value={"images": [_IMAGE, _OTHER_IMAGE], "embeddings": [_BASELINE]},
-)
-OPENAI_EMBEDDINGS: Final = Example(
-    summary="A text and an image",
-    value={
-        "model": "clip",
-        "input": ["a red circle", f"data:image/png;base64,{_IMAGE}"],
-        "encoding_format": "float",
-    },
-)
+REQUESTS: Final = {
+    "/embed": Example(summary="A red disc", value={"image": _IMAGE}),
+    "/anomaly-score": Example(
+        summary="A red disc against an arbitrary baseline, with a threshold",
+        value={"image": _IMAGE, "baseline_embedding": _BASELINE, "threshold": 0.3},
+    ),
+    "/classify": Example(
+        summary="With an ensemble of prompts",
+        value={
+            "image": _IMAGE,
+            "labels": _LABELS,
+            "use_ensemble": True,
+            "camera_type": CameraType.OUTDOOR.value,
+        },
+    ),
+    "/similarity": Example(
+        summary="One text", value={"image": _IMAGE, "text": "a red circle on a blue background"}
+    ),
+    "/batch-similarity": Example(
+        summary="Several texts", value={"image": _IMAGE, "texts": _LABELS}
+    ),
+    "/embed/batch": Example(
+        summary="A good image and a bad one", value={"images": [_IMAGE, "bm90IGFuIGltYWdl"]}
+    ),
+    "/embed/text": Example(summary="Several texts", value={"texts": _LABELS}),
+    "/compare": Example(
+        summary="A red disc and a blue square", value={"image_a": _IMAGE, "image_b": _OTHER_IMAGE}
+    ),
+    "/baseline": Example(
+        summary="Two images and a frame that was embedded before",
+        value={"images": [_IMAGE, _OTHER_IMAGE], "embeddings": [_BASELINE]},
+    ),
+    "/v1/embeddings": Example(
+        summary="A text and an image",
+        value={
+            "model": "clip",
+            "input": ["a red circle", f"data:image/png;base64,{_IMAGE}"],
+            "encoding_format": "float",
+        },
+    ),
+}
+"""By path."""
 
 _SCORES: Final = dict(zip(_LABELS, (0.94, 0.05, 0.01), strict=True))
 
-ANSWERS: Final = {
+RESPONSES: Final = {
     "/embed": Example(
         summary="A unit vector", value={"embedding": _BASELINE, "inference_time_ms": 11.8}
     ),

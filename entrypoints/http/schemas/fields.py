@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from domain.limits import EMBEDDING_DIMENSION, IMAGE_FORMATS, MAX_IMAGE_SIDE
@@ -10,6 +11,26 @@ from domain.limits import EMBEDDING_DIMENSION, IMAGE_FORMATS, MAX_IMAGE_SIDE
 def documented(description: str, **schema: Any) -> Meta:
     """A field's description and further OpenAPI keywords; limits are enforced by the domain."""
     return Meta(extra_json_schema={"description": description, "extra": schema})
+
+
+def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON Schema of a struct whose fields hold no other structs."""
+    schema = msgspec.json.schema(kind)
+    plain: dict[str, Any] = _hoisted(schema["$defs"][kind.__name__])
+    return plain
+
+
+def _hoisted(schema: Any) -> Any:
+    """With `documented`'s further keywords where JSON Schema has them, and as it spells them."""
+    if isinstance(schema, list):
+        return [_hoisted(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _hoisted(value) for name, value in schema.items() if name != "extra"}
+    for name, value in schema.get("extra", {}).items():
+        first, *others = name.split("_")
+        plain[first + "".join(other.title() for other in others)] = value
+    return plain
 
 
 IMAGE_RULES = (

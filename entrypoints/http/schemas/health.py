@@ -7,11 +7,13 @@ from msgspec import Struct
 from entrypoints.http.schemas.fields import documented
 
 
-class HealthAnswer(Struct):
+class HealthResponse(Struct):
     """The service at this moment."""
 
     status: Annotated[str, documented("`healthy`, or `degraded` while there is no model.")]
-    model: Annotated[str | None, documented("The model really loaded.")]
+    model: Annotated[
+        str, documented("The model that is loaded; while there is none, the configured one's name.")
+    ]
     model_loaded: bool
     unloaded_while_idle: Annotated[
         bool, documented("Its memory was given back; the next request loads it again and waits.")
@@ -20,7 +22,10 @@ class HealthAnswer(Struct):
     cuda_available: bool
     vram_used_gb: Annotated[float | None, documented("GiB; null without CUDA.")]
     embedding_dimension: int
-    backend: Annotated[str | None, documented("`torch`, …; null while no model is loaded.")]
+    backend: Annotated[
+        str,
+        documented("`torch`, …; while no model is loaded, what `CLIP_ENCODER` says, as `auto`."),
+    ]
     tensorrt_engine_path: str | None
     precision: Annotated[str | None, documented("What the towers compute in, such as `fp32`.")]
     model_fingerprint: Annotated[
@@ -34,13 +39,18 @@ class HealthAnswer(Struct):
     ]
 
 
-class LivenessAnswer(Struct):
+class LivenessResponse(Struct):
     """Whether the process can go on."""
 
-    status: Annotated[str, documented("`alive`, or `hanging` in a call that does not return.")]
+    status: Annotated[
+        str,
+        documented(
+            "`alive`; `hanging` in a call that does not return; `lost` once the device has failed."
+        ),
+    ]
 
 
-class ReadinessAnswer(Struct):
+class ReadinessResponse(Struct):
     """Whether a request sent now would be taken."""
 
     ready: bool

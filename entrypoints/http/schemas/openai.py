@@ -62,7 +62,7 @@ class Usage(Struct):
     num_images: Annotated[int, documented("Images, which have no tokens.")]
 
 
-class EmbeddingsAnswer(Struct):
+class EmbeddingsResponse(Struct):
     """The inputs' embeddings."""
 
     data: Annotated[list[EmbeddingObject], documented("One for each input, in its order.")]
@@ -80,23 +80,8 @@ class ModelObject(Struct):
     object: str = "model"
 
 
-class ModelsAnswer(Struct):
+class ModelsResponse(Struct):
     """The one model that is loaded, or none."""
 
     data: list[ModelObject]
     object: str = "list"
-
-
-class ErrorObject(Struct):
-    """What is wrong, in OpenAI's words."""
-
-    message: Annotated[str, documented("For people: names the value and the limit it broke.")]
-    type: Annotated[str, documented("`invalid_request_error` or `server_error`.")]
-    param: Annotated[str | None, documented("The field that is wrong.")]
-    code: Annotated[str | None, documented("For programs: stable.")]
-
-
-class ErrorAnswer(Struct):
-    """An error under `/v1`."""
-
-    error: ErrorObject

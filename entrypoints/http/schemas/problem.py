@@ -1,4 +1,4 @@
-"""An error, as every path but OpenAI's answers it."""
+"""An error's two shapes: RFC 9457 problem details, and OpenAI's."""
 
 from typing import Annotated
 
@@ -16,3 +16,24 @@ class Problem(Struct):
     detail: Annotated[str, documented("For people: names the value and the limit it broke.")]
     code: Annotated[str, documented("For programs: stable.")]
     request_id: Annotated[str, documented("Finds the request in the server's log.")]
+
+
+class OpenAIError(Struct):
+    """What is wrong, as OpenAI says it."""
+
+    message: Annotated[str, documented("For people: names the value and the limit it broke.")]
+    type: Annotated[str, documented("`invalid_request_error` or `server_error`.")]
+    param: Annotated[str | None, documented("The field that is wrong.")]
+    code: Annotated[str | None, documented("For programs: stable.")]
+
+
+class WrappedOpenAIError(Struct):
+    """An error under `/v1`."""
+
+    error: OpenAIError
+
+
+def openai_error(status: int, detail: str, code: str, *, field: str | None) -> WrappedOpenAIError:
+    """An error in OpenAI's shape; ``field`` is the request's field that is wrong, if it is one."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return WrappedOpenAIError(OpenAIError(message=detail, type=kind, param=field, code=code))

@@ -1,0 +1,228 @@
+"""TensorRT for one checkpoint: the engine that is there, or one built while another encoder serves.
+
+Joins the engine, which is an image tower, with another runtime's text tower. What it needs is
+imported when it is first used: little of it is installed where nobody wants TensorRT, and importing
+it takes seconds.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from adapters.artifacts.store import Store
+from adapters.encoders.cuda import ProcessMemory
+from adapters.encoders.tensorrt import library
+from adapters.images.photos import samples
+from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.precision import Precision
+from adapters.models.reading import check_dimension, read_checkpoint
+from adapters.system.hardware import nvidia_driver_present
+from adapters.system.installation import install_command, is_installed
+from application.ports import (
+    Device,
+    EncoderDescription,
+    EncoderPort,
+    EncoderUnavailable,
+    EncoderUpgradePort,
+    PixelBatch,
+    TextTower,
+)
+from domain.embedding import Embedding
+
+if TYPE_CHECKING:
+    from adapters.encoders.tensorrt.engines import TensorRtEngines
+    from adapters.encoders.tensorrt.runner import EngineRunner
+
+logger = logging.getLogger(__name__)
+
+_CUDA: Final = Device(name="cuda:0", cuda_available=True)
+
+DEFAULT_DIRECTORY: Final = Path("/models/clip-vit-l")
+"""Where the engine is looked for and built unless another place is named, if it exists."""
+
+
+def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorRtEngines":
+    """The engines of this machine.
+
+    Raises:
+        EncoderUnavailable: there can be none; says why.
+    """
+    if not nvidia_driver_present():
+        raise EncoderUnavailable("TensorRT needs an NVIDIA GPU, and there is none here.")
+    if not library.is_installed():
+        library.find_tensorrt()  # says what to install
+    try:
+        from adapters.encoders.tensorrt.engines import TensorRtEngines
+    except ImportError as missing:
+        raise EncoderUnavailable(
+            f"TensorRT is installed, but {missing.name} is not. Run: {install_command('engine')}"
+        ) from missing
+    return TensorRtEngines(path, precision, largest_batch)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRtBackend(EncoderUpgradePort):
+    """Loads or makes TensorRT's encoder.
+
+    Attributes:
+        checkpoint: what ``CLIP_MODEL_PATH`` names.
+        embedding_dimension: floats per embedding that the service promises.
+        upgrades: whether it is to take over from another encoder.
+        engine_path: of the engine; None takes `DEFAULT_DIRECTORY`, or the cache where that does
+            not exist.
+        precision: what the image tower computes in; None takes fp16.
+        largest_batch: images per call that a new engine is built for.
+        cache: directory for bundles and engines; None where none can be written.
+        device: where the engine and PyTorch's text tower run; tests pass another, as for the next.
+        engines_at: the engines of this machine.
+    """
+
+    checkpoint: str
+    embedding_dimension: int
+    upgrades: bool = False
+    engine_path: Path | None = None
+    precision: Precision | None = None
+    largest_batch: int = 8
+    cache: Path | None = None
+    device: Device = _CUDA
+    engines_at: Callable[[Path, Precision, int], "TensorRtEngines"] = engines_at
+
+    def wanted(self, serving: EncoderDescription) -> bool:
+        """See `EncoderUpgradePort.wanted`."""
+        if not self.upgrades or serving.backend == "tensorrt":
+            return False
+        self._engines("").check_possible()
+        return True
+
+    def samples(self) -> PixelBatch:
+        """See `EncoderUpgradePort.samples`."""
+        return samples()
+
+    def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
+        """See `EncoderUpgradePort.prepare`."""
+        checkpoint = self._read()
+        engines = self._engines(checkpoint.fingerprint)
+        runner = self._load_or_build(checkpoint, engines, lambda: expected)
+        return self._encoder(checkpoint, engines, runner, serving.text_tower)
+
+    def load(self) -> EncoderPort:
+        """The encoder on the engine that is there.
+
+        Raises:
+            EncoderUnavailable: there is no engine that may be used, or it cannot run here.
+        """
+        checkpoint, engines = self._possible()
+        from adapters.encoders.tensorrt.engine_file import EngineUnusable
+
+        try:
+            runner = engines.load(checkpoint.fingerprint)
+        except EngineUnusable as unusable:
+            raise EncoderUnavailable(str(unusable)) from unusable
+        return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
+
+    def load_or_make(self) -> EncoderPort:
+        """The encoder, on an engine that is built now if there is none. Takes up to minutes.
+
+        Raises:
+            EncoderUnavailable: it cannot be made; says why.
+        """
+        checkpoint, engines = self._possible()
+        from adapters.encoders.reference import reference_embeddings
+
+        runner = self._load_or_build(
+            checkpoint, engines, lambda: reference_embeddings(checkpoint, samples())
+        )
+        return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
+
+    def _load_or_build(
+        self,
+        checkpoint: Checkpoint,
+        engines: "TensorRtEngines",
+        expected: Callable[[], Sequence[Embedding]],
+    ) -> "EngineRunner":
+        from adapters.encoders.image_tower_export import export_image_tower
+
+        def export(directory: Path) -> Path:
+            path = directory / "image_tower.onnx"
+            export_image_tower(checkpoint, path, precision=engines.precision)
+            return path
+
+        try:
+            return engines.load_or_build(checkpoint.fingerprint, export=export, expected=expected)
+        except InvalidCheckpoint as invalid:
+            raise EncoderUnavailable(str(invalid)) from invalid
+
+    def _possible(self) -> "tuple[Checkpoint, TensorRtEngines]":
+        """The checkpoint and its engines; refused before gigabytes of weights are hashed."""
+        self._engines("").check_possible()
+        checkpoint = self._read()
+        return checkpoint, self._engines(checkpoint.fingerprint)
+
+    def _read(self) -> Checkpoint:
+        try:
+            checkpoint = read_checkpoint(self.checkpoint)
+            check_dimension(
+                checkpoint.embedding_dimension,
+                promised=self.embedding_dimension,
+                source=self.checkpoint,
+            )
+        except InvalidCheckpoint as invalid:
+            raise EncoderUnavailable(str(invalid)) from invalid
+        return checkpoint
+
+    def _engines(self, fingerprint: str) -> "TensorRtEngines":
+        precision = self.precision or Precision.FP16
+        return self.engines_at(self._path(fingerprint, precision), precision, self.largest_batch)
+
+    def _path(self, fingerprint: str, precision: Precision) -> Path:
+        if self.engine_path is not None:
+            return self.engine_path
+        if self.cache is None or DEFAULT_DIRECTORY.is_dir():
+            return DEFAULT_DIRECTORY / f"vision_encoder_{precision}.engine"
+        return self.cache / "engines" / f"{fingerprint}-{precision}.engine"
+
+    def _text_tower(self, checkpoint: Checkpoint) -> TextTower:
+        """On PyTorch, or on ONNX Runtime where PyTorch is not installed."""
+        if is_installed("torch"):
+            from adapters.encoders.torch.encoder import build_text_tower
+
+            precision = self.precision or Precision.FP16
+            return build_text_tower(checkpoint, self.device, precision=precision)
+        try:
+            from adapters.encoders.onnxruntime.towers import OnnxTextTower
+            from adapters.export.bundles import bundle_of
+
+            return OnnxTextTower(bundle_of(self.checkpoint, Store(self.cache)))
+        except ImportError as missing:
+            raise EncoderUnavailable(
+                f"without PyTorch the text tower needs {missing.name}, which is not installed. "
+                f"Run: {install_command('engine')}"
+            ) from missing
+        except (InvalidCheckpoint, OSError) as failure:
+            raise EncoderUnavailable(
+                f"without PyTorch the text tower needs a bundle: {failure}"
+            ) from failure
+
+    def _encoder(
+        self,
+        checkpoint: Checkpoint,
+        engines: "TensorRtEngines",
+        runner: "EngineRunner",
+        text_tower: TextTower,
+    ) -> EncoderPort:
+        from adapters.encoders.tensorrt.encoder import TensorRtEncoder
+
+        description = EncoderDescription(
+            model=checkpoint.model,
+            fingerprint=checkpoint.fingerprint,
+            backend="tensorrt",
+            precision=str(engines.precision),
+            device=self.device,
+            embedding_dimension=checkpoint.embedding_dimension,
+            logit_scale=checkpoint.logit_scale,
+            engine_path=str(engines.path),
+        )
+        memory = ProcessMemory(engines.find().gpu)
+        return TensorRtEncoder(runner, text_tower, description, memory_used=memory.used)

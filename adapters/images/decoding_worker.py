@@ -1,0 +1,208 @@
+"""The processes that decode pictures: one fork server, and the workers that it forks.
+
+Run as a program by `DecodingWorkers`. The fork server imports everything once, has no threads and
+does nothing but fork, so that a worker starts within milliseconds and shares its pages with the
+others. Nothing heavy is imported here.
+
+Messages, all over stream sockets, numbers in the machine's own byte order:
+
+- to the fork server: `ORDER` (`FORK` with two file descriptors, or `END` with a worker's process
+  id); it replies with `RESULT`: the new process id or the exit status, and an errno or 0.
+- to a worker: `LENGTH` and the bytes of a file; it replies with `REPLY` and, unless the outcome is
+  `DECODED`, JSON that says what happened. The pixels are in the memory that both share.
+"""
+
+import ctypes
+import errno
+import importlib
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.errors import ClipError
+
+Decoder: TypeAlias = Callable[..., NDArray[np.uint8]]
+"""As `adapters.images.picture.decode_picture`: a file's bytes and options to pixels."""
+
+ORDER: Final = struct.Struct("=ci")
+FORK: Final = b"F"
+END: Final = b"E"
+RESULT: Final = struct.Struct("=ii")
+LENGTH: Final = struct.Struct("=Q")
+REPLY: Final = struct.Struct("=cI")
+
+DECODED: Final = b"D"
+REFUSED: Final = b"R"
+"""A domain error: its class, detail and code."""
+NO_MEMORY: Final = b"M"
+"""More memory than the budget would be needed."""
+MACHINE_SHORT: Final = b"S"
+"""The machine does not have what the budget allows."""
+FAILED: Final = b"F"
+"""An error that nobody foresaw: its traceback."""
+
+_PR_SET_PDEATHSIG: Final = 1
+_PAGE_BYTES: Final = resource.getpagesize()
+_SPARE_BYTES: Final = 4 * 1024 * 1024
+"""Left out when it is tried whether the budget is there: the interpreter's own small needs."""
+_MOST_TRACEBACK: Final = 8000
+"""Characters of it that are told."""
+
+
+def fork_server(control: socket.socket, decode: Decoder, configuration: dict[str, Any]) -> None:
+    """Fork and end workers as told, until the server at the other end is gone."""
+    own_pid = os.getpid()
+    while True:
+        message, files, _, _ = socket.recv_fds(control, ORDER.size, 2)
+        if len(message) < ORDER.size:
+            return  # the server has ended
+        order, pid = ORDER.unpack(message)
+        result = error = 0
+        try:
+            if order == END:
+                # Here and not in the server: here the number cannot be another process's by now.
+                os.kill(pid, signal.SIGKILL)
+                result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            elif (result := os.fork()) == 0:
+                control.close()
+                _work_and_exit(files, decode, configuration, own_pid)
+        except OSError as failure:
+            error = failure.errno or errno.EIO
+        for file in files:
+            os.close(file)
+        control.sendall(RESULT.pack(result, error))
+
+
+def _work_and_exit(
+    files: list[int], decode: Decoder, configuration: dict[str, Any], parent: int
+) -> NoReturn:
+    status = 1
+    try:
+        _die_with(parent)
+        budget = configuration["memory_bytes"]
+        limited = _limit_memory(budget)
+        with socket.socket(fileno=files[0]) as connection:
+            pixels = mmap.mmap(files[1], configuration["pixel_bytes"])
+            os.close(files[1])
+            _work(connection, pixels, decode, configuration, budget if limited else None)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _die_with(parent: int) -> None:
+    """End with the fork server, even in the middle of a decoder's loop."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # When memory runs out in the container, a worker is to go and not the server.
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _limit_memory(budget: int) -> bool:
+    """Bound what this process may allocate beyond what it has; False: others bound it more.
+
+    Linux only: elsewhere the kernel does not enforce the limit.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no copies of customers' pictures on disk
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = _address_space() + budget
+    for limit in (soft, hard):
+        if limit != resource.RLIM_INFINITY and limit < wanted:
+            return False
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    return True
+
+
+def _address_space() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * _PAGE_BYTES
+    except OSError:  # no Linux
+        return 0
+
+
+def _work(
+    connection: socket.socket,
+    shared: mmap.mmap,
+    decode: Decoder,
+    configuration: dict[str, Any],
+    budget: int | None,
+) -> None:
+    """Decode one file after the other until the other end closes."""
+    pixels = np.frombuffer(shared, dtype=np.uint8)
+    while header := connection.recv(LENGTH.size, socket.MSG_WAITALL):
+        (length,) = LENGTH.unpack(header)
+        # Processor time, so that a busy machine is not held against a picture. Over it, the
+        # kernel ends the process, whatever C code it is in.
+        signal.setitimer(signal.ITIMER_PROF, configuration["cpu_s"])
+        outcome, told = _decoded(connection, length, decode, configuration["options"], pixels)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        # A decoder that gets no memory may also call the picture damaged.
+        doubtful = outcome == NO_MEMORY or (outcome == REFUSED and told[2] == "damaged_image")
+        if doubtful and not _is_available(budget):
+            outcome, told = MACHINE_SHORT, ()
+        text = b"" if outcome == DECODED else json.dumps(told).encode()
+        connection.sendall(REPLY.pack(outcome, len(text)) + text)
+
+
+def _decoded(
+    connection: socket.socket,
+    length: int,
+    decode: Decoder,
+    options: dict[str, Any],
+    pixels: NDArray[np.uint8],
+) -> tuple[bytes, tuple[str, ...]]:
+    try:
+        data = connection.recv(length, socket.MSG_WAITALL) if length else b""
+        pixels[:] = decode(data, **options).reshape(-1)
+    except ClipError as refusal:
+        return REFUSED, (type(refusal).__name__, refusal.detail, refusal.code)
+    except MemoryError:
+        return NO_MEMORY, ()
+    except Exception:
+        return FAILED, (traceback.format_exc()[-_MOST_TRACEBACK:],)
+    return DECODED, ()
+
+
+def _is_available(budget: int | None) -> bool:
+    """Whether the machine has what the budget allows, so that a lack was the picture's own."""
+    if budget is None:  # the process was started under a tighter limit
+        return False
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    left = budget if limit == resource.RLIM_INFINITY else limit - _address_space()
+    try:
+        mmap.mmap(-1, max(left - _SPARE_BYTES, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE).close()
+    except OSError:
+        return False
+    return True
+
+
+def main(arguments: list[str]) -> None:
+    """Serve forks on the socket of this number; the configuration is JSON."""
+    # The server sees to its workers' end. They must outlive Ctrl-C and `systemctl stop`, which
+    # reach every process, until its requests have been answered.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    configuration = json.loads(arguments[1])
+    module, _, name = configuration["decoder"].partition(":")
+    with socket.socket(fileno=int(arguments[0])) as control:
+        fork_server(control, getattr(importlib.import_module(module), name), configuration)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

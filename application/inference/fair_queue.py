@@ -1,0 +1,65 @@
+"""A queue in which clients take turns, so that who asks little does not wait for who asks much."""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+
+
+class FairQueue(Generic[_Item]):
+    """First in, first out for each client; between clients round robin.
+
+    A client that has just been served goes behind all others that wait. One that comes anew, with
+    nothing in the queue, is served after each of those has had at most one more turn. With one
+    client it is an ordinary queue. Used from the event loop only.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[_Item]] = OrderedDict()
+        """Each client's items, oldest first; the client whose turn it is stands first."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def __iter__(self) -> Iterator[_Item]:
+        """All that waits, client by client."""
+        for items in self._waiting.values():
+            yield from items
+
+    def append(self, item: _Item, client: str) -> None:
+        """Let an item wait behind the others of its client."""
+        self._waiting.setdefault(client, deque()).append(item)
+
+    def pop(self, fits: Callable[[_Item], bool] | None = None) -> _Item | None:
+        """Take out the item whose turn it is.
+
+        Args:
+            fits: which items may be taken; a client's turn goes to its oldest that does, and a
+                client that has none keeps its place. None: all.
+
+        Returns:
+            The item; None if none fits.
+        """
+        for client, items in self._waiting.items():
+            for place, item in enumerate(items):
+                if fits is None or fits(item):
+                    del items[place]
+                    self._had_its_turn(client)
+                    return item
+        return None
+
+    def discard(self, gone: Callable[[_Item], bool]) -> None:
+        """Take out all items that nobody waits for any more; no turn passes."""
+        for client, items in tuple(self._waiting.items()):
+            kept = deque(item for item in items if not gone(item))
+            if kept:
+                self._waiting[client] = kept
+            else:
+                del self._waiting[client]
+
+    def _had_its_turn(self, client: str) -> None:
+        if self._waiting[client]:
+            self._waiting.move_to_end(client)
+        else:
+            del self._waiting[client]

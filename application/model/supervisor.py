@@ -1,0 +1,496 @@
+"""The encoder's supervisor: grants leases, makes the calls, and keeps the encoder trustworthy."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar, assert_never
+
+from application.model.states import (
+    HEALTH,
+    CallReturned,
+    CallTimedOut,
+    DeviceLost,
+    Effect,
+    Event,
+    FaultReported,
+    Free,
+    HealthRow,
+    IdleTimePassed,
+    Lease,
+    Load,
+    Loaded,
+    LoadFailed,
+    Loading,
+    ModelRequested,
+    Ready,
+    Reloading,
+    State,
+    Suspect,
+    Unloaded,
+    Upgrade,
+    UpgradePrepared,
+    VerificationFailed,
+    VerificationPassed,
+    VerificationPostponed,
+    Verify,
+    description_of,
+    encoder_of,
+    grant,
+    outstanding,
+    reason_of,
+    refusal,
+    transition,
+    unavailable,
+)
+from application.model.upgrade import faster_encoder
+from application.model.verification import Verification
+from application.ports import (
+    UNOBSERVED,
+    ClockPort,
+    Device,
+    EncoderDescription,
+    EncoderLoaderPort,
+    EncoderLost,
+    EncoderPort,
+    EncoderUnavailable,
+    EncoderUpgradePort,
+    MemoryPort,
+    ObserverPort,
+)
+from domain.errors import ClipError, EncoderFault, EncoderHung, ModelNotReady
+from domain.limits import MAX_RELOAD_SECONDS
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+PREPARING = "a faster encoder is being prepared; requests are served meanwhile."
+_REPLACED = "the serving encoder was replaced or suspect when the faster one was ready."
+_UNEXPECTED_UPGRADE = (
+    "preparing a faster encoder failed unexpectedly; the server's log has the reason."
+)
+_UNEXPECTED_LOAD = "loading it failed unexpectedly; the server's log has the reason."
+
+_REPEAT_PAUSE_S: Final = 60.0
+"""Before an effect that failed in a way that nobody foresaw is tried again."""
+
+
+class Supervisor:
+    """Owns the encoder and its state (`application.model.states`).
+
+    Every call of the encoder goes through `call` and needs a lease. While `run` is running, an
+    encoder that misbehaves is suspect until it passes its verification, or is reloaded; a call that
+    does not return is noticed; an idle model is unloaded; and a faster encoder is prepared. Without
+    `run`, as on the command line, there is only `load`: a fault then fails its own call.
+
+    Used from one event loop at a time.
+    """
+
+    def __init__(
+        self,
+        loader: EncoderLoaderPort,
+        *,
+        memory: MemoryPort,
+        clock: ClockPort,
+        upgrade: EncoderUpgradePort,
+        observer: ObserverPort = UNOBSERVED,
+        concurrent_calls: int = 1,
+        call_timeout_s: float | None = None,
+        idle_s: float | None = None,
+        state: State | None = None,
+    ) -> None:
+        """Supervise what ``loader`` loads.
+
+        Args:
+            loader: loads the encoder.
+            memory: where freed memory goes back to.
+            clock: for pauses and idle time.
+            upgrade: prepares a faster encoder.
+            observer: is told of faults, hung calls and reloads.
+            concurrent_calls: calls at the same time; more than 1 only for encoders that allow it.
+            call_timeout_s: seconds after which a call counts as hung; None: never.
+            idle_s: seconds without a request after which the model is unloaded; None: never.
+            state: to begin with; None: nothing is loaded yet.
+        """
+        self._loader = loader
+        self._memory = memory
+        self._clock = clock
+        self._upgrade = upgrade
+        self._observer = observer
+        self._call_timeout_s = call_timeout_s
+        self._idle_s = idle_s
+        self._state: State = Loading() if state is None else state
+        self._device: Device | None = None
+        self._upgrade_reason: str | None = None
+        self._verification = Verification()
+        self._concurrent_calls = concurrent_calls
+        self._threads = ThreadPoolExecutor(concurrent_calls, thread_name_prefix="encoder")
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._dropped: list[EncoderPort] = []  # until a thread frees them
+        self._leases = 0
+        self._idle_since_s = 0.0
+        self._effects: asyncio.Queue[Effect] | None = None
+        self._waiting_for_change: set[asyncio.Future[None]] = set()
+
+    # --- What there is ------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The state at this moment."""
+        return self._state
+
+    @property
+    def health(self) -> HealthRow:
+        """What probes and people are told about the state."""
+        return HEALTH[type(self._state)]
+
+    @property
+    def reason(self) -> str | None:
+        """Why the service is not healthy, else None."""
+        return reason_of(self._state)
+
+    @property
+    def upgrade_reason(self) -> str | None:
+        """Why a faster encoder, though asked for, is not the one that serves; else None."""
+        return self._upgrade_reason
+
+    @property
+    def device(self) -> Device | None:
+        """The hardware, known before the model is loaded; None until it was looked at."""
+        return self._device
+
+    @property
+    def concurrent_calls(self) -> int:
+        """Calls of the encoder that may run at the same time."""
+        return self._concurrent_calls
+
+    @property
+    def description(self) -> EncoderDescription | None:
+        """What is loaded, or was and will be again; None where there is neither."""
+        return description_of(self._state)
+
+    @property
+    def encoder(self) -> EncoderPort | None:
+        """The encoder that requests may use, or None while there is none."""
+        return self._state.encoder if isinstance(self._state, Ready) else None
+
+    def described(self) -> EncoderDescription:
+        """What is loaded, or was and will be again.
+
+        Raises:
+            ModelNotReady: there is neither.
+        """
+        if (description := self.description) is not None:
+            return description
+        assert not isinstance(self._state, Ready)
+        raise unavailable(self._state)
+
+    # --- Leases and calls ---------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Lease]:
+        """A lease for the duration of the block, which is a request from admission to response.
+
+        An unloaded model is loaded first; all requests that come meanwhile share that load. While
+        there are leases nothing is unloaded.
+
+        Raises:
+            ServiceUnavailable: no model is loaded or it must not be used; it could not be loaded
+                again, or not within `MAX_RELOAD_SECONDS`; or the encoder lost its trust before the
+                block ended, so that its results must not be sent.
+        """
+        async with self._held() as lease:
+            yield lease
+            self._check(lease)
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[Lease]:
+        """A lease whose holder sends nothing."""
+        self._leases += 1
+        try:
+            if isinstance(self._state, Unloaded):
+                await self._until_loaded()
+            yield grant(self._state)
+        finally:
+            self._leases -= 1
+            self._idle_since_s = self._clock.now_s()
+
+    async def call(self, lease: Lease, work: Callable[[EncoderPort], _T]) -> _T:
+        """Run ``work`` with the lease's encoder, in one of the encoder's threads.
+
+        Raises:
+            ServiceUnavailable: the encoder must not be used, its device is lost, or the call did
+                not return in time. Nothing is returned that was made by an encoder which became
+                suspect meanwhile.
+            Exception: whatever ``work`` raises. If that is the encoder's own fault, say so by
+                `report_fault`.
+        """
+        self._check(lease)
+        try:
+            result = await self._in_thread(lambda: work(lease.encoder))
+        except EncoderLost as lost:
+            self._lose(lease.encoder, lost)
+            raise ModelNotReady(f"no model is loaded: {lost}", retry_after_s=30) from lost
+        self._check(lease)
+        return result
+
+    def report_fault(self, lease: Lease, failure: Exception) -> None:
+        """A call raised, or returned something that is not embeddings: verify the encoder."""
+        if self._effects is None:
+            return
+        fault = failure.detail if isinstance(failure, ClipError) else "a call of it failed"
+        if self._apply(FaultReported(lease.encoder, fault)):
+            known = isinstance(failure, ClipError)
+            logger.error(
+                "the encoder is suspect: %s", repr(failure), exc_info=None if known else failure
+            )
+            self._observer.encoder_suspected("fault")
+
+    def _check(self, lease: Lease) -> None:
+        if (refused := refusal(self._state, lease)) is not None:
+            raise refused
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in one of the encoder's threads.
+
+        Raises:
+            EncoderHung: it has not returned in time. It goes on, and its result is dropped.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        self._calls.add(running)
+        running.add_done_callback(self._calls.discard)
+        timeout_s = None if self._effects is None else self._call_timeout_s
+        done, _ = await asyncio.wait((running,), timeout=timeout_s)
+        if done:
+            return running.result()
+        self._apply(CallTimedOut())
+        self._observer.encoder_suspected("hanging")
+        logger.error("a call of the encoder has not returned within %s seconds", timeout_s)
+        running.add_done_callback(self._returned)
+        raise EncoderHung(str(self.reason), retry_after_s=30)
+
+    def _returned(self, call: asyncio.Future[_T]) -> None:
+        if call.cancelled():  # the process is ending
+            return
+        call.exception()  # looked at, or Python warns of it
+        logger.error("the hung call of the encoder has returned; its result is dropped")
+        self._apply(CallReturned())
+
+    def _lose(self, encoder: EncoderPort | None, lost: EncoderLost) -> None:
+        if self._apply(DeviceLost(encoder, str(lost))):
+            logger.critical("the model is lost, and only a restart can help: %s", lost)
+
+    async def _until_loaded(self) -> None:
+        """Return once the load that this starts, or that is under way, has ended or takes long."""
+        self._apply(ModelRequested())
+        patience = asyncio.ensure_future(self._clock.sleep(MAX_RELOAD_SECONDS))
+        try:
+            while isinstance(self._state, Unloaded) and self._state.loading:
+                changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiting_for_change.add(changed)
+                changed.add_done_callback(self._waiting_for_change.discard)
+                await asyncio.wait((changed, patience), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                if patience.done():
+                    return
+        finally:
+            patience.cancel()
+
+    # --- State and effects --------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Load once, for who needs no supervision. Never raises: the state says what came of it."""
+        self._apply(await self._loaded())
+
+    async def run(self) -> None:
+        """Load, and supervise from then on; ends only by being cancelled."""
+        self._effects = asyncio.Queue()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._hand_over(outstanding(self._state))
+                tasks.create_task(self._unload_when_idle())
+                while True:
+                    effect = await self._effects.get()
+                    if isinstance(effect, Upgrade):
+                        tasks.create_task(self._prepare_upgrade())
+                    else:
+                        await self._carry_out(effect)
+                    del effect  # or it would be the last to hold an encoder
+        finally:
+            self._effects = None
+
+    def close(self) -> None:
+        """Let the threads end once they have finished what they are doing."""
+        self._threads.shutdown(wait=False)
+
+    def _apply(self, event: Event) -> bool:
+        """Go to the next state and hand over the effects. Returns whether the state changed."""
+        before = self._state
+        self._state, effects = transition(before, event)
+        if (encoder := encoder_of(before)) not in (None, encoder_of(self._state)):
+            self._dropped.append(encoder)
+        self._hand_over(effects)
+        if self._state is before:
+            return False
+        for waiting in tuple(self._waiting_for_change):
+            if not waiting.done():
+                waiting.set_result(None)
+        return True
+
+    def _hand_over(self, effects: tuple[Effect, ...]) -> None:
+        if self._effects is not None:
+            for effect in effects:
+                self._effects.put_nowait(effect)
+
+    async def _carry_out(self, effect: Load | Verify | Free) -> None:
+        while True:
+            try:
+                match effect:
+                    case Load(after_s):
+                        await self._load(after_s)
+                    case Verify(encoder, after_s):
+                        await self._verify(encoder, after_s)
+                    case Free():
+                        await asyncio.to_thread(_free, self._dropped, self._memory)
+                    case _:
+                        assert_never(effect)
+            except Exception:  # whatever it was, the state must not be left without a way out
+                logger.exception("supervising the encoder failed unexpectedly")
+                await self._clock.sleep(_REPEAT_PAUSE_S)
+            else:
+                return
+
+    async def _load(self, after_s: float) -> None:
+        if after_s:
+            await self._clock.sleep(after_s)
+        reloading = isinstance(self._state, Reloading)
+        if isinstance(self._state, Unloaded):
+            logger.info("loading the model again")
+        event = await self._loaded()
+        self._apply(event)
+        if reloading:
+            self._observer.encoder_reloaded(succeeded=isinstance(event, Loaded))
+
+    async def _loaded(self) -> Event:
+        """Load an encoder and verify it; what came of it, in words that are fit for clients."""
+        try:
+            encoder = await asyncio.to_thread(self._load_and_verify)
+        except EncoderUnavailable as unavailable_:
+            logger.error("no model is loaded: %s", unavailable_)
+            return LoadFailed(str(unavailable_))
+        except EncoderLost as lost:
+            logger.critical("the device is lost, and only a restart can help: %s", lost)
+            return DeviceLost(None, str(lost))
+        except Exception:
+            logger.exception("loading the model failed unexpectedly")
+            return LoadFailed(_UNEXPECTED_LOAD)
+        description = encoder.description
+        logger.info(
+            "ready: %s (fingerprint %s) by %s in %s on %s",
+            description.model,
+            description.fingerprint,
+            description.backend,
+            description.precision,
+            description.device.name,
+        )
+        return Loaded(encoder)
+
+    def _load_and_verify(self) -> EncoderPort:
+        self._device = self._loader.probe_device()
+        encoder = self._loader.load()
+        try:
+            # The first calls also pay for lazy initialisation; better here than in a request.
+            self._verification.verify(encoder)
+        except EncoderFault as fault:
+            raise EncoderUnavailable(
+                f"the encoder fails its verification: {fault.detail}."
+            ) from fault
+        return encoder
+
+    async def _verify(self, encoder: EncoderPort, after_s: float) -> None:
+        if after_s:
+            await self._clock.sleep(after_s)
+        while self._calls:  # what they return is refused, since it comes before the verdict
+            await asyncio.wait(self._calls.copy())
+        if not (isinstance(self._state, Suspect) and self._state.encoder is encoder):
+            return  # a call hung meanwhile; once it returns there is another verification
+        try:
+            await self._in_thread(lambda: self._verification.verify(encoder))
+        except EncoderHung:
+            return
+        except MemoryError:
+            logger.error("there is no memory for the encoder's verification; it is tried again")
+            self._apply(VerificationPostponed(encoder))
+        except EncoderLost as lost:
+            self._lose(encoder, lost)
+        except Exception as failure:
+            known = isinstance(failure, EncoderFault)
+            logger.error(
+                "the encoder failed its verification: %s", repr(failure), exc_info=not known
+            )
+            fault = failure.detail if isinstance(failure, EncoderFault) else "it raised an error"
+            self._apply(VerificationFailed(encoder, fault))
+        else:
+            self._apply(VerificationPassed(encoder))
+            logger.warning("the encoder passed its verification and serves again")
+
+    async def _unload_when_idle(self) -> None:
+        if self._idle_s is None:
+            return
+        self._idle_since_s = self._clock.now_s()
+        while True:
+            remaining_s = self._idle_since_s + self._idle_s - self._clock.now_s()
+            # Calls may still run for clients that have gone.
+            if self._leases or self._calls or not isinstance(self._state, Ready):
+                await self._clock.sleep(self._idle_s)
+            elif remaining_s > 0:
+                await self._clock.sleep(remaining_s)
+            elif self._apply(IdleTimePassed()):
+                logger.info("unloaded the model: there was no request for %g seconds", self._idle_s)
+
+    async def _prepare_upgrade(self) -> None:
+        """Have a faster encoder prepared, and switch over to it if it agrees with the serving one.
+
+        Never raises: whatever fails, the service goes on as it is, says so once in the log and
+        keeps the reason.
+        """
+        description = self.description
+        if description is None:
+            return
+        try:
+            if not await asyncio.to_thread(self._upgrade.wanted, description):
+                return
+            self._upgrade_reason = PREPARING
+            await self._switch_over()
+            await asyncio.to_thread(_free, self._dropped, self._memory)
+        except (EncoderUnavailable, ClipError) as unavailable_:
+            self._upgrade_reason = str(unavailable_)
+            logger.warning("staying with %s: %s", description.backend, unavailable_)
+        except Exception:
+            self._upgrade_reason = _UNEXPECTED_UPGRADE
+            logger.exception("staying with %s: unexpected failure", description.backend)
+
+    async def _switch_over(self) -> None:
+        """Nothing in here outlives it, or it would be the last to hold the slower encoder."""
+        async with self._held() as serving:
+            faster, cosine = await faster_encoder(self._upgrade, serving, self.call)
+            if not self._apply(UpgradePrepared(serving.encoder, faster)):
+                raise EncoderUnavailable(_REPLACED)
+            self._upgrade_reason = None
+            logger.info(
+                "switched over from %s to %s in %s (cosine at least %.5f)",
+                serving.encoder.description.backend,
+                faster.description.backend,
+                faster.description.precision,
+                cosine,
+            )
+        if self._calls:  # some may still be calls of the slower one
+            await asyncio.wait(self._calls.copy())
+
+
+def _free(encoders: list[EncoderPort], memory: MemoryPort) -> None:
+    """Drop the last references; in a thread, since freeing gigabytes takes a moment."""
+    encoders.clear()
+    memory.release()

@@ -1,0 +1,191 @@
+"""A JSON body, whose images are decoded from base64 straight to bytes."""
+
+import difflib
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from domain.errors import InvalidInput
+from domain.limits import MAX_JSON_BRACKETS, MAX_JSON_COMMAS
+from entrypoints.http.bodies.base64_images import NotBase64, plainly
+from entrypoints.http.errors.table import NotJson, WrongShape
+
+_Body = TypeVar("_Body")
+
+_INVALID_BASE64: Final = "Invalid base64"
+_UNKNOWN_FIELD: Final = "Object contains unknown field `"
+_MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises at a body that is not JSON, or is nested deeper than anyone means it."""
+
+_PLACE: Final = re.compile(r"`\$\.([^`]+)`")
+"""Where msgspec found something wrong, at the end of its messages."""
+
+_FIELD: Final = re.compile(r"required field `(\w+)`")
+
+_MAX_NAME: Final = 60
+"""Characters of an unknown field's name that are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded(Generic[_Body]):
+    """A request's body.
+
+    Attributes:
+        data: the struct.
+        unknown_field: the first field that means nothing and the known one whose name is nearest,
+            in printable ASCII; None if there is none.
+    """
+
+    data: _Body
+    unknown_field: str | None = None
+
+
+def decode_json(body: bytes, kind: type[_Body]) -> Decoded[_Body]:
+    """Decode a JSON body.
+
+    Args:
+        body: the bytes as they were sent.
+        kind: a msgspec struct; its ``bytes`` fields are sent as base64.
+
+    Raises:
+        NotJson: it is not well-formed JSON, or empty.
+        NotBase64: a field that must be base64 is not.
+        WrongShape: a field is missing or of another type, or there are too many values.
+    """
+    if not body:
+        raise NotJson("the body is empty; send a JSON object.")
+    _check_values(body)
+    # Those who send known fields only, and base64 bare and unbroken, don't pay for the rest.
+    try:
+        return Decoded(msgspec.json.decode(body, type=_strict(kind)))
+    except msgspec.ValidationError as invalid:
+        reason = str(invalid)
+    except _MALFORMED as malformed:
+        raise _not_json(malformed) from None
+    try:
+        unknown = _unknown_field(body, kind)
+        if reason.startswith(_UNKNOWN_FIELD):
+            try:
+                return Decoded(msgspec.json.decode(body, type=kind), unknown)
+            except msgspec.ValidationError as invalid:
+                reason = str(invalid)
+        if reason.startswith(_INVALID_BASE64):
+            # With line breaks, as the `base64` command writes it, or as a data URI.
+            try:
+                plain = _with_plain_base64(body, kind)
+                return Decoded(msgspec.json.decode(plain, type=kind), unknown)
+            except msgspec.ValidationError as invalid:
+                reason = str(invalid)
+        # A wrong type may have been met before a syntax error further on; then the latter counts.
+        body.decode()  # which the next line takes for granted
+        msgspec.json.decode(body, type=msgspec.Raw)  # makes nothing of it, be it a million values
+    except _MALFORMED as malformed:
+        raise _not_json(malformed) from None
+    raise wrong_shape(reason, unknown)
+
+
+def nearest_field(unknown: str, kind: type[Any]) -> str:
+    """An unknown field's name, and the known one that may have been meant; printable ASCII."""
+    shown = ascii(unknown[:_MAX_NAME])[1:-1]
+    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    near = difflib.get_close_matches(unknown[:_MAX_NAME], names, n=1)
+    return f"{shown}; did you mean {near[0]}?" if near else shown
+
+
+def wrong_shape(message: str, unknown_field: str | None = None) -> InvalidInput:
+    """The error for a msgspec message, which says what was expected and where, never a value."""
+    place = _PLACE.search(message)
+    if message.startswith("Object missing required field"):
+        named = _FIELD.search(message)
+        hint = "" if unknown_field is None else f"; it has the unknown field {unknown_field}"
+        return WrongShape(
+            f"{message}{hint}" if hint.endswith("?") else f"{message}{hint}.",
+            code="missing_field",
+            field=named[1] if named else None,
+        )
+    if message.startswith(_INVALID_BASE64):
+        return NotBase64.called(place[1] if place else "image")
+    return WrongShape(
+        f"{message.replace('`bytes`', 'base64 text')}.",
+        field=re.split(r"[.\[]", place[1])[0] if place else None,
+    )
+
+
+def _strict(kind: type[_Body]) -> type[_Body]:
+    """The same struct, which refuses fields that it does not know."""
+    strict: type[_Body] = _strict_once(kind)  # type: ignore[arg-type] # is hashable
+    return strict
+
+
+@functools.cache
+def _strict_once(kind: type[Any]) -> Any:
+    return msgspec.defstruct(kind.__name__, [], bases=(kind,), forbid_unknown_fields=True)
+
+
+def _unknown_field(body: bytes, kind: type[Any]) -> str | None:
+    """The first field of a body that means nothing, as `nearest_field` tells it."""
+    try:
+        msgspec.json.decode(
+            body,
+            type=_strict(_undecoded(kind)),  # type: ignore[arg-type] # is hashable
+        )
+    except msgspec.ValidationError as invalid:
+        message = str(invalid)
+        if message.startswith(_UNKNOWN_FIELD):
+            return nearest_field(message[len(_UNKNOWN_FIELD) :].rpartition("`")[0], kind)
+    return None
+
+
+def _check_values(body: bytes) -> None:
+    for what, sign, limit in (
+        ("commas", b",", MAX_JSON_COMMAS),
+        ("opening brackets", b"[", MAX_JSON_BRACKETS),
+    ):
+        if (count := body.count(sign)) > limit:
+            raise WrongShape(
+                f"the body has {count} {what}; at most {limit} are allowed.",
+                code="too_many_values",
+            )
+
+
+def _not_json(malformed: Exception) -> NotJson:
+    reason = "it is nested too deeply" if isinstance(malformed, RecursionError) else str(malformed)
+    return NotJson(f"the body is not JSON: {reason.rstrip('.')}.")
+
+
+def _with_plain_base64(body: bytes, kind: type[Any]) -> bytes:
+    """The same body with white space and data URIs' heads taken out of its base64 fields."""
+    sent = msgspec.json.decode(body, type=_undecoded(kind))  # type: ignore[arg-type] # is hashable
+    fields: dict[str, msgspec.Raw] = {}
+    for field in msgspec.structs.fields(kind):
+        raw: msgspec.Raw = getattr(sent, field.encode_name)
+        if len(raw) and _holds_base64(msgspec.inspect.type_info(field.type)):
+            raw = msgspec.Raw(msgspec.json.encode(plainly(msgspec.json.decode(raw))))
+        if len(raw):
+            fields[field.encode_name] = raw
+    return msgspec.json.encode(fields)
+
+
+@functools.cache
+def _undecoded(kind: type[Any]) -> type[msgspec.Struct]:
+    """A struct of the same fields, each as it was sent and empty where it was not.
+
+    Unlike a dict it makes nothing of fields that nobody knows, of which there may be a million.
+    """
+    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    return msgspec.defstruct("Undecoded", [(name, msgspec.Raw, msgspec.Raw()) for name in names])
+
+
+def _holds_base64(kind: msgspec.inspect.Type) -> bool:
+    match kind:
+        case msgspec.inspect.BytesType():
+            return True
+        case msgspec.inspect.Metadata(type=inner) | msgspec.inspect.ListType(item_type=inner):
+            return _holds_base64(inner)
+        case msgspec.inspect.UnionType(types=alternatives):
+            return any(map(_holds_base64, alternatives))
+        case _:
+            return False

@@ -1,0 +1,383 @@
+"""Every error that a client may get, declared once for all of our APIs.
+
+`TABLE` says which HTTP status each kind of error has. Most endpoints send it as RFC 9457 problem
+details; those under `OPENAI_PREFIX` send the same error as OpenAI does.
+"""
+
+import http
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+
+from domain.errors import (
+    ClipError,
+    ImageTooLarge,
+    InvalidInput,
+    OutOfMemory,
+    ServiceUnavailable,
+    UnknownModel,
+)
+from entrypoints.http.schemas.problem import Problem, WrappedOpenAIError, openai_error
+
+if TYPE_CHECKING:  # the settings need some of these errors before the framework is loaded
+    from litestar.types import Scope, Send
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+OPENAI_PREFIX: Final = "/v1/"
+"""Endpoints whose errors have OpenAI's shape."""
+
+REQUEST_ID_KEY: Final = "clip_request_id"
+OUTCOME_KEY: Final = "clip_outcome"
+"""Keys of the ASGI scope's ``state``."""
+
+INTERNAL: Final = (
+    "something went wrong in the server; its log has the reason under this request's id."
+)
+
+_SHOWN_CHARACTERS: Final = 200
+
+
+class MalformedBody(InvalidInput):
+    """The body is not what it is declared to be."""
+
+    code = "malformed_body"
+
+
+class NotJson(MalformedBody):
+    """The body is not well-formed JSON."""
+
+    code = "invalid_json"
+
+
+class MalformedForm(MalformedBody):
+    """The body is declared as a form and is not one."""
+
+    code = "invalid_form"
+
+
+class InvalidHost(MalformedBody):
+    """The Host header is not the name of a host."""
+
+    code = "bad_request"
+
+
+class WrongContentType(InvalidInput):
+    """The body has a content type that this endpoint does not take."""
+
+    code = "unsupported_media_type"
+
+
+class WrongContentEncoding(WrongContentType):
+    """The body is compressed."""
+
+    code = "unsupported_content_encoding"
+
+
+class WrongShape(InvalidInput):
+    """A field is missing or has another type.
+
+    Attributes:
+        field: the outermost field that is wrong, where it is known.
+    """
+
+    code = "invalid_field"
+
+    def __init__(self, detail: str, *, code: str | None = None, field: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.field = field
+
+
+class KeyRefused(ClipError):
+    """The request has no key (``missing_api_key``), or an unknown one (``wrong_api_key``)."""
+
+    code = "wrong_api_key"
+
+
+class CrossSite(ClipError):
+    """Another website made a browser send the request, and is not allowed to."""
+
+    code = "cross_site"
+
+
+class PreflightRefused(ClipError):
+    """A browser asked for another website whether it may send a request, and it may not."""
+
+    code = "cross_site"
+
+
+class NotFound(ClipError):
+    """There is no endpoint at this path."""
+
+    code = "not_found"
+
+    @classmethod
+    def at(cls, path: str) -> "NotFound":
+        """The error for a request to ``path``."""
+        return cls(f"there is nothing at {path[:_SHOWN_CHARACTERS]!r}.")
+
+
+class MethodNotAllowed(ClipError):
+    """The endpoint does not take this method.
+
+    Attributes:
+        allow: the value of the ``Allow`` header, or an empty text.
+    """
+
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allow: str) -> None:
+        super().__init__(f"{method} is not possible at {path[:_SHOWN_CHARACTERS]!r}.")
+        self.allow = allow
+
+
+class BodyTooLarge(ClipError):
+    """The body has more bytes than a request may have."""
+
+    code = "body_too_large"
+
+
+class BodyTooSlow(ClipError):
+    """The body fell too far behind the rate at which a body must arrive."""
+
+    code = "body_too_slow"
+
+
+class BodiesTooLarge(ServiceUnavailable):
+    """The bodies of all requests together would take more memory than they may."""
+
+    code = "too_many_bytes"
+
+
+class ClientGone(ClipError):
+    """The client closed the connection before the response; nobody reads this."""
+
+    code = "client_gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a kind of error is to a client.
+
+    Attributes:
+        kind: the errors.
+        status: their HTTP status.
+        meaning: a sentence for the documentation.
+        openai: their status where errors have OpenAI's shape, if it is another one.
+        documented: whether every endpoint that takes a body documents it.
+    """
+
+    kind: type[ClipError]
+    status: int
+    meaning: str
+    openai: int | None = None
+    documented: bool = True
+
+
+TABLE: Final = (
+    Row(
+        MalformedBody,
+        400,
+        "The body is not what it is declared to be: not JSON, or not a form.",
+    ),
+    Row(PreflightRefused, 400, "Another website may not send this.", documented=False),
+    Row(
+        KeyRefused, 401, "The server has keys (`CLIP_API_KEYS`), and the request has none of them."
+    ),
+    Row(CrossSite, 403, "Another website made a browser send this, and is not allowed to."),
+    Row(UnknownModel, 404, "Another model is loaded.", documented=False),
+    Row(NotFound, 404, "There is no such endpoint.", documented=False),
+    Row(MethodNotAllowed, 405, "The endpoint does not take this method.", documented=False),
+    Row(BodyTooSlow, 408, "The body arrives too slowly."),
+    Row(ImageTooLarge, 413, "The body or the decoded image is too large."),
+    Row(BodyTooLarge, 413, "The body is too large.", documented=False),
+    Row(WrongContentType, 415, "The body has a content type or encoding that is not taken here."),
+    Row(
+        InvalidInput, 422, "A field is missing, has the wrong type, or breaks a limit.", openai=400
+    ),
+    Row(ClientGone, 499, "The client has gone.", documented=False),
+    Row(
+        ServiceUnavailable,
+        503,
+        "No model is loaded, or the server is starting, shutting down or too busy; "
+        "see `Retry-After`.",
+    ),
+)
+"""The first row that fits an error counts. An error without a row is a 500."""
+
+UNFORESEEN: Final = "Something unforeseen; the server's log has it under the request id."
+
+_OPENAI_FIELDS: Final = {
+    "model_not_found": "model",
+    "unsupported_dimensions": "dimensions",
+    "unknown_encoding_format": "encoding_format",
+    "unknown_modality": "modality",
+}
+"""The field that is wrong, by an error's code, where it is not ``input``."""
+
+ErrorBody: TypeAlias = Problem | WrappedOpenAIError
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An error as it is sent.
+
+    Attributes:
+        status: the HTTP status.
+        code: for programs.
+        body: Problem details, or OpenAI's shape.
+        media_type: the body's.
+        headers: what the response has besides.
+    """
+
+    status: int
+    code: str
+    body: ErrorBody
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def status_of(error: Exception) -> int | None:
+    """The HTTP status of an error that a client may know; None for the unforeseen."""
+    row = _row_of(error)
+    return None if row is None else row.status
+
+
+def documented_errors(*, openai: bool = False) -> dict[int, str]:
+    """What the documentation says of each status that an endpoint with a body may send."""
+    meanings: dict[int, str] = {}
+    for row in TABLE:
+        if row.documented or (openai and row.kind is UnknownModel):
+            status = row.openai if openai and row.openai else row.status
+            also = meanings.get(status)
+            meanings[status] = row.meaning if also is None else f"{also} {row.meaning}"
+    return {**meanings, 500: UNFORESEEN}
+
+
+def rendered(scope: "Scope", error: Exception) -> Rendered:
+    """An error in the shape of the endpoint that was called; the unforeseen is logged here.
+
+    Args:
+        scope: of the request.
+        error: any exception. Of one without a row in `TABLE`, nothing is told to the client.
+    """
+    if isinstance(error, MemoryError):
+        # A line and no traceback: there will be many of these at once, and each costs memory too.
+        logger.error("request %s: no memory left for %s", _id(scope), _endpoint(scope))
+        error = OutOfMemory("there is no memory left to answer this now.", retry_after_s=5)
+    row = _row_of(error)
+    if row is None or not isinstance(error, ClipError):
+        logger.error(
+            "request %s: %s %s failed",
+            _id(scope),
+            scope.get("method"),
+            _endpoint(scope),
+            exc_info=error,
+        )
+        return _shaped(scope, 500, 500, INTERNAL, "internal_error", field=None, headers={})
+    return _shaped(
+        scope,
+        row.status,
+        row.openai or row.status,
+        error.detail,
+        error.code,
+        field=_field_of(error),
+        headers=_headers_of(error),
+    )
+
+
+async def send_error(scope: "Scope", send: "Send", error: Exception) -> Rendered:
+    """Send an error from outside of the framework; returns what was sent."""
+    told = rendered(scope, error)
+    content = msgspec.json.encode(told.body)
+    headers = [
+        (b"content-type", told.media_type.encode("ascii")),
+        (b"content-length", str(len(content)).encode("ascii")),
+    ]
+    headers += [
+        (name.lower().encode("ascii"), value.encode("latin-1"))
+        for name, value in told.headers.items()
+    ]
+    await send({"type": "http.response.start", "status": told.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content, "more_body": False})
+    return told
+
+
+def problem(status: int, detail: str, code: str, request_id: str) -> Problem:
+    """Problem details."""
+    return Problem(
+        type="about:blank",
+        title=_title(status),
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+    )
+
+
+def _shaped(
+    scope: "Scope",
+    status: int,
+    openai_status: int,
+    detail: str,
+    code: str,
+    *,
+    field: str | None,
+    headers: Mapping[str, str],
+) -> Rendered:
+    scope["state"][OUTCOME_KEY] = code
+    if scope["path"].startswith(OPENAI_PREFIX):
+        body = openai_error(openai_status, detail, code, field=field)
+        return Rendered(openai_status, code, body, "application/json", headers)
+    told = problem(status, detail, code, _id(scope))
+    return Rendered(status, code, told, MEDIA_TYPE, headers)
+
+
+def _row_of(error: Exception) -> Row | None:
+    return next((row for row in TABLE if isinstance(error, row.kind)), None)
+
+
+def _field_of(error: ClipError) -> str | None:
+    """The request's field that is wrong; None where it is not one field."""
+    if isinstance(error, WrongShape):
+        return error.field
+    if isinstance(error, MalformedBody | WrongContentType) or not isinstance(error, InvalidInput):
+        return None
+    return _OPENAI_FIELDS.get(error.code, "input")
+
+
+def _headers_of(error: ClipError) -> dict[str, str]:
+    match error:
+        case ServiceUnavailable():
+            return {"Retry-After": str(error.retry_after_s)}
+        case KeyRefused():
+            return {"WWW-Authenticate": "Bearer"}
+        case BodyTooSlow():
+            return {"Connection": "close"}  # nobody waits for the rest of it
+        case WrongContentEncoding():
+            return {"Accept-Encoding": "identity"}  # RFC 9110, section 15.5.16
+        case MethodNotAllowed(allow=allow) if allow:
+            return {"Allow": allow}
+        case _:
+            return {}
+
+
+def _id(scope: "Scope") -> str:
+    return str(scope["state"].get(REQUEST_ID_KEY, ""))
+
+
+def _endpoint(scope: "Scope") -> Any:
+    """The endpoint's template, which no client chooses; else the path, quoted."""
+    return scope.get("path_template") or repr(scope["path"][:_SHOWN_CHARACTERS])
+
+
+def _title(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:  # 499, for a client that has gone
+        return "Client Closed Request"

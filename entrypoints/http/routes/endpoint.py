@@ -1,0 +1,302 @@
+"""What every endpoint that takes a body has in common: how it reads, works, and is documented."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import parse_qs
+
+import msgspec
+import multipart
+from litestar import MediaType, Request, Response, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody, Schema
+
+from application.use_cases.anomaly import ScoreAnomaly
+from application.use_cases.baseline import BuildBaseline
+from application.use_cases.classify import ClassifyImage
+from application.use_cases.compare import CompareSightings, CompareTexts
+from application.use_cases.embed import EmbedImage, EmbedImages, EmbedInputs, EmbedTexts
+from application.use_cases.health import ReportHealth
+from domain.errors import Draining
+from entrypoints.http.bodies.form import decode_form, image_fields
+from entrypoints.http.bodies.json import Decoded, decode_json
+from entrypoints.http.bodies.raw_image import IMAGE_TYPES, decode_raw_image
+from entrypoints.http.errors.table import (
+    MEDIA_TYPE,
+    ClientGone,
+    MalformedForm,
+    WrongContentEncoding,
+    WrongContentType,
+    WrongShape,
+    documented_errors,
+)
+from entrypoints.http.middleware.envelope import note_unknown_field
+from entrypoints.http.middleware.limits import whole_body
+from entrypoints.http.schemas import examples
+from entrypoints.http.schemas.fields import json_schema
+from entrypoints.http.schemas.problem import Problem, WrappedOpenAIError
+
+_Sent = TypeVar("_Sent", bound=msgspec.Struct)
+_Result = TypeVar("_Result")
+
+_JSON: Final = "application/json"
+_FORM: Final = "multipart/form-data"
+_MAX_QUERY_FIELDS: Final = 200
+
+_FIRST_BYTES: Final = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"RIFF"
+)  # fmt: skip
+"""How an image file of each allowed format begins. No JSON text begins so."""
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """What the endpoints need, made by the container.
+
+    Attributes:
+        ensemble_by_default: whether `/classify` uses prompt ensembles where a request doesn't say.
+        checks_openai_texts: whether `/v1/embeddings` refuses texts that look like images.
+        configured_model: name of the model that should be loaded.
+        configured_backend: name of the encoder that should be loaded.
+    """
+
+    embed_image: EmbedImage
+    score_anomaly: ScoreAnomaly
+    classify_image: ClassifyImage
+    compare_texts: CompareTexts
+    embed_images: EmbedImages
+    embed_texts: EmbedTexts
+    embed_inputs: EmbedInputs
+    compare_sightings: CompareSightings
+    build_baseline: BuildBaseline
+    report_health: ReportHealth
+    ensemble_by_default: bool
+    checks_openai_texts: bool
+    configured_model: str
+    configured_backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[_Sent]):
+    """One request to an endpoint.
+
+    Attributes:
+        data: its decoded body.
+        use: the use cases.
+        scope: ASGI's.
+        started_s: when its body had been decoded, of `time.perf_counter`.
+    """
+
+    data: _Sent
+    use: UseCases
+    scope: Any
+    started_s: float
+
+    @property
+    def milliseconds(self) -> float:
+        """Since its body was decoded, with three decimals."""
+        return round((time.perf_counter() - self.started_s) * 1000, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[_Sent]):
+    """A POST that returns 200, its body JSON; where it takes images, also a form or a raw image.
+
+    Attributes:
+        path: where it is.
+        takes: the struct of its body.
+        work: makes the response of a request.
+        responds: the struct of its response.
+        openai: whether its errors have OpenAI's shape.
+    """
+
+    path: str
+    takes: type[_Sent]
+    work: Callable[[Call[_Sent]], Awaitable[msgspec.Struct]]
+    responds: type[msgspec.Struct]
+    openai: bool = False
+
+    def handler(self, use: UseCases) -> HTTPRouteHandler:
+        """The framework's handler."""
+        takes, work = self.takes, self.work
+        takes_images = bool(image_fields(takes))
+
+        async def handle(request: Request[Any, Any, Any]) -> Response[bytes]:
+            scope = request.scope
+            decoded = await _read(scope, request.receive, takes, takes_images=takes_images)
+            if decoded.unknown_field is not None:
+                note_unknown_field(scope, decoded.unknown_field)
+            call = Call(decoded.data, use, scope, time.perf_counter())
+            made = await _unless_gone(request, work(call))
+            return Response(msgspec.json.encode(made), media_type=MediaType.JSON)
+
+        handle.__name__ = work.__name__
+        handle.__doc__ = work.__doc__
+        success = ResponseSpec(
+            data_container=self.responds,
+            description="The response.",
+            examples=[examples.RESPONSES[self.path]],
+            generate_examples=False,
+        )
+        return post(
+            self.path,
+            status_code=200,
+            responses={200: success, **error_responses(openai=self.openai)},
+            tags=["OpenAI" if self.openai else "endpoints"],
+            operation_class=_operation(_request_body(takes, examples.REQUESTS[self.path])),
+        )(handle)
+
+
+def error_responses(*, openai: bool = False) -> Mapping[int, ResponseSpec]:
+    """The documentation of each error that an endpoint with a body may send."""
+    body: type[msgspec.Struct] = WrappedOpenAIError if openai else Problem
+    media_type = MediaType.JSON if openai else MEDIA_TYPE
+    return {
+        status: ResponseSpec(
+            body, description=meaning, media_type=media_type, generate_examples=False
+        )
+        for status, meaning in documented_errors(openai=openai).items()
+    }
+
+
+async def _read(
+    scope: Any, receive: Any, kind: type[_Sent], *, takes_images: bool
+) -> Decoded[_Sent]:
+    """Read and decode a request's body.
+
+    Raises:
+        WrongContentType: the endpoint does not take it; nothing of it is read then.
+        Others: as the decoders in `bodies` and `BodyLimits` say.
+    """
+    declared = _declared(scope)
+    media_type = declared.partition(";")[0].strip().lower()
+    is_json = media_type == _JSON or media_type.endswith("+json")
+    if not (
+        not media_type
+        or is_json
+        or (takes_images and (media_type == _FORM or media_type in IMAGE_TYPES))
+    ):
+        others = f", '{_FORM}', or the image itself as one of {', '.join(IMAGE_TYPES)}"
+        raise WrongContentType(
+            f"the body is declared as {media_type[:100]!r}; send '{_JSON}'"
+            f"{others if takes_images else ''}."
+        )
+    body = await whole_body(receive)
+    if media_type == _FORM:
+        try:
+            boundary = multipart.parse_options_header(declared)[1].get("boundary", "")
+        except (ValueError, LookupError):
+            raise MalformedForm("the form's content type is not well-formed.") from None
+        return decode_form(body, kind, boundary)
+    if media_type in IMAGE_TYPES or (
+        not media_type and takes_images and body.startswith(_FIRST_BYTES)
+    ):
+        return decode_raw_image(body, kind, _query(scope["query_string"]))
+    return decode_json(body, kind)
+
+
+def _declared(scope: Any) -> str:
+    """The content type; empty where nothing is declared.
+
+    Raises:
+        WrongContentEncoding: the body is compressed.
+    """
+    declared = ""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            declared = value.decode("latin-1")
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            shown = value.decode("latin-1")[:100]
+            raise WrongContentEncoding(
+                f"the body has the content encoding {shown!r}; send it uncompressed, without "
+                "'Content-Encoding'."
+            )
+    return declared
+
+
+def _query(query: bytes) -> Mapping[str, list[str]]:
+    try:
+        return parse_qs(
+            query.decode("latin-1"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_MAX_QUERY_FIELDS,
+        )
+    except ValueError:
+        raise WrongShape(
+            f"the query is not UTF-8, or has more than {_MAX_QUERY_FIELDS} fields."
+        ) from None
+
+
+async def _unless_gone(request: Request[Any, Any, Any], work: Awaitable[_Result]) -> _Result:
+    """Await ``work``, but cancel it as soon as the client hangs up.
+
+    Args:
+        request: whose body has been read to its end.
+        work: what is done for it.
+
+    Raises:
+        ClientGone: the client hung up first.
+        Draining: the server ends, and the grace for accepted requests is over.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone("the client hung up.")
+    except asyncio.CancelledError:  # by the server, which waits no longer
+        raise Draining(
+            "the server shut down before it could finish this request.", code="not_finished"
+        ) from None
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _gone(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@dataclass
+class _Documented(Schema):
+    """A JSON Schema that is ready to be written."""
+
+    ready: Mapping[str, Any] | None = None
+
+    def to_schema(self) -> dict[str, Any]:
+        """The schema itself."""
+        return dict(self.ready or {})
+
+
+def _request_body(kind: type[msgspec.Struct], example: Example) -> RequestBody:
+    schema = json_schema(kind)
+    content = {
+        _JSON: OpenAPIMediaType(schema=_Documented(ready={**schema, "examples": [example.value]}))
+    }
+    if images := image_fields(kind):
+        properties = dict(schema["properties"])
+        for name in images:
+            file = {"type": "string", "format": "binary"}
+            several = "items" in properties[name]
+            properties[name] = {"type": "array", "items": file} if several else file
+        form = {**schema, "properties": properties}
+        content[_FORM] = OpenAPIMediaType(schema=_Documented(ready=form))
+        binary = _Documented(ready={"type": "string", "format": "binary"})
+        for media_type in ("image/jpeg", "image/png", "application/octet-stream"):
+            content[media_type] = OpenAPIMediaType(schema=binary)
+    return RequestBody(content=content, required=True)
+
+
+def _operation(body: RequestBody) -> type[Operation]:
+    @dataclass
+    class WithBody(Operation):
+        def __post_init__(self) -> None:
+            self.request_body = body
+
+    return WithBody

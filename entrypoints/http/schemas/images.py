@@ -1,0 +1,140 @@
+"""Requests about one image and their responses, with the field names that clients rely on."""
+
+from typing import Annotated
+
+from msgspec import UNSET, Struct, UnsetType
+
+from domain.limits import EMBEDDING_DIMENSION, MAX_LABELS
+from domain.prompts import CameraType
+from entrypoints.http.schemas.fields import Image, InferenceTime, Vector, documented
+
+
+class EmbedRequest(Struct):
+    """One image."""
+
+    image: Image
+
+
+class EmbedResponse(Struct):
+    """The image's embedding."""
+
+    embedding: Vector
+    inference_time_ms: InferenceTime
+
+
+class AnomalyScoreRequest(Struct):
+    """One image and what the scene usually looks like."""
+
+    image: Image
+    baseline_embedding: Annotated[
+        list[float],
+        documented(
+            f"{EMBEDDING_DIMENSION} finite numbers unless configured, of any length; "
+            "all zeros are similar to nothing."
+        ),
+    ]
+    threshold: Annotated[
+        float | None,
+        documented(
+            "Anomaly score above which `is_anomaly` is said; without it nothing is.",
+            minimum=0.0,
+            maximum=1.0,
+        ),
+    ] = None
+
+
+class AnomalyScoreResponse(Struct):
+    """How far the scene has moved from its baseline."""
+
+    anomaly_score: Annotated[
+        float, documented("clamp(1 - cosine, 0, 1): 0 as always, 1 nothing in common.")
+    ]
+    similarity_to_baseline: Annotated[float, documented("Cosine in [-1, 1].")]
+    inference_time_ms: InferenceTime
+    is_anomaly: Annotated[
+        bool | UnsetType,
+        documented("`anomaly_score` > `threshold`; absent unless a threshold was sent."),
+    ] = UNSET
+
+
+class ClassifyRequest(Struct):
+    """One image and the labels to choose from."""
+
+    image: Image
+    labels: Annotated[
+        list[str],
+        documented(
+            f"1 to {MAX_LABELS} different labels, none blank.", min_items=1, max_items=MAX_LABELS
+        ),
+    ]
+    use_ensemble: Annotated[
+        bool | UnsetType,
+        documented(
+            "Put each label through five prompt templates and average them. Where it is absent: "
+            "true if `camera_type` is sent, else as CLIP_USE_ENSEMBLE says (false)."
+        ),
+    ] = UNSET
+    camera_type: (
+        Annotated[
+            str,
+            documented(
+                "Which templates the ensemble takes; `standard` where it is absent.",
+                enum=[str(kind) for kind in CameraType],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class EnsembleMetadata(Struct):
+    """How the ensemble was formed."""
+
+    templates_used: list[str]
+    num_templates: int
+    camera_type: str
+    ensemble_method: str
+
+
+class ClassifyResponse(Struct):
+    """How well each label fits."""
+
+    scores: Annotated[
+        dict[str, float], documented("Label → softmax of logit scale x cosine; they sum to 1.")
+    ]
+    top_label: str
+    inference_time_ms: InferenceTime
+    ensemble_metadata: EnsembleMetadata | None = None
+
+
+class SimilarityRequest(Struct):
+    """One image and one text."""
+
+    image: Image
+    text: Annotated[str, documented("Not blank; cut at CLIP's 77 tokens.", min_length=1)]
+
+
+class SimilarityResponse(Struct):
+    """How well the text describes the image."""
+
+    similarity: Annotated[float, documented("Cosine in [-1, 1].")]
+    inference_time_ms: InferenceTime
+
+
+class BatchSimilarityRequest(Struct):
+    """One image and several texts."""
+
+    image: Image
+    texts: Annotated[
+        list[str],
+        documented(
+            "1 to CLIP_MAX_BATCH_TEXTS_SIZE (100 unless configured) different texts, none blank.",
+            min_items=1,
+        ),
+    ]
+
+
+class BatchSimilarityResponse(Struct):
+    """How well each text describes the image."""
+
+    similarities: Annotated[dict[str, float], documented("Text → cosine in [-1, 1].")]
+    inference_time_ms: InferenceTime

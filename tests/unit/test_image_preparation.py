@@ -1,0 +1,120 @@
+"""Decoding off the event loop: turns, cancellation, closing."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from application.inference.image_preparation import ImagePreparation
+from application.ports import ImagePreparationPort, Pixels
+from domain.errors import InvalidImage
+from tests.support.encoders import pixels_of, settle
+
+
+class Gated(ImagePreparationPort):
+    """Takes files that hold a number, one after the other, each when it is let through."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.gate = threading.Semaphore(0)
+        self.closed = threading.Event()
+
+    def prepare(self, data: bytes) -> Pixels:
+        self.begun.append(int(data))
+        self.gate.acquire()
+        if not int(data):
+            raise InvalidImage("image is nothing.")
+        return pixels_of(int(data))
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.fixture
+def port() -> Gated:
+    return Gated()
+
+
+@pytest.fixture
+async def images(port: Gated) -> AsyncIterator[ImagePreparation]:
+    images = ImagePreparation(port, threads=1)
+    yield images
+    port.gate.release(1000)
+    images.close()
+    assert await asyncio.to_thread(port.closed.wait, 30)
+
+
+def asked(images: ImagePreparation, number: int, client: str = "") -> asyncio.Task[Pixels]:
+    return asyncio.create_task(images.prepare(b"%d" % number, client=client))
+
+
+async def test_clients_take_turns(images: ImagePreparation, port: Gated) -> None:
+    tasks = [asked(images, number, "much") for number in (1, 2, 3, 4)]
+    await settle()
+    tasks.append(asked(images, 9, "little"))
+    await settle()
+    port.gate.release(5)
+    assert [int(pixels.flat[0]) for pixels in await asyncio.gather(*tasks)] == [1, 2, 3, 4, 9]
+    assert port.begun == [1, 2, 9, 3, 4]
+
+
+async def test_who_leaves_while_waiting_costs_nothing(
+    images: ImagePreparation, port: Gated
+) -> None:
+    first, second, third = (asked(images, number) for number in (1, 2, 3))
+    await settle()
+    second.cancel()
+    await settle()
+    port.gate.release(2)
+    await asyncio.gather(first, third)
+    assert port.begun == [1, 3]
+
+
+async def test_a_thread_is_busy_until_it_returns_even_if_its_caller_left(
+    images: ImagePreparation, port: Gated
+) -> None:
+    first, second = asked(images, 0), asked(images, 2)
+    await settle()
+    first.cancel()
+    await settle()
+    assert port.begun == [0]
+    port.gate.release(2)
+    await second
+    assert port.begun == [0, 2]
+
+
+async def test_who_leaves_at_the_moment_of_his_turn_hands_it_on(
+    images: ImagePreparation, port: Gated
+) -> None:
+    first, second, third = (asked(images, number) for number in (1, 2, 3))
+    await settle()
+    port.gate.release()
+    await first
+    second.cancel()
+    port.gate.release(2)
+    await third
+    assert 3 in port.begun
+
+
+async def test_a_failure_frees_the_thread(images: ImagePreparation, port: Gated) -> None:
+    port.gate.release(100)
+    for _ in range(10):
+        with pytest.raises(InvalidImage):
+            await images.prepare(b"0")
+    assert (await images.prepare(b"7")).flat[0] == 7
+
+
+async def test_two_hundred_who_mostly_leave(images: ImagePreparation, port: Gated) -> None:
+    tasks = [asked(images, number + 1, str(number % 3)) for number in range(200)]
+    await settle()
+    for number, task in enumerate(tasks):
+        if number % 5:
+            task.cancel()
+    port.gate.release(1000)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for number, outcome in enumerate(outcomes):
+        if number % 5 == 0:
+            assert not isinstance(outcome, BaseException)
+            assert outcome.flat[0] == number + 1
+    assert (await images.prepare(b"7")).flat[0] == 7
