@@ -235,7 +235,7 @@ async def _measured(
     from entrypoints.container import close_threads
 
     try:
-        await container.model().bring_up()
+        await container.model().load()
         return await measure(container.measure_examples(), container)
     finally:
         close_threads(container)

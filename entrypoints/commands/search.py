@@ -95,11 +95,12 @@ def search(
 async def _search(
     container: "Container", index: Path, query: str | None, photo: bytes | None, top: int
 ) -> "SearchResult":
-    from entrypoints.container import close_threads
+    from entrypoints.container import close_threads, decode_in_this_process
 
+    decode_in_this_process(container)
     opened = container.index_file(index)  # before the model loads: a wrong name is told at once
     try:
-        await container.model().bring_up()
+        await container.model().load()
         return await container.search_index()(opened, text=query, photo=photo, top=top)
     finally:
         close_threads(container)
