@@ -49,7 +49,7 @@ MAX_JSON_COMMAS = 2_000_000
 """Commas of one JSON body, which bound its values: 1000 frames of 1024 numbers have 1,024,000.
 
 A body of `MAX_BODY_BYTES` could hold eight million, a second and 400 MiB of work during which
-nobody else would be served.
+no other request would be served.
 """
 
 MAX_JSON_BRACKETS = 200_000

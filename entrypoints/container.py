@@ -141,7 +141,9 @@ class Container(containers.DeclarativeContainer):
     embed_texts = providers.Singleton(
         EmbedTexts, inference=inference, max_texts=settings.provided.max_texts
     )
-    embed_inputs = providers.Singleton(EmbedInputs, inference=inference, tokens=token_counter)
+    embed_inputs = providers.Singleton(
+        EmbedInputs, inference=inference, count_tokens=token_counter.provided.count
+    )
     compare_sightings = providers.Singleton(
         CompareSightings,
         inference=inference,

@@ -18,8 +18,6 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 
-from application.ports import TokenCounterPort
-
 CONTEXT_LENGTH: Final = 77
 """Tokens of the longest text that CLIP's text tower takes, start and end included."""
 START_OF_TEXT: Final = 49406
@@ -104,7 +102,7 @@ class ClipTokenizer:
         ]
 
 
-class ClipTokenCounter(TokenCounterPort):
+class ClipTokenCounter:
     """Counts with the tokenizer that every encoder uses; made when it is first needed."""
 
     @functools.cached_property
@@ -112,7 +110,7 @@ class ClipTokenCounter(TokenCounterPort):
         return ClipTokenizer()
 
     def count(self, texts: Sequence[str]) -> int:
-        """See `TokenCounterPort.count`."""
+        """See `CountTokens` of `application.ports`."""
         return sum(map(len, self._tokenizer(texts)))
 
 

@@ -20,7 +20,7 @@ _TEXTS_AT_ONCE: Final = 64
 
 
 class Inference:
-    """What every use case that looks at an image is built on.
+    """What all use cases that embed something are built on.
 
     All methods raise, besides what each says:
 
@@ -73,7 +73,7 @@ class Inference:
             )
 
     async def embed_each_image(self, images: Sequence[bytes]) -> list[Outcome]:
-        """What became of each of several image files, in their order: an embedding or a failure.
+        """The outcome of each of several image files, in their order: an embedding or a failure.
 
         A failure is an exception that says what is wrong with that image or its encoding.
         """

@@ -12,7 +12,7 @@ from domain.embedding import Embedding
 
 
 class TextEmbeddings:
-    """A cache in front of the text tower that forgets what was not asked for longest.
+    """A least-recently-used cache in front of the text tower.
 
     Requests that miss the same text at the same time wait for one encoding of it. Used from the
     event loop only.
@@ -25,12 +25,12 @@ class TextEmbeddings:
         capacity: int,
         observer: ObserverPort = UNOBSERVED,
     ) -> None:
-        """Make one.
+        """Cache what the batcher encodes.
 
         Args:
             batcher: encodes what is not known yet.
             capacity: embeddings that are kept (3 KiB each); 0 keeps none.
-            observer: is told how often a text was known.
+            observer: is told of hits and misses.
         """
         self._batcher = batcher
         self._capacity = capacity

@@ -46,7 +46,6 @@ from application.model.states import (
     grant,
     load_pause_s,
     outstanding,
-    reason_of,
     refusal,
     reload_pause_s,
     transition,
@@ -192,12 +191,12 @@ def test_the_health_of_each_state() -> None:
         "Failed": ("failed", False, True, False),
         "Lost": ("lost", False, False, False),
     }
-    assert [named(state) for state in STATES if reason_of(state) is None] == [
+    assert [named(state) for state in STATES if state.reason is None] == [
         "Ready",
         "Unloaded",
         "Unloaded",
     ]
-    assert [reason_of(state) for state in STATES if isinstance(state, Failed | Lost)] == [
+    assert [state.reason for state in STATES if isinstance(state, Failed | Lost)] == [
         "no checkpoint",
         "the GPU failed",
     ]
