@@ -27,7 +27,6 @@ from entrypoints.http.bodies.raw_image import IMAGE_TYPES, decode_raw_image
 from entrypoints.http.errors.table import (
     MEDIA_TYPE,
     ClientGone,
-    MalformedForm,
     WrongContentEncoding,
     WrongContentType,
     WrongShape,
@@ -171,8 +170,7 @@ async def _read(
         WrongContentType: the endpoint does not take it; nothing of it is read then.
         Others: as the decoders in `bodies` and `BodyLimits` say.
     """
-    declared = _declared(scope)
-    media_type = declared.partition(";")[0].strip().lower()
+    media_type, boundary = content_type_of(scope)
     is_json = media_type == _JSON or media_type.endswith("+json")
     if not (
         not media_type
@@ -186,20 +184,16 @@ async def _read(
         )
     body = await whole_body(receive)
     if media_type == _FORM:
-        try:
-            boundary = multipart.parse_options_header(declared)[1].get("boundary", "")
-        except (ValueError, LookupError):
-            raise MalformedForm("the form's content type is not well-formed.") from None
         return decode_form(body, kind, boundary)
     if media_type in IMAGE_TYPES or (
         not media_type and takes_images and body.startswith(_FIRST_BYTES)
     ):
-        return decode_raw_image(body, kind, _query(scope["query_string"]))
+        return decode_raw_image(body, kind, query_fields(scope["query_string"]))
     return decode_json(body, kind)
 
 
-def _declared(scope: Any) -> str:
-    """The content type; empty where nothing is declared.
+def content_type_of(scope: Any) -> tuple[str, str]:
+    """The body's media type and, of a form, its boundary; empty where nothing is declared.
 
     Raises:
         WrongContentEncoding: the body is compressed.
@@ -214,10 +208,18 @@ def _declared(scope: Any) -> str:
                 f"the body has the content encoding {shown!r}; send it uncompressed, without "
                 "'Content-Encoding'."
             )
-    return declared
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type != _FORM:
+        return media_type, ""
+    return media_type, multipart.parse_options_header(declared)[1].get("boundary", "")
 
 
-def _query(query: bytes) -> Mapping[str, list[str]]:
+def query_fields(query: bytes) -> Mapping[str, list[str]]:
+    """The values of each field of a query.
+
+    Raises:
+        WrongShape: it is not UTF-8, or has too many fields.
+    """
     try:
         return parse_qs(
             query.decode("latin-1"),
