@@ -38,7 +38,7 @@ from entrypoints.server.client_limits import (
     Patience,
 )
 from entrypoints.server.request_heads import Refusal, head_fault, invalid, origin_form
-from entrypoints.server.turns import Turns
+from entrypoints.server.turns import Kind, Turns
 
 UVICORN: Final = "0.54.0"
 """The version whose inner names this module uses."""
@@ -446,7 +446,11 @@ class Connection(HttpToolsProtocol):
             if not cycle.disconnected:
                 super(Connection, self)._start_asgi_task(cycle, app)
 
-        self._turns.wait(self._last_turn_s, start)
+        if cycle.scope["path"].startswith("/health"):
+            kind = Kind.PROBE
+        else:
+            kind = Kind.READ if cycle.scope["method"] in ("GET", "HEAD") else Kind.WORK
+        self._turns.wait(start, kind=kind, last_turn_s=self._last_turn_s)
 
     def on_response_complete(self) -> None:
         """The response is on its way: the next request, or the client's turn again."""
