@@ -92,7 +92,7 @@ def launched(command: list[str], log_file: Path, **environment: str) -> Iterator
 
 
 def wait_for(
-    server: Server, path: str, seconds: float = 120, *, verify: ssl.SSLContext | bool = True
+    server: Server, path: str, seconds: float = 300, *, verify: ssl.SSLContext | bool = True
 ) -> None:
     """Return once ``path`` answers 200; ``verify`` is httpx's."""
     deadline = time.monotonic() + seconds
