@@ -68,10 +68,17 @@ class Container(containers.DeclarativeContainer):
         cache=settings.provided.cache,
         tensorrt=tensorrt,
     )
+    in_process_preparation = providers.Singleton(
+        PillowImagePreparation, max_pixels=settings.provided.max_decoded_pixels
+    )
     image_preparation_port = (
-        providers.Singleton(DecodingWorkers, workers=usable_cores())
+        providers.Singleton(
+            DecodingWorkers,
+            workers=usable_cores(),
+            max_pixels=settings.provided.max_decoded_pixels,
+        )
         if workers_possible()
-        else providers.Singleton(PillowImagePreparation)
+        else in_process_preparation
     )
     token_counter = providers.Singleton(ClipTokenCounter)
     metrics = providers.Singleton(PrometheusMetrics)
@@ -235,7 +242,7 @@ def decode_in_this_process(container: Container) -> None:
 
     Starting a worker would take longer than the picture, and a crash harms nobody else.
     """
-    container.image_preparation_port.override(providers.Singleton(PillowImagePreparation))
+    container.image_preparation_port.override(container.in_process_preparation)
 
 
 def close_threads(container: Container) -> None:
