@@ -37,12 +37,16 @@ _PAGE: Final = f"""<!doctype html>
     <title>CLIP embedding server: its API</title>
     <link rel="icon" href="data:,">
     <link rel="stylesheet" href="{_ASSETS}/swagger-ui.css">
+    <link rel="stylesheet" href="{_ASSETS}/contrast.css">
     <script defer src="{_ASSETS}/swagger-ui-bundle.js"></script>
     <script defer src="{_ASSETS}/swagger-ui-standalone-preset.js"></script>
     <script defer src="{_ASSETS}/start.js"></script>
   </head>
   <body>
-    <div id="swagger-container" data-schema="{_PATH}{_SCHEMA}"></div>
+    <main>
+      <h1 class="page-title">CLIP embedding server: its API</h1>
+      <div id="swagger-container" data-schema="{_PATH}{_SCHEMA}"></div>
+    </main>
   </body>
 </html>
 """
