@@ -12,8 +12,7 @@ from litestar.testing import AsyncTestClient
 from adapters.images.picture import decode_picture
 from domain.errors import InvalidImage
 from domain.limits import SMALLEST_COSINE
-from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 
 FOLDER = Path(__file__).parent.parent / "cases"
@@ -30,7 +29,7 @@ async def demo(tmp_path: Path) -> AsyncIterator[AsyncTestClient[Any]]:
         "CLIP_ENCODER": "torch",
         "CLIP_CACHE_DIR": str(tmp_path),
     }
-    app = create_app(Container(settings=read_settings(settings)))
+    app = http_service(Container(settings=read_settings(settings)))
     async with AsyncTestClient(app, raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass

@@ -46,7 +46,7 @@ async def create_embeddings(call: Call[EmbeddingsRequest]) -> EmbeddingsResponse
     sent = call.data
     as_base64 = _wants_base64(sent.encoding_format)
     inputs = inputs_of(sent.input, sent.modality, check_texts=call.use.checks_openai_texts)
-    embedded = await call.use.embedinputs_of(
+    embedded = await call.use.embed_inputs(
         inputs, model=sent.model, dimensions=sent.dimensions or None
     )
     return EmbeddingsResponse(
