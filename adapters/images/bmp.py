@@ -11,7 +11,12 @@ _OS2_1: Final = 12
 _OS2_2: Final = 64
 _WINDOWS: Final = (40, 52, 56, 108, 124)
 _RAW, _BITFIELDS = 0, 3
-_DEPTHS: Final = {_RAW: (1, 4, 8, 16, 24, 32), 1: (8,), 2: (4,), _BITFIELDS: (16, 24, 32)}
+_DEPTHS: Final[dict[int, tuple[int, ...]]] = {
+    _RAW: (1, 4, 8, 16, 24, 32),
+    1: (8,),
+    2: (4,),
+    _BITFIELDS: (16, 24, 32),
+}
 """Bits of a pixel that are decoded, by compression; 1 and 2 are run lengths."""
 _OTHER_COMPRESSIONS: Final = {
     4: "an embedded JPEG",
@@ -21,7 +26,7 @@ _OTHER_COMPRESSIONS: Final = {
     12: "in CMYK, run-length encoded",
     13: "in CMYK, run-length encoded",
 }
-_MASKS: Final = {
+_MASKS: Final[dict[int, set[tuple[int, ...]]]] = {
     16: {(0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)},
     24: {(0xFF0000, 0xFF00, 0xFF)},
     32: {

@@ -1,10 +1,11 @@
-"""From whatever holds a picture to the bytes of an image file, as the server takes them.
+"""From anything that holds a picture to the bytes of an image file, as the server takes them.
 
 Pillow and NumPy are recognised by what their objects can do; neither is imported.
 """
 
 import io
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -27,6 +28,10 @@ class PillowImage(Protocol):
     def convert(self, mode: str) -> Any:
         """The same image in another mode."""
 
+    @property
+    def info(self) -> Any:
+        """What else the file holds, by name."""
+
     def getexif(self) -> Any:
         """The file's EXIF data, its orientation among them."""
 
@@ -42,7 +47,8 @@ An array is uint8 of shape ``[height, width]`` (grey), ``[height, width, 3]`` (R
 
 _PNG_MODES: Final = {
     **{mode: mode for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")},
-    **dict.fromkeys(("PA", "La", "RGBa"), "RGBA"),
+    "La": "LA",
+    **dict.fromkeys(("PA", "RGBa"), "RGBA"),
     **dict.fromkeys(("CMYK", "YCbCr", "LAB", "HSV", "RGBX"), "RGB"),
 }
 """Pillow's modes that show colours, and the mode that a PNG file keeps each in."""
@@ -52,6 +58,13 @@ _COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
 
 _UP_FILTER: Final = b"\x02"
 
+_ORIENTATION: Final = 0x0112
+_HEADER_BYTES: Final = 33
+"""Of a PNG: its signature and the chunk IHDR."""
+
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+"""What is longer than most file names and has no character that base64 lacks, such as a dot."""
+
 
 def image_file(source: ImageSource) -> bytes:
     """The bytes of an image file.
@@ -60,12 +73,12 @@ def image_file(source: ImageSource) -> bytes:
     these very pixels.
 
     Raises:
-        InvalidInput: it is nothing that holds a picture.
+        InvalidInput: it holds no picture, or one that cannot be read; says what to give instead.
         OSError: the path cannot be read.
     """
     match source:
         case str() | os.PathLike():
-            return Path(source).read_bytes()
+            return _from_path(source)
         case bytes():
             return source
         case bytearray() | memoryview():
@@ -84,8 +97,26 @@ def image_file(source: ImageSource) -> bytes:
     )
 
 
+def _from_path(path: str | os.PathLike[str]) -> bytes:
+    name = os.fspath(path)
+    if name.startswith(("http://", "https://")):
+        raise InvalidInput("this is an address and not a path; fetch the image and give its bytes.")
+    if name.startswith("data:") or (_BASE64.fullmatch(name) and not Path(name[:255]).exists()):
+        raise InvalidInput("this is base64 and not a path; give base64.b64decode() of it.")
+    try:
+        return Path(path).read_bytes()
+    except ValueError as impossible:  # NUL, or a surrogate that the system's encoding lacks
+        raise InvalidInput(f"no file can have the path {name!r}: {impossible}.") from None
+
+
 def _from_file(file: BinaryIO) -> bytes:
-    content = file.read()
+    try:
+        content = file.read()
+    except ValueError as closed:
+        raise InvalidInput(
+            f"the file cannot be read ({closed}); open it with mode 'rb' and pass it before it is "
+            "closed."
+        ) from closed
     if not isinstance(content, bytes):
         raise InvalidInput("the file is open in text mode; open it with mode 'rb'.")
     return content
@@ -97,12 +128,37 @@ def _from_pillow(image: PillowImage) -> bytes:
             f"a Pillow image in mode {image.mode!r} holds numbers, not colours; "
             "convert it to 'L' or 'RGB' as it is meant."
         )
-    # The orientation travels along: Pillow keeps pixels as they lie in the file, not upright.
-    exif = image.getexif()
-    kept = image if mode == image.mode else image.convert(mode)
     buffer = io.BytesIO()
-    kept.save(buffer, format="PNG", compress_level=1, exif=exif)
-    return buffer.getvalue()
+    try:
+        kept = image if mode == image.mode else image.convert(mode)
+        # None of the file's metadata goes along; some of it could not be written.
+        kept.save(buffer, format="PNG", compress_level=1, exif=b"", icc_profile=None)
+    except Exception as unreadable:  # Pillow raises whatever a closed or damaged file leads to
+        raise InvalidInput(
+            f"the pixels of the Pillow image cannot be read ({unreadable}): its file is closed, "
+            "truncated or damaged. Call load() before the file is closed, or give the file's path "
+            "or bytes."
+        ) from unreadable
+    file = buffer.getvalue()
+    # But the orientation does: Pillow keeps pixels as they lie in the file, not upright.
+    orientation = _orientation_of(image)
+    if orientation == 1:
+        return file
+    exif = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, _ORIENTATION, 3, 1, orientation, 0, 0)
+    return file[:_HEADER_BYTES] + _chunk(b"eXIf", exif) + file[_HEADER_BYTES:]
+
+
+def _orientation_of(image: PillowImage) -> int:
+    """EXIF's orientation from 1 to 8; 1 where it cannot be read."""
+    if "exif" not in image.info and any("xmp" in str(name).lower() for name in image.info):
+        return 1  # Pillow would take XMP's, which viewers do not
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow raises whatever damaged EXIF leads to
+        return 1
+    if isinstance(value, bytes) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _from_array(array: Any) -> bytes:
