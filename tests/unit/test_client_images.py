@@ -136,6 +136,7 @@ def test_premultiplied_grey_is_sent_as_grey_with_alpha() -> None:
     assert abs(sent.getpixel((0, 0))[0] - 100) <= 1
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's of the EXIF
 @pytest.mark.parametrize("orientation", [6, b"\6"])
 def test_of_exif_the_orientation_alone_is_sent(orientation: int | bytes) -> None:
     # Fields of a kind that Pillow reads and cannot write.
@@ -152,6 +153,7 @@ def test_of_exif_the_orientation_alone_is_sent(orientation: int | bytes) -> None
     assert dict(Image.open(io.BytesIO(sent)).getexif()) == {0x0112: 6}
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's of the EXIF
 def test_damaged_exif_is_left_out() -> None:
     for exif in (b"II*\0\xff", b"http://n", hostile_files.counting_exif()):
         data = hostile_files.jpeg_with(hostile_files.segment(0xE1, b"Exif\0\0" + exif))
