@@ -67,6 +67,10 @@ def test_what_follows_the_end_of_a_png_is_not_looked_at() -> None:
         np.testing.assert_array_equal(decode_picture(data), UPRIGHT)
 
 
+XMP = (
+    b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF><rdf:Description tiff:Orientation='6'/>"
+    b"</rdf:RDF></x:xmpmeta>"
+)
 SEGMENTS: dict[str, Callable[[], bytes]] = {
     "EXIF of 80 KB in two": lambda: (
         files.segment(0xE1, b"Exif\0\0" + bytes(65_000))
@@ -80,10 +84,6 @@ SEGMENTS: dict[str, Callable[[], bytes]] = {
     "JFIF with nothing in it": lambda: files.segment(0xE0, b"JFIF\0"),
     "comments": lambda: files.segment(0xFE, b"\xff\xda\xff\xd9" * 1000) * 100,
 }
-XMP = (
-    b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF><rdf:Description tiff:Orientation='6'/>"
-    b"</rdf:RDF></x:xmpmeta>"
-)
 
 
 @pytest.mark.parametrize("segments", SEGMENTS)
