@@ -1,4 +1,4 @@
-"""Clients that mean no good: each is got rid of, and others are answered meanwhile."""
+"""Hostile clients: each is closed in time, and others are served meanwhile."""
 
 import asyncio
 import json
