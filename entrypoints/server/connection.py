@@ -131,7 +131,7 @@ class Connection(HttpToolsProtocol):
         Args:
             accepted: its socket, which the transport will own.
             address: of the client.
-            watch: is told of every change.
+            watch: hears of every change.
             turns: starts the requests.
             config: uvicorn's.
             server_state: uvicorn's.
@@ -215,7 +215,7 @@ class Connection(HttpToolsProtocol):
         return None
 
     def give_way(self) -> None:
-        """Close for the sake of another; a request that was just sent is told to come again."""
+        """Close for the sake of another; a request that was just sent gets 503 to retry on."""
         if self._raw is not None:
             self._fail(_GIVE_WAY)
         elif self.config.is_ssl:
@@ -299,8 +299,8 @@ class Connection(HttpToolsProtocol):
     def _read_as_if_without_upgrade(self) -> None:
         """Ignore an upgrade (RFC 9110, 7.8): what follows the head is the body.
 
-        Llhttp takes it for another protocol, whatever it is told. So a new parser gets a head with
-        the same framing, in silence, and goes on from there.
+        Llhttp takes it for another protocol and cannot be told otherwise. So a new parser gets a
+        head with the same framing, in silence, and goes on from there.
         """
         framing = b"".join(
             b"%s: %s\r\n" % (name, value)

@@ -30,10 +30,10 @@ class Turns:
     """Who is next, when more requests are there than can be started at once.
 
     Were every request started as it arrives, a thousand connections that always have one would
-    make each pass of the event loop as long as a thousand requests, and whoever else connects would
-    need several passes. Here a pass is as long as a few. The three kinds of requests take turns. So
-    do, within a kind, those that are the first on their connection and all others; of the latter,
-    the one whose connection had its last turn longest ago is next.
+    make each pass of the event loop as long as a thousand requests, and a new client would wait
+    for several of them. Here a pass is as long as a few. The three kinds of requests take turns.
+    So do, within a kind, requests that are the first on their connection and all others; of the
+    latter, the one whose connection had its last turn longest ago is next.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

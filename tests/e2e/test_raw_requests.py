@@ -35,5 +35,6 @@ def test_its_outcome(server: Server, case: RawCase) -> None:
 async def test_mutations_are_answered_and_others_notice_nothing(server: Server) -> None:
     found = await fuzz(server, 300, seed=3)
     assert not found.findings
-    assert found.seen[400] > found.seen[200] > 10
-    assert len(found.bystander_s) > 2
+    assert found.seen[400] > 100
+    assert found.seen[200]
+    assert found.bystander_s
