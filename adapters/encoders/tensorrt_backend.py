@@ -26,6 +26,7 @@ from application.ports import (
     EncoderPort,
     EncoderUnavailable,
     EncoderUpgradePort,
+    HardwareMissing,
     PixelBatch,
     TextTower,
 )
@@ -50,7 +51,7 @@ def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorR
         EncoderUnavailable: there can be none; says why.
     """
     if not nvidia_driver_present():
-        raise EncoderUnavailable("TensorRT needs an NVIDIA GPU, and there is none here.")
+        raise HardwareMissing("TensorRT needs an NVIDIA GPU, and there is none here.")
     if not library.is_installed():
         library.find_tensorrt()  # says what to install
     try:
