@@ -1,8 +1,7 @@
 """TensorRT for one checkpoint: the engine that is there, or one built while another encoder serves.
 
 Joins the engine, which is an image tower, with another runtime's text tower. What it needs is
-imported when it is first used: little of it is installed where nobody wants TensorRT, and importing
-it takes seconds.
+imported when it is first used: it takes seconds to import, and is often not installed.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """TensorRT's encoder from start to switch-over, on engines that ONNX Runtime runs."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,7 @@ async def test_the_service_switches_over_under_load(
 async def test_without_a_gpu_the_service_says_so_and_serves(
     container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     async with AsyncTestClient(http_service(container)) as client:
         health = await serving_and_saying_why(client)
         assert (health["status"], health["backend"]) == ("healthy", "openvino")

@@ -1,4 +1,4 @@
-"""What is missing is named with the command that adds it to this installation, never in a circle."""
+"""What is missing is named with the command that adds it here, and never in a circle."""
 
 import shlex
 import subprocess
