@@ -128,6 +128,10 @@ class EncoderUnavailable(Exception):
     """The encoder cannot be loaded. The message is fit for clients: it says what to do."""
 
 
+class HardwareMissing(EncoderUnavailable):
+    """This machine does not have the hardware; there is nothing to repair."""
+
+
 class EncoderLost(Exception):
     """The encoder's device failed for good: every later call in this process fails too."""
 

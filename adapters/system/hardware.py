@@ -43,7 +43,7 @@ def multiplies_bfloat16(cpu_info: Path = _PROCESSOR) -> bool:
     """Whether the processor has instructions for bfloat16 products; without, it is no gain.
 
     Args:
-        cpu_info: Linux's ``/proc/cpuinfo``. Elsewhere the answer is no.
+        cpu_info: Linux's ``/proc/cpuinfo``. Elsewhere the result is False.
     """
     return not _BFLOAT16_FEATURES.isdisjoint(processor(cpu_info).instructions)
 

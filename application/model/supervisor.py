@@ -55,6 +55,7 @@ from application.ports import (
     EncoderPort,
     EncoderUnavailable,
     EncoderUpgradePort,
+    HardwareMissing,
     MemoryPort,
     ObserverPort,
 )
@@ -469,7 +470,10 @@ class Supervisor:
             await asyncio.to_thread(_free, self._dropped, self._memory)
         except (EncoderUnavailable, ClipError) as unavailable_:
             self._upgrade_reason = str(unavailable_)
-            logger.warning("staying with %s: %s", description.backend, unavailable_)
+            # Most machines have no GPU, and nobody can do anything about it at every start.
+            expected = isinstance(unavailable_, HardwareMissing)
+            level = logging.INFO if expected else logging.WARNING
+            logger.log(level, "staying with %s: %s", description.backend, unavailable_)
         except Exception:
             self._upgrade_reason = _UNEXPECTED_UPGRADE
             logger.exception("staying with %s: unexpected failure", description.backend)
