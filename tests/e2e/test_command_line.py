@@ -190,7 +190,7 @@ def test_doctor_fails_where_serving_would() -> None:
         result = run("doctor", **MISSING, HOST="127.0.0.1", PORT=port)
     assert result.returncode == 1
     assert "/none does not exist" in result.stdout
-    assert f"127.0.0.1:{port}  cannot be used" in result.stdout
+    assert f"127.0.0.1:{port} cannot be used" in result.stdout
     assert f"port {port} on 127.0.0.1 is already taken by" in result.stdout
 
 

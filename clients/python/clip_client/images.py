@@ -7,10 +7,10 @@ import io
 import os
 import struct
 import zlib
-from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 
 from clip_client.errors import InvalidInput
+from clip_client.paths import read_path
 from clip_client.vectors import NumberArray
 
 
@@ -65,7 +65,7 @@ def image_file(source: ImageSource) -> bytes:
     """
     match source:
         case str() | os.PathLike():
-            return Path(source).read_bytes()
+            return read_path(source)
         case bytes():
             return source
         case bytearray() | memoryview():
