@@ -49,7 +49,7 @@ def proxy_for(url: str) -> str | None:
     try:
         server = httpx.URL(url)
         proxies = urllib.request.getproxies_environment()
-        if urllib.request.proxy_bypass_environment(server.host, proxies):
+        if urllib.request.proxy_bypass(server.host):
             return None
         named = proxies.get(server.scheme) or proxies.get("all")
         if not named:
