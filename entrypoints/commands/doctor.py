@@ -173,14 +173,14 @@ def _address(settings: "Settings") -> list[str]:
     except CannotListen as reason:
         problem = str(reason)
     else:
-        _line(where, "free")
+        _line("port", f"{where} is free")
         return []
     if (running := _running_server(settings)) is not None:
-        _line(where, f"taken by {running}")
+        _line("port", f"{where} is taken by {running}")
         return [
             f"{where} is taken by {running}. Stop it, or choose another port with PORT or --port."
         ]
-    _line(where, "cannot be used")
+    _line("port", f"{where} cannot be used")
     return [problem]
 
 

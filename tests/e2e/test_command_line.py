@@ -49,6 +49,15 @@ def test_serve_explains_its_settings_and_takes_the_common_ones_as_options() -> N
     assert line.startswith("--port='http' is not allowed: it must be a whole number")
 
 
+@pytest.mark.skipif(Path("/models/clip-vit-l").exists(), reason="there is a checkpoint")
+def test_serve_says_how_to_bring_a_model_where_there_is_none(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running(SERVE, log, CLIP_ENCODER="fake") as server:
+        wait_for(server, "/health/ready")
+    assert "docker run -v /your/checkpoint:/models/clip-vit-l:ro" in log.read_text()
+    assert "CLIP_MODEL_PATH=builtin:demo" in log.read_text()
+
+
 def test_help_names_the_commands() -> None:
     result = run("--help")
     assert result.returncode == 0
@@ -190,7 +199,7 @@ def test_doctor_fails_where_serving_would() -> None:
         result = run("doctor", **MISSING, HOST="127.0.0.1", PORT=port)
     assert result.returncode == 1
     assert "/none does not exist" in result.stdout
-    assert f"127.0.0.1:{port}  cannot be used" in result.stdout
+    assert f"127.0.0.1:{port} cannot be used" in result.stdout
     assert f"port {port} on 127.0.0.1 is already taken by" in result.stdout
 
 

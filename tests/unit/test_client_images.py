@@ -116,11 +116,11 @@ def closed_file() -> io.BytesIO:
         (closed_image, "Call load() before the file is closed"),
         (lambda: Image.open(io.BytesIO(as_file(photo("cat"))[:3000])), "truncated"),
         (closed_file, "before it is closed"),
-        (lambda: "https://camera.example/1.jpg", "fetch the image"),
-        (lambda: "data:image/png;base64,AAAA", "base64.b64decode()"),
-        (lambda: "/9j/" + "A" * 5000, "base64.b64decode()"),
-        (lambda: "a\0b", "no file can have the path"),
-        (lambda: "\ud800", "no file can have the path"),
+        (lambda: "https://camera.example/1.jpg", "fetch it and pass its bytes"),
+        (lambda: "data:image/png;base64,AAAA", "base64.b64decode("),
+        (lambda: "/9j/" + "A" * 5000, "base64.b64decode("),
+        (lambda: "a\0b", "cannot be a path"),
+        (lambda: "\ud800", "cannot be a path"),
     ],
 )
 def test_what_cannot_be_read_says_what_to_do(make: Callable[[], Any], advice: str) -> None:

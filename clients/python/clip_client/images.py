@@ -5,13 +5,12 @@ Pillow and NumPy are recognised by what their objects can do; neither is importe
 
 import io
 import os
-import re
 import struct
 import zlib
-from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 
 from clip_client.errors import InvalidInput
+from clip_client.paths import read_path
 from clip_client.vectors import NumberArray
 
 
@@ -62,9 +61,6 @@ _ORIENTATION: Final = 0x0112
 _HEADER_BYTES: Final = 33
 """Of a PNG: its signature and the chunk IHDR."""
 
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
-"""What is longer than most file names and has no character that base64 lacks, such as a dot."""
-
 
 def image_file(source: ImageSource) -> bytes:
     """The bytes of an image file.
@@ -78,7 +74,7 @@ def image_file(source: ImageSource) -> bytes:
     """
     match source:
         case str() | os.PathLike():
-            return _from_path(source)
+            return read_path(source)
         case bytes():
             return source
         case bytearray() | memoryview():
@@ -95,18 +91,6 @@ def image_file(source: ImageSource) -> bytes:
         "an image is a path, bytes, an open binary file, a Pillow image or an array; "
         f"this is {type(candidate).__name__}."
     )
-
-
-def _from_path(path: str | os.PathLike[str]) -> bytes:
-    name = os.fspath(path)
-    if name.startswith(("http://", "https://")):
-        raise InvalidInput("this is an address and not a path; fetch the image and give its bytes.")
-    if name.startswith("data:") or (_BASE64.fullmatch(name) and not Path(name[:255]).exists()):
-        raise InvalidInput("this is base64 and not a path; give base64.b64decode() of it.")
-    try:
-        return Path(path).read_bytes()
-    except ValueError as impossible:  # NUL, or a surrogate that the system's encoding lacks
-        raise InvalidInput(f"no file can have the path {name!r}: {impossible}.") from None
 
 
 def _from_file(file: BinaryIO) -> bytes:
