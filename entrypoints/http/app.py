@@ -135,7 +135,7 @@ def _routes(settings: Settings, parts: Parts) -> list[ControllerRouterHandler]:
         *health_routes(parts.use),
     ]
     if settings.serves_page:
-        routes += page_routes(docs=settings.serves_docs)
+        routes += page_routes(docs=settings.serves_docs, max_pixels=settings.max_decoded_pixels)
     if settings.serves_metrics:
         routes.append(metrics_route(parts.metrics, parts.use.report_health, parts.report_load))
     if settings.serves_docs:

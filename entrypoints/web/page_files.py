@@ -11,7 +11,7 @@ from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from domain.limits import MAX_DECODED_PIXELS, MAX_IMAGE_BYTES
+from domain.limits import MAX_IMAGE_BYTES, MAX_JPEG_PIXELS
 from entrypoints.http.middleware.auth import OPEN_TO_ALL
 
 _FOLDER: Final = Path(__file__).parent / "page"
@@ -77,7 +77,7 @@ class _File:
         return cls(content, headers)
 
 
-def page_routes(*, docs: bool, max_pixels: int = MAX_DECODED_PIXELS) -> Sequence[HTTPRouteHandler]:
+def page_routes(*, docs: bool, max_pixels: int) -> Sequence[HTTPRouteHandler]:
     """The page at ``/`` and its files below ``/page/``.
 
     Args:
@@ -87,7 +87,7 @@ def page_routes(*, docs: bool, max_pixels: int = MAX_DECODED_PIXELS) -> Sequence
     replaced = {
         b'data-max-image-bytes=""': b'data-max-image-bytes="%d"' % MAX_IMAGE_BYTES,
         b'data-max-pixels=""': b'data-max-pixels="%d"' % max_pixels,
-        b'data-max-jpeg-pixels=""': b'data-max-jpeg-pixels="%d"' % max_pixels,
+        b'data-max-jpeg-pixels=""': b'data-max-jpeg-pixels="%d"' % MAX_JPEG_PIXELS,
         **({} if docs else _LINKS_TO_DOCS),
     }
     files = {

@@ -23,6 +23,7 @@ _OWN_FILES: Final = Path(__file__).parent / "swagger"
 _THEIR_FILES: Final = Path(litestar_offline_docs.__file__).parent / "static"
 _ASSET_FILES: Final = {
     "start.js": (_OWN_FILES, "text/javascript; charset=utf-8"),
+    "contrast.css": (_OWN_FILES, "text/css; charset=utf-8"),
     "swagger-ui.css": (_THEIR_FILES, "text/css; charset=utf-8"),
     "swagger-ui-bundle.js": (_THEIR_FILES, "text/javascript; charset=utf-8"),
     "swagger-ui-standalone-preset.js": (_THEIR_FILES, "text/javascript; charset=utf-8"),
