@@ -84,6 +84,22 @@ IMAGE_SIZE = 224
 MAX_IMAGES = 64
 """Images of one request that may hold several."""
 
+TEXTS_AT_ONCE = 64
+"""Texts of a request that are tokenized and encoded together; in between, others have a turn."""
+
+MAX_TEXT_CHARACTERS = 2475
+"""Characters of a text that are looked at, white space counted once.
+
+CLIP reads 75 tokens, and its longest has 32 bytes: with a space after each that is all it can read.
+"""
+
+MAX_MENDED_CHARACTERS = 1024
+"""Characters that are looked at of a text that is not plain ASCII, or has HTML entities in it.
+
+Mending a character takes up to a hundred times as long as reading it. Fewer than 75 tokens come of
+so many only where a token has 14 characters on average; in any language it has two to six.
+"""
+
 MAX_FRAMES = 1000
 """Frames of one baseline, images and embeddings together."""
 

@@ -118,8 +118,8 @@ class Endpoint(Generic[_Sent]):
     responds: type[msgspec.Struct]
     openai: bool = False
 
-    def handler(self, use: UseCases) -> HTTPRouteHandler:
-        """The framework's handler."""
+    def handler(self, use_for: Callable[[Any], UseCases]) -> HTTPRouteHandler:
+        """The framework's handler; ``use_for`` has the use cases for a request's scope."""
         takes, work = self.takes, self.work
         takes_images = bool(image_fields(takes))
 
@@ -128,7 +128,7 @@ class Endpoint(Generic[_Sent]):
             decoded = await _read(scope, request.receive, takes, takes_images=takes_images)
             if decoded.unknown_field is not None:
                 note_unknown_field(scope, decoded.unknown_field)
-            call = Call(decoded.data, use, scope, time.perf_counter())
+            call = Call(decoded.data, use_for(scope), scope, time.perf_counter())
             made = await _unless_gone(request, work(call))
             return Response(msgspec.json.encode(made), media_type=MediaType.JSON)
 
