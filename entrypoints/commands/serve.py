@@ -48,10 +48,13 @@ def _how_to_bring_a_model(settings: "Settings") -> str | None:
     The embedded demo model is not taken instead: somebody whose mount failed would store its
     embeddings without noticing.
     """
+    from adapters.encoders.selection import EncoderChoice
     from entrypoints.settings import Settings
 
     path = settings.model_path
     if path != Settings().model_path or Path(path).exists():
+        return None
+    if settings.encoder is EncoderChoice.FAKE:
         return None
     return (
         f"there is no checkpoint at {path}, so that requests get 503. Mount one there (docker run "
