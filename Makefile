@@ -6,26 +6,31 @@ BIN := $(VENV)/bin
 INFINITY := .bench/infinity
 # The Python client is a distribution of its own; the tests and the types need it installed.
 CLIENT := clients/python
-# What `make serve` installs beside the server: OpenVINO, and PyTorch where there is an NVIDIA card.
-EXTRAS ?= cpu$(if $(wildcard /proc/driver/nvidia/version),$(COMMA)torch)
+# What `make serve` installs with the server: OpenVINO, and PyTorch where there is an NVIDIA card; its
+# driver shows as one of these files, under WSL2 as the last one.
+NVIDIA := $(wildcard /proc/driver/nvidia/version /dev/nvidiactl /dev/dxg)
+EXTRAS ?= cpu$(if $(NVIDIA),$(COMMA)torch)
 COMMA := ,
 # Which TensorRT `make gpu-check` verifies: tensorrt or tensorrt-rtx.
 TENSORRT ?= tensorrt
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test hostile fuzz gpu-check image-check lint audit sbom format docs bench overload hostile-clients soak train-demo evaluate-demo constraints clean
+.DELETE_ON_ERROR:
+.PHONY: help serve install test hostile fuzz gpu-check image-check lint audit sbom format docs bench overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-serve: $(VENV)/.serve ## Install and serve on port 8093, with the embedded demo model unless CLIP_MODEL_PATH is set
+serve: install ## Install and serve on port 8093, with the embedded demo model unless CLIP_MODEL_PATH is set
 	CLIP_MODEL_PATH="$${CLIP_MODEL_PATH:-builtin:demo}" exec $(BIN)/clip-server serve
+
+install: $(VENV)/.serve-$(EXTRAS) ## Install what `make serve` runs; EXTRAS=torch,tensorrt chooses what
 
 test: $(VENV)/.test ## Install and run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-hostile: $(VENV)/.test ## Send the server all that is meant to knock it over, and print what each request cost
+hostile: $(VENV)/.test ## Send the server requests that are meant to stop it, and print what each one cost
 	$(BIN)/python -m checks.hostile
 
 fuzz: $(VENV)/.fuzz ## Fuzz the image, JSON, form and checkpoint readers, then the API; FUZZ_ARGS="--runs 100000"
@@ -35,7 +40,7 @@ fuzz: $(VENV)/.fuzz ## Fuzz the image, JSON, form and checkpoint readers, then t
 gpu-check: $(VENV)/.gpu ## On a machine with an NVIDIA GPU: verify TensorRT and write gpu-report.md
 	$(BIN)/python -m checks.gpu.check
 
-image-check: $(VENV)/.test ## As root on Linux: make the CPU image's contents without a container engine, and run them
+image-check: $(VENV)/.test ## As root on Linux: build the CPU image's contents without a container engine, and run them
 	$(BIN)/python -m checks.image.check $(IMAGE_CHECK_ARGS)
 
 lint: $(VENV)/.lint ## Style, types and the direction of imports
@@ -44,7 +49,7 @@ lint: $(VENV)/.lint ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-audit: $(VENV)/.lint ## Look up known holes in the pinned versions
+audit: $(VENV)/.lint ## Look up known vulnerabilities of the pinned versions
 	$(BIN)/python -m checks.supply_chain.audit
 
 sbom: $(VENV)/.test ## Write sbom.cdx.json, what `make serve` installs as CycloneDX
@@ -57,72 +62,79 @@ format: $(VENV)/.lint ## Rewrite the code in the project's style
 docs: $(VENV)/.lint ## Write docs/configuration.md from the declarations in entrypoints/settings.py
 	$(BIN)/python -m entrypoints.configuration > docs/configuration.md
 
-clean: ## Remove the virtual environment and every cache
+clean: ## Remove the virtual environment and the tools' caches, and say what is left
 	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@echo "Left, if they exist:"
+	@echo "  $${CLIP_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/clip-embedding-server}: compiled and quantised models"
+	@echo "  $${HF_HOME:-$${XDG_CACHE_HOME:-$$HOME/.cache}/huggingface}: downloaded models, shared with other programs"
+	@echo "  .bench, .fuzz, gpu-report.md, training/node_modules: made by make bench, fuzz, gpu-check, train-demo"
 
-overload: $(VENV)/.bench ## Ten times what the server can take, for five minutes: docs/robustness
+overload: $(VENV)/.bench ## Ten times the load that the server can take, for five minutes: docs/robustness
 	$(BIN)/python -m checks.endurance.overload $(OVERLOAD_ARGS)
 
-hostile-clients: $(VENV)/.bench ## How much others notice of clients that mean no good: docs/robustness
+hostile-clients: $(VENV)/.bench ## How much other clients notice of attackers: docs/robustness
 	$(BIN)/python -m checks.endurance.hostile_clients $(HOSTILE_ARGS)
 
-soak: $(VENV)/.bench ## An hour of load, attacks and faults, every answer judged: docs/robustness
+soak: $(VENV)/.bench ## An hour of load, attacks and faults, with every response checked: docs/robustness
 	$(BIN)/python -m checks.endurance.soak $(SOAK_ARGS)
 
-train-demo: $(VENV)/.train ## Train the embedded demo model anew (needs npm; about an hour)
+train-demo: $(VENV)/.train ## Train the embedded demo model again (needs npm; about an hour)
 	npm ci --prefix training
 	$(BIN)/python -m training.train --seed 7
 
-evaluate-demo: $(VENV)/.train ## Zero-shot accuracy of the demo model on artwork it was never trained on
+evaluate-demo: $(VENV)/.train ## Accuracy of the demo model on artwork that it was not trained on
 	$(BIN)/python -m training.evaluate
 
 bench: $(VENV)/.bench $(INFINITY)/.installed ## Speed beside peers, on this machine (half an hour): benchmarks/results/report.md
 	$(BIN)/python -m benchmarks --infinity $(INFINITY)/bin/infinity_emb $(BENCH_ARGS)
 
 constraints: ## Record the exact versions of a fresh installation in constraints.txt
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint,demo-training,bench]' \
 		--editable $(CLIENT)
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
+	@touch $(VENV)/.made
 
-$(BIN)/python:
+# Each of the files below is written last, so that an installation that failed is repeated.
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one by: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
 
-$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.serve-$(EXTRAS): pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing, once ..."
 	$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.test: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(VENV)/.made
 	$(INSTALL) --editable '.[test]' --editable $(CLIENT)
-	@touch $@ $(VENV)/.serve
+	@touch $@
 
-$(VENV)/.fuzz: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/.made
 	$(INSTALL) --editable '.[fuzz]' --editable $(CLIENT)
 	@touch $@
 
-$(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.made
 	$(INSTALL) --editable '.[bench]'
 	@touch $@
 
-# A peer that wants older versions than ours, so it lives apart. It needs aiohttp, and says not so.
+# Needs older versions than ours, so it has an environment of its own. It needs aiohttp too, and
+# does not say so.
 $(INFINITY)/.installed:
-	$(PYTHON) -m venv $(INFINITY)
+	$(PYTHON) -m venv --clear $(INFINITY)
 	$(INFINITY)/bin/pip install --quiet --disable-pip-version-check \
 		'infinity-emb[torch,server,vision]==0.0.78' 'transformers<5' aiohttp 'torch==2.14.1' 'torchvision==0.29.1'
 	@touch $@
 
-$(VENV)/.gpu: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.gpu: pyproject.toml constraints.txt | $(VENV)/.made
 	$(INSTALL) --editable '.[test,$(TENSORRT)]'
 	@touch $@
 
-$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.made
 	$(INSTALL) --editable '.[demo-training]'
 	@touch $@
 
-$(VENV)/.lint: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.lint: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(VENV)/.made
 	$(INSTALL) --editable '.[test,lint,demo-training,bench]' --editable $(CLIENT)
-	@touch $@ $(VENV)/.test $(VENV)/.serve
+	@touch $@

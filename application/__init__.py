@@ -1,1 +1,1 @@
-"""Use cases, the ports they need, and the services they share. Knows only the domain."""
+"""Use cases, the ports they need, and the services they share. Imports only the domain."""

@@ -22,7 +22,7 @@ class ImageFile:
 
     Attributes:
         path: its name; unique within a run.
-        size: bytes; 0 where it could not be looked at.
+        size: bytes; 0 if its metadata could not be read.
         modified_ns: time of the last change, in nanoseconds since 1970; 0 likewise.
     """
 
@@ -33,7 +33,7 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedFile:
-    """What became of one file: an embedding or an error, never both.
+    """The outcome of one file: an embedding or an error, never both.
 
     Attributes:
         file: the file.
@@ -47,7 +47,7 @@ class EmbeddedFile:
 
 
 def error_of(failure: InvalidInput | EncoderFault | OSError) -> str:
-    """What the row of a file says that could not be embedded: ``code: detail``."""
+    """The error in the row of a file that could not be embedded: ``code: detail``."""
     if isinstance(failure, OSError):
         return f"unreadable_file: {failure.strerror or failure}"
     return f"{failure.code}: {failure.detail}"
@@ -90,16 +90,16 @@ class ImageFilesPort(ABC):
 
 
 class EmbeddingsFilePort(ABC):
-    """A file of embeddings in the making: it appears whole once every image has its row.
+    """A file of embeddings that is being written: it appears, whole, once every image has its row.
 
-    What was recorded survives the death of the process at any moment; a later run takes it up.
+    What was recorded survives the death of the process at any moment; a later run continues it.
     Rows are in the order of their paths' bytes, one for each path. Calls block and come from one
     thread at a time.
     """
 
     @abstractmethod
     def resume(self, model: EncoderDescription, files: Iterable[ImageFile]) -> Progress:
-        """Take up what earlier runs recorded, or begin.
+        """Continue from what earlier runs recorded, or begin.
 
         Embeddings of files that have changed since, or that are no longer listed, are left out;
         files with an error are tried again.
@@ -131,7 +131,7 @@ class EmbeddingsFilePort(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what was recorded, so that another run may take it up."""
+        """Release what was recorded, so that another run may continue it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

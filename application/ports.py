@@ -1,7 +1,7 @@
 """What the use cases need from the outside world. Adapters implement these; tests pass fakes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
@@ -71,7 +71,7 @@ class EncoderPort(ABC):
     """Both towers of one CLIP checkpoint.
 
     Calls block and come from one thread at a time, so that implementations need no locks of their
-    own; unless the queue in front was told to make several at once.
+    own, unless the supervisor was told that the encoder takes several at once.
     """
 
     @property
@@ -105,7 +105,7 @@ class EncoderPort(ABC):
 
 
 class EncoderLoaderPort(ABC):
-    """Makes the encoder that the settings ask for. Calls block, for seconds or minutes."""
+    """Loads the encoder that the settings ask for. Calls block, for seconds or minutes."""
 
     @abstractmethod
     def probe_device(self) -> Device:
@@ -128,16 +128,20 @@ class EncoderUnavailable(Exception):
     """The encoder cannot be loaded. The message is fit for clients: it says what to do."""
 
 
+class HardwareMissing(EncoderUnavailable):
+    """This machine does not have the hardware; there is nothing to repair."""
+
+
 class EncoderLost(Exception):
-    """The encoder's device failed for good; whoever calls the encoder again fails too."""
+    """The encoder's device failed for good: every later call in this process fails too."""
 
 
 class EncoderUpgradePort(ABC):
-    """Makes a faster encoder of the checkpoint that another one already serves. Calls block."""
+    """Prepares a faster encoder for the checkpoint that another one already serves. Calls block."""
 
     @abstractmethod
     def wanted(self, serving: EncoderDescription) -> bool:
-        """Whether there is a faster encoder to be had than the one that serves.
+        """Whether a faster encoder than the serving one can be had.
 
         Raises:
             EncoderUnavailable: one was asked for and cannot be had here; says why.
@@ -149,17 +153,17 @@ class EncoderUpgradePort(ABC):
 
     @abstractmethod
     def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
-        """Make the faster encoder, for seconds or minutes.
+        """Prepare the faster encoder, for seconds or minutes.
 
-        Its text tower gives the very embeddings that the serving encoder's does: those that are
-        kept stay valid. Nothing is asked of ``serving`` here, since it is busy answering.
+        Its text tower returns the same embeddings as the serving encoder's, so that cached ones
+        stay valid. ``serving`` is not called here, since it is busy with requests.
 
         Args:
-            serving: the encoder that answers meanwhile, and whose parts may be shared.
-            expected: what it made of each of the `samples`.
+            serving: the encoder that serves meanwhile, and whose parts may be shared.
+            expected: its embeddings of the `samples`.
 
         Raises:
-            EncoderUnavailable: it cannot be made; says why.
+            EncoderUnavailable: it cannot be prepared; says why.
         """
 
 
@@ -188,12 +192,9 @@ class ImagePreparationPort(ABC):
         """End what was started, once the images that are being prepared are."""
 
 
-class TokenCounterPort(ABC):
-    """Counts what the text tower reads of texts. Calls block and may run in parallel."""
-
-    @abstractmethod
-    def count(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts together, start and end included; at most 77 for each."""
+CountTokens: TypeAlias = Callable[[Sequence[str]], int]
+"""Tokens that the text tower reads of all texts together, start and end included; at most 77 for
+each text. Blocks, and may run in parallel."""
 
 
 class Stage(StrEnum):
@@ -211,7 +212,8 @@ class ObserverPort:
     """Is told what happens inside, for metrics, traces and logs.
 
     Called on the event loop, in the context (`contextvars`) of the request that it is about.
-    Returns at once and never raises. A verb that an adapter does not care for does nothing.
+    Returns at once and never raises. An adapter overrides the methods that it needs; the others do
+    nothing.
     """
 
     def stage_passed(self, stage: Stage, started_s: float, ended_s: float) -> None:
@@ -224,17 +226,17 @@ class ObserverPort:
         """The image tower has encoded a batch of so many images."""
 
     def encoder_suspected(self, cause: str) -> None:
-        """The encoder must not answer for now: ``fault``, it broke its contract, or ``hanging``."""
+        """The encoder is suspect: of a ``fault``, or because a call is ``hanging``."""
 
     def encoder_reloaded(self, *, succeeded: bool) -> None:
-        """An encoder that failed its self-test was loaded again, or could not be."""
+        """An encoder that had failed its verification was reloaded, or could not be."""
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:
-        """Of a request's texts so many were in the cache or coming, the others were not."""
+        """So many of a request's texts were cached or being encoded; so many had to be encoded."""
 
 
 UNOBSERVED: Final = ObserverPort()
-"""Where nobody wants to know."""
+"""Does nothing: for where there are no metrics."""
 
 
 class ClockPort(ABC):
@@ -254,4 +256,4 @@ class MemoryPort(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Give what is no longer used back to the system and the device. Blocks a moment."""
+        """Give unused memory back to the system and the device. Blocks a moment."""

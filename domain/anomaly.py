@@ -13,7 +13,7 @@ class Anomaly:
     Attributes:
         score: in [0, 1]; 0 is "as always", 1 "nothing in common".
         similarity: cosine in [-1, 1].
-        over_threshold: whether the score is above the threshold; None where there is none.
+        over_threshold: whether the score is above the threshold; None without a threshold.
     """
 
     score: float
@@ -41,7 +41,7 @@ def score_against(
     Args:
         baseline: what the scene usually looks like.
         embedding: what it looks like now.
-        threshold: the score above which it is an anomaly, if that is to be said.
+        threshold: the score above which it is an anomaly; None: that is not decided.
     """
     similarity = baseline.cosine(embedding)
     score = min(max(1.0 - similarity, 0.0), 1.0)

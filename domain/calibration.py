@@ -115,7 +115,7 @@ def calibrate(
         )
     ordered = np.sort(values)
     threshold = _quantile(ordered, 1.0 - false_alarms)
-    worth = len(values)
+    worth: int = len(values)
     if groups is not None:
         worth = _independent(values > threshold, np.asarray(groups, dtype=np.int64))
     detection = detection_interval = None
@@ -239,7 +239,7 @@ def _independent(above: NDArray[np.bool_], groups: NDArray[np.int64]) -> int:
     if len(shares) < 2 or not 0.0 < share < 1.0:
         # Nothing is above the threshold, or there is only one thing: a negative for each thing, or
         # for each pair of things, is the most that can be said.
-        return max(1, min(count, len(things) // groups.shape[1]))
+        return max(1, min(count, len(things) // int(groups.shape[1])))
     n = len(shares)
     variance = (n - 1) / n * float(np.square(shares - shares.mean()).sum())
     if variance == 0.0:

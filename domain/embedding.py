@@ -148,12 +148,12 @@ def _checked(
 
 
 def smallest_cosine(these: Sequence[Embedding], those: Sequence[Embedding]) -> float:
-    """How far two encoders agree: the smallest cosine of what they made of the same inputs."""
+    """The smallest cosine between two encoders' embeddings of the same inputs."""
     return min(one.cosine(other) for one, other in zip(these, those, strict=True))
 
 
 def agrees(these: Sequence[Embedding], those: Sequence[Embedding]) -> bool:
-    """Whether two encoders are the same but for rounding, by what they made of the same inputs.
+    """Whether two encoders' embeddings of the same inputs differ by no more than rounding.
 
     The smallest cosine must exceed `SMALLEST_COSINE`; one that equals it is too low.
     """

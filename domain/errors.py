@@ -26,7 +26,7 @@ the limit it broke. How an error travels (HTTP status, exit code) is for the ent
     │   ├── OutOfMemory
     │   ├── QueueFull
     │   └── Draining
-    └── EncoderFault            the encoder broke its contract
+    └── EncoderFault            the encoder returned something that is not an embedding
 """
 
 from typing import Self
@@ -55,7 +55,7 @@ class InvalidInput(ClipError):
     code = "invalid_input"
 
     def about(self, subject: str) -> Self:
-        """The same error, said of the one thing in the request that it is about."""
+        """The same error with the name of the one thing in the request that it is about."""
         return type(self)(f"{subject}: {self.detail}", code=self.code)
 
 
@@ -126,7 +126,7 @@ class InvalidInputs(InvalidInput):
 
 
 class InvalidThreshold(InvalidInput):
-    """A threshold is outside of what it is compared with."""
+    """A threshold lies outside the range of what it is compared with."""
 
     code = "invalid_threshold"
 
@@ -138,7 +138,7 @@ class UnknownModel(InvalidInput):
 
 
 class ServiceUnavailable(ClipError):
-    """The service cannot answer now.
+    """The service cannot serve the request now.
 
     Attributes:
         retry_after_s: whole seconds after which trying again makes sense.
@@ -158,13 +158,13 @@ class ModelNotReady(ServiceUnavailable):
 
 
 class EncoderSuspect(ServiceUnavailable):
-    """The encoder broke its contract and has not proven since that it can be trusted."""
+    """The encoder misbehaved, and has neither passed its verification since nor been reloaded."""
 
     code = "encoder_doubted"
 
 
 class EncoderHung(ServiceUnavailable):
-    """A call of the encoder does not return."""
+    """A call of the encoder has not returned in time."""
 
     code = "encoder_hanging"
 

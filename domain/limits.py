@@ -10,11 +10,17 @@ An image of `MAX_IMAGE_BYTES` is 13,981,016 base64 characters; broken into lines
 escaped CR LF after each it is 14,716,872. The rest is room for labels, texts and a baseline.
 """
 
-MAX_IMAGE_SIDE = 4096
-"""Pixels of an image's width and of its height, as its header states them."""
+MAX_DECODED_PIXELS = 4096 * 4096
+"""Pixels of one image that are decoded, whatever its shape, unless configured otherwise."""
 
-MAX_DECODED_PIXELS = 16_777_216
-"""Pixels of one image that are decoded, 4096 x 4096, unless configured otherwise."""
+MAX_JPEG_PIXELS = 100_000_000
+"""Pixels of a JPEG as its header states them. It is decoded at 1/2, 1/4 or 1/8 of its size."""
+
+MAX_JPEG_COEFFICIENTS = 150_000_000
+"""Coefficients of a JPEG of several scans: `MAX_JPEG_PIXELS` with colour at a quarter.
+
+All of them are kept until the last scan, two bytes each, however small the picture is made.
+"""
 
 MAX_DECODING_BYTES = 640 * 1024 * 1024
 """Address space that decoding one image may take beyond what an idle decoder has."""
@@ -33,23 +39,22 @@ A scan may be empty: ten bytes that cost a millisecond at the largest size, so t
 """
 
 MAX_JPEG_SEGMENTS = 1000
-"""Segments before a JPEG's first scan; photos have ten to thirty, large colour profiles 255 more.
-
-Each is kept while the file is read, and pieces of EXIF are joined one by one.
-"""
+"""Segments of a JPEG, scans aside; photos have ten to thirty, large colour profiles 255 more."""
 
 MAX_IMAGE_BLOCKS = 10_000
 """Blocks of a GIF before its first picture, and chunks of a PNG.
 
-Encoders write a handful, and of a PNG's pixels one for every 8 KiB or more. Each is read by itself
-and some are kept, so that millions of them take seconds and hundreds of megabytes.
+Encoders write a handful, and of a PNG's pixels one for every 8 KiB or more.
 """
+
+MAX_EXIF_BYTES = 65_536
+"""Bytes of EXIF that are looked at for the orientation, which is at its beginning."""
 
 MAX_JSON_COMMAS = 2_000_000
 """Commas of one JSON body, which bound its values: 1000 frames of 1024 numbers have 1,024,000.
 
 A body of `MAX_BODY_BYTES` could hold eight million, a second and 400 MiB of work during which
-nobody else would be served.
+no other request would be served.
 """
 
 MAX_JSON_BRACKETS = 200_000
@@ -78,6 +83,22 @@ IMAGE_SIZE = 224
 
 MAX_IMAGES = 64
 """Images of one request that may hold several."""
+
+TEXTS_AT_ONCE = 64
+"""Texts of a request that are tokenized and encoded together; in between, others have a turn."""
+
+MAX_TEXT_CHARACTERS = 2475
+"""Characters of a text that are looked at, white space counted once.
+
+CLIP reads 75 tokens, and its longest has 32 bytes: with a space after each that is all it can read.
+"""
+
+MAX_MENDED_CHARACTERS = 1024
+"""Characters that are looked at of a text that is not plain ASCII, or has HTML entities in it.
+
+Mending a character takes up to a hundred times as long as reading it. Fewer than 75 tokens come of
+so many only where a token has 14 characters on average; in any language it has two to six.
+"""
 
 MAX_FRAMES = 1000
 """Frames of one baseline, images and embeddings together."""

@@ -19,7 +19,7 @@ class CameraType(StrEnum):
         """The camera type called ``name``.
 
         Raises:
-            UnknownCameraType: there is none.
+            UnknownCameraType: there is no camera type of that name.
         """
         try:
             return cls(name)

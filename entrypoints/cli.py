@@ -1,4 +1,7 @@
-"""The command ``clip-server``. Each of its commands is a module of its own in `commands`."""
+"""The program ``clip-server``. Each of its commands is a module in `commands`."""
+
+import io
+import sys
 
 import click
 
@@ -21,17 +24,20 @@ from entrypoints.commands.validate import validate
 def main() -> None:
     """CLIP embeddings over HTTP, and on the command line.
 
-    Every command is configured by the same environment variables; CLIP_MODEL_PATH names the
-    checkpoint.
+    Every command reads the same environment variables; CLIP_MODEL_PATH names the checkpoint. All
+    of them are listed by: clip-server serve --help
 
     \u0008
     Examples:
       clip-server doctor
-      CLIP_MODEL_PATH=builtin:demo clip-server serve
+      clip-server serve --model builtin:demo
       clip-server classify photo.jpg 'a cat' 'a delivery truck'
       clip-server embed photos/ --output photos.npz
       clip-server search photos.npz 'a red car at night'
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal cannot show is no reason to end with a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 for command in (

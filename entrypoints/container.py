@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from dependency_injector import containers, providers
 
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
 
+_CLIENTS_KEPT: Final = 256
+"""Clients whose use cases are kept, a few hundred bytes each, rather than made for a request."""
+
+
 class Container(containers.DeclarativeContainer):
     """Give it ``settings``; override a port's provider to swap the adapter behind it."""
 
@@ -71,10 +76,17 @@ class Container(containers.DeclarativeContainer):
         cache=settings.provided.cache,
         tensorrt=tensorrt,
     )
+    in_process_preparation = providers.Singleton(
+        PillowImagePreparation, max_pixels=settings.provided.max_decoded_pixels
+    )
     image_preparation_port = (
-        providers.Singleton(DecodingWorkers, workers=usable_cores())
+        providers.Singleton(
+            DecodingWorkers,
+            workers=usable_cores(),
+            max_pixels=settings.provided.max_decoded_pixels,
+        )
         if workers_possible()
-        else providers.Singleton(PillowImagePreparation)
+        else in_process_preparation
     )
     token_counter = providers.Singleton(ClipTokenCounter)
     metrics = providers.Singleton(PrometheusMetrics)
@@ -131,27 +143,29 @@ class Container(containers.DeclarativeContainer):
     )
 
     # Use cases
-    embed_image = providers.Singleton(EmbedImage, inference=inference)
-    score_anomaly = providers.Singleton(
+    embed_image = providers.Factory(EmbedImage, inference=inference)
+    score_anomaly = providers.Factory(
         ScoreAnomaly,
         inference=inference,
         embedding_dimension=settings.provided.embedding_dimension,
     )
-    classify_image = providers.Singleton(ClassifyImage, inference=inference)
-    compare_texts = providers.Singleton(
+    classify_image = providers.Factory(ClassifyImage, inference=inference)
+    compare_texts = providers.Factory(
         CompareTexts, inference=inference, max_texts=settings.provided.max_texts
     )
-    embed_images = providers.Singleton(EmbedImages, inference=inference)
-    embed_texts = providers.Singleton(
+    embed_images = providers.Factory(EmbedImages, inference=inference)
+    embed_texts = providers.Factory(
         EmbedTexts, inference=inference, max_texts=settings.provided.max_texts
     )
-    embed_inputs = providers.Singleton(EmbedInputs, inference=inference, tokens=token_counter)
-    compare_sightings = providers.Singleton(
+    embed_inputs = providers.Factory(
+        EmbedInputs, inference=inference, count_tokens=token_counter.provided.count
+    )
+    compare_sightings = providers.Factory(
         CompareSightings,
         inference=inference,
         embedding_dimension=settings.provided.embedding_dimension,
     )
-    build_baseline = providers.Singleton(
+    build_baseline = providers.Factory(
         BuildBaseline,
         inference=inference,
         embedding_dimension=settings.provided.embedding_dimension,
@@ -200,24 +214,29 @@ def http_service(container: Container) -> "ASGIApp":
             close_threads(container)
             await asyncio.to_thread(container.tracing().close)
 
-    use = UseCases(
-        embed_image=container.embed_image(),
-        score_anomaly=container.score_anomaly(),
-        classify_image=container.classify_image(),
-        compare_texts=container.compare_texts(),
-        embed_images=container.embed_images(),
-        embed_texts=container.embed_texts(),
-        embed_inputs=container.embed_inputs(),
-        compare_sightings=container.compare_sightings(),
-        build_baseline=container.build_baseline(),
-        report_health=container.report_health(),
-        ensemble_by_default=settings.use_ensemble,
-        checks_openai_texts=settings.openai_text_checks,
-        configured_model=_model_name(settings.model_path),
-        configured_backend=settings.encoder.value,
-    )
+    @lru_cache(maxsize=_CLIENTS_KEPT)
+    def use_for(client: str) -> UseCases:
+        inference = container.inference().asked_by(client)
+        return UseCases(
+            embed_image=container.embed_image(inference=inference),
+            score_anomaly=container.score_anomaly(inference=inference),
+            classify_image=container.classify_image(inference=inference),
+            compare_texts=container.compare_texts(inference=inference),
+            embed_images=container.embed_images(inference=inference),
+            embed_texts=container.embed_texts(inference=inference),
+            embed_inputs=container.embed_inputs(inference=inference),
+            compare_sightings=container.compare_sightings(inference=inference),
+            build_baseline=container.build_baseline(inference=inference),
+            report_health=container.report_health(),
+            ensemble_by_default=settings.use_ensemble,
+            checks_openai_texts=settings.openai_text_checks,
+            configured_model=_model_name(settings.model_path),
+            configured_backend=settings.encoder.value,
+        )
+
     parts = Parts(
-        use=use,
+        use=use_for(""),
+        use_for=use_for,
         report_load=container.report_load(),
         admission=container.admission(),
         fingerprint=fingerprint,
@@ -239,7 +258,7 @@ def decode_in_this_process(container: Container) -> None:
 
     Starting a worker would take longer than the picture, and a crash harms nobody else.
     """
-    container.image_preparation_port.override(providers.Singleton(PillowImagePreparation))
+    container.image_preparation_port.override(container.in_process_preparation)
 
 
 def close_threads(container: Container) -> None:

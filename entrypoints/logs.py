@@ -1,6 +1,7 @@
 """The process's log: a JSON object a line, or lines for people."""
 
 import logging
+import re
 import sys
 from enum import StrEnum
 from typing import Any, Final
@@ -12,6 +13,18 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 def _without_colours(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     line.pop("color_message", None)  # uvicorn's message once more, for terminals
+    return line
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that end a line or steer a terminal."""
+
+
+def _on_one_line(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """What a client sent must not look like a line of its own; tracebacks are added later."""
+    for name, value in line.items():
+        if isinstance(value, str) and _CONTROL.search(value):
+            line[name] = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], value)
     return line
 
 
@@ -52,11 +65,12 @@ def configure_logging(log_format: LogFormat | None, level: LogLevel) -> None:
     terminal = sys.stderr.isatty()
     if log_format is LogFormat.TEXT or (log_format is None and terminal):
         render: list[Processor] = [
+            _on_one_line,
             structlog.dev.ConsoleRenderer(
                 colors=terminal,
                 # The default one shows local variables, and with them what clients have sent.
                 exception_formatter=structlog.dev.plain_traceback,
-            )
+            ),
         ]
     else:
         render = [

@@ -15,7 +15,13 @@ import msgspec
 
 from adapters.encoders.selection import EncoderChoice
 from adapters.models.precision import Precision
-from domain.limits import DEFAULT_MAX_TEXTS, EMBEDDING_DIMENSION, MAX_BODY_BYTES
+from domain.limits import (
+    DEFAULT_MAX_TEXTS,
+    EMBEDDING_DIMENSION,
+    IMAGE_SIZE,
+    MAX_BODY_BYTES,
+    MAX_DECODED_PIXELS,
+)
 from entrypoints.http.middleware.auth import ApiKeys, key_problem
 from entrypoints.logs import LogFormat, LogLevel
 from entrypoints.server.tls import Tls, UnusableTls
@@ -192,6 +198,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             f"{_WARN_ABOVE_TEXTS} the server warns.",
         ),
     ] = DEFAULT_MAX_TEXTS
+    max_decoded_pixels: Annotated[
+        int,
+        msgspec.Meta(ge=IMAGE_SIZE**2, le=2**28),
+        Variable(
+            "CLIP_MAX_DECODED_PIXELS",
+            "Limits",
+            "Most pixels of one image that are decoded, whatever its shape. A JPEG counts as it "
+            "is decoded, at 1/2, 1/4 or 1/8 of its size.",
+        ),
+    ] = MAX_DECODED_PIXELS
     text_cache_size: Annotated[
         int,
         msgspec.Meta(ge=0),

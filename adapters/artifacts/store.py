@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _PREFIX: Final = "clip-server-"
 
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
-"""What file systems answer that have no locks, as some network file systems."""
+"""Errors of file systems without locks, as some network file systems are."""
 
 
 class Unusable(Exception):

@@ -1,6 +1,5 @@
 """The three kinds of file that embeddings are written to, each as a stream."""
 
-import importlib.util
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import numpy as np
 
+from adapters.system.installation import install_command, is_installed
 from application.bulk_ports import BulkFailure
 from domain.embedding import Vector
 
@@ -59,10 +59,10 @@ def writer_for(output: Path) -> TableWriter:
     }
     if (writer := writers.get(output.suffix.lower())) is None:
         raise BulkFailure(f"{output}: the name must end in {', '.join(writers)}.")
-    if writer is write_parquet and importlib.util.find_spec("pyarrow") is None:
+    if writer is write_parquet and not is_installed("pyarrow"):
         raise BulkFailure(
-            f"{output}: Parquet needs the extra 'bulk' "
-            "(pip install 'clip-embedding-server[bulk]'); .npz and .jsonl need nothing."
+            f"{output}: Parquet needs pyarrow, which is not installed; .npz and .jsonl need "
+            f"nothing. Run: {install_command('bulk')}"
         )
     return writer
 

@@ -1,8 +1,7 @@
 """TensorRT for one checkpoint: the engine that is there, or one built while another encoder serves.
 
 Joins the engine, which is an image tower, with another runtime's text tower. What it needs is
-imported when it is first used: little of it is installed where nobody wants TensorRT, and importing
-it takes seconds.
+imported when it is first used: it takes seconds to import, and is often not installed.
 """
 
 import logging
@@ -26,6 +25,7 @@ from application.ports import (
     EncoderPort,
     EncoderUnavailable,
     EncoderUpgradePort,
+    HardwareMissing,
     PixelBatch,
     TextTower,
 )
@@ -50,7 +50,7 @@ def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorR
         EncoderUnavailable: there can be none; says why.
     """
     if not nvidia_driver_present():
-        raise EncoderUnavailable("TensorRT needs an NVIDIA GPU, and there is none here.")
+        raise HardwareMissing("TensorRT needs an NVIDIA GPU, and there is none here.")
     if not library.is_installed():
         library.find_tensorrt()  # says what to install
     try:

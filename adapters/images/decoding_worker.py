@@ -92,12 +92,11 @@ def _work_and_exit(
     status = 1
     try:
         _die_with(parent)
-        budget = configuration["memory_bytes"]
-        limited = _limit_memory(budget)
+        limit = _limit_memory(configuration["memory_bytes"])
         with socket.socket(fileno=files[0]) as connection:
             pixels = mmap.mmap(files[1], configuration["pixel_bytes"])
             os.close(files[1])
-            _work(connection, pixels, decode, configuration, budget if limited else None)
+            _work(connection, pixels, decode, configuration, limit)
         status = 0
     finally:
         os._exit(status)
@@ -114,8 +113,8 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _limit_memory(budget: int) -> bool:
-    """Bound what this process may allocate beyond what it has; False: others bound it more.
+def _limit_memory(budget: int) -> int | None:
+    """Bound the address space, in bytes, to what it is and the budget; None: it has less already.
 
     Linux only: elsewhere the kernel does not enforce the limit.
     """
@@ -124,9 +123,9 @@ def _limit_memory(budget: int) -> bool:
     wanted = _address_space() + budget
     for limit in (soft, hard):
         if limit != resource.RLIM_INFINITY and limit < wanted:
-            return False
+            return None
     resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-    return True
+    return wanted
 
 
 def _address_space() -> int:
@@ -141,7 +140,7 @@ def _work(
     shared: mmap.mmap,
     decode: Decoder,
     configuration: dict[str, Any],
-    budget: int | None,
+    limit: int | None,
 ) -> None:
     """Decode one file after the other until the other end closes."""
     pixels = np.frombuffer(shared, dtype=np.uint8)
@@ -154,7 +153,7 @@ def _work(
         signal.setitimer(signal.ITIMER_PROF, 0)
         # A decoder that gets no memory may also call the picture damaged.
         doubtful = outcome == NO_MEMORY or (outcome == REFUSED and told[2] == "damaged_image")
-        if doubtful and not _is_available(budget):
+        if doubtful and not _has_its_budget(limit):
             outcome, told = MACHINE_SHORT, ()
         text = b"" if outcome == DECODED else json.dumps(told).encode()
         connection.sendall(REPLY.pack(outcome, len(text)) + text)
@@ -179,14 +178,17 @@ def _decoded(
     return DECODED, ()
 
 
-def _is_available(budget: int | None) -> bool:
-    """Whether the machine has what the budget allows, so that a lack was the picture's own."""
-    if budget is None:  # the process was started under a tighter limit
-        return False
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    left = budget if limit == resource.RLIM_INFINITY else limit - _address_space()
+def _has_its_budget(limit: int | None) -> bool:
+    """Whether the machine gives what the budget allows, so that a lack was the picture's own.
+
+    Args:
+        limit: as `_limit_memory` set it.
+    """
+    if limit is None or resource.getrlimit(resource.RLIMIT_AS)[0] != limit:
+        return False  # whoever runs the server allows it less
+    rest = max(limit - _address_space() - _SPARE_BYTES, mmap.PAGESIZE)
     try:
-        mmap.mmap(-1, max(left - _SPARE_BYTES, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE).close()
+        mmap.mmap(-1, rest, flags=mmap.MAP_PRIVATE).close()
     except OSError:
         return False
     return True

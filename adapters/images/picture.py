@@ -5,50 +5,43 @@
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from adapters.images.headers import (
-    check_gif,
-    check_jpeg,
-    check_png,
-    format_of,
-    other_format_of,
-    webp_size,
-)
+from adapters.images.bmp import read_bmp
+from adapters.images.exif import upright
+from adapters.images.formats import EssentialFile, checked_format, damaged, too_many_pixels
+from adapters.images.gif import Gif, read_gif
+from adapters.images.jpeg import decode_jpeg
+from adapters.images.png import Png, read_png
 from adapters.images.preprocessing import central_square
+from adapters.images.webp import read_webp
 from domain.errors import ImageTooLarge, InvalidImage
-from domain.limits import (
-    IMAGE_FORMATS,
-    IMAGE_SIZE,
-    MAX_DECODED_PIXELS,
-    MAX_IMAGE_BYTES,
-    MAX_IMAGE_SIDE,
-)
+from domain.limits import IMAGE_SIZE, MAX_DECODED_PIXELS, MAX_IMAGE_BYTES
 
-_ALLOWED: Final = ", ".join(IMAGE_FORMATS)
-
-_DRAFT_SCALE: Final = 2
-"""JPEGs are decoded at 1/2, 1/4 or 1/8 while both sides stay at least this many times ``size``.
-
-Twice what is needed, so that the resizing filter still has enough to work on.
-"""
-
-_CHECKS: Final = {"JPEG": check_jpeg, "GIF": check_gif, "PNG": check_png}
-"""What is looked at before the decoder, by format."""
+_READERS: Final[dict[str, Callable[[bytes], EssentialFile]]] = {
+    "PNG": read_png,
+    "GIF": read_gif,
+    "BMP": read_bmp,
+    "WEBP": read_webp,
+}
+"""What looks at a file before Pillow does, by Pillow's name of the format."""
 
 _NO_MEMORY: Final = "out of memory"
 """How an `OSError` of a decoder begins that could not allocate (libImaging's Imaging.h: -9)."""
 
-# Sizes are checked here against the contract's own, smaller limit, with the contract's own error.
+_WHITE: Final = 255
+
+# Sizes are checked here against the contract's own limit, with the contract's own error.
 Image.MAX_IMAGE_PIXELS = None
 # Registers the decoders now rather than in the first request, where threads would race to do it.
 Image.init()
-# Pillow warns of each damaged EXIF entry. Python keeps every different text for good, so that files
-# made for it would fill the log and then the memory.
+# Python keeps every different text of a warning for good, so that files made for it would fill the
+# log and then the memory.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -65,11 +58,11 @@ def decode_picture(
 
     Returns:
         uint8 ``[size, size, 3]``, RGB, C-contiguous: the short side resized to ``size``, and of
-        the long one the middle.
+        the long one the middle. Of an animation or a file of several pictures, the first.
 
     Raises:
         ImageTooLarge: more bytes than allowed.
-        InvalidImage: not an image, format not allowed, too many pixels, or damaged.
+        InvalidImage: not an image, format not allowed, too many pixels, damaged, or not whole.
         MemoryError: there is not enough to decode it; says nothing about the image.
     """
     if len(data) > MAX_IMAGE_BYTES:
@@ -79,100 +72,102 @@ def decode_picture(
         )
     if not data:
         raise InvalidImage("image is empty; it must hold an image file.", code="not_an_image")
-    file_format = _checked_format(data)
-    with _open(data, file_format) as image:
-        _check_size(image.size)
-        # Reduces JPEGs while they are decoded, to no less than this size; others ignore it.
-        image.draft(None, (_DRAFT_SCALE * size, _DRAFT_SCALE * size))
-        _check_pixels(image.size, max_pixels)
-        return np.array(central_square(_decode_rgb(image), size))
-
-
-def _checked_format(data: bytes) -> str:
-    """Which of Pillow's decoders the file is for, told before any of them sees it."""
-    if (file_format := format_of(data)) is None:
-        if (other := other_format_of(data)) is not None:
-            raise InvalidImage(
-                f"image is {other}; only {_ALLOWED} are allowed.", code="unsupported_format"
-            )
-        raise InvalidImage(
-            f"image is not an image file that can be read; {_ALLOWED} are allowed.",
-            code="not_an_image",
-        )
-    if (check := _CHECKS.get(file_format)) is not None:
-        check(data)
-    elif file_format == "WEBP" and (size := webp_size(data)) is not None:
-        # Its decoder makes room for two whole pictures as soon as it is opened.
-        _check_size(size)
-    return file_format
-
-
-def _open(data: bytes, file_format: str) -> Image.Image:
-    """Read the header only; no pixel is decoded. Pillow's JPEG decoder is the one for MPO."""
+    name = checked_format(data)
     try:
-        return Image.open(io.BytesIO(data), formats=[file_format])
-    except MemoryError:  # the machine's fault, not the file's
+        if name == "JPEG":
+            image = decode_jpeg(data, size=size, max_pixels=max_pixels)
+        else:
+            image = _decode_with_pillow(name, _READERS[name](data), max_pixels)
+        return np.array(central_square(image, size))
+    except (MemoryError, InvalidImage):
         raise
-    except UnidentifiedImageError:
-        raise InvalidImage(
-            f"image begins like {file_format} and has a damaged header.", code="damaged_image"
-        ) from None
-    except Exception as damaged:  # Pillow's parsers raise whatever a damaged header leads to
-        raise InvalidImage(
-            f"image has a damaged header ({type(damaged).__name__}).", code="damaged_image"
-        ) from damaged
+    except Exception as failed:  # decoders raise OSError, SyntaxError, struct.error, …
+        if str(failed).startswith(_NO_MEMORY):
+            raise MemoryError from failed
+        raise damaged(name, "its pixels cannot be decoded") from failed
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    width, height = size
-    if width > MAX_IMAGE_SIDE or height > MAX_IMAGE_SIDE:
-        raise InvalidImage(
-            f"image is {width} x {height} pixels; "
-            f"at most {MAX_IMAGE_SIDE} x {MAX_IMAGE_SIDE} are allowed.",
-            code="too_many_pixels",
-        )
-    if width < 1 or height < 1:
-        raise InvalidImage(
-            f"image is {width} x {height} pixels; it must have at least one.", code="damaged_image"
-        )
-
-
-def _check_pixels(size: tuple[int, int], limit: int) -> None:
-    width, height = size
-    if width * height > limit:
-        raise InvalidImage(
-            f"image has {width * height} pixels to decode ({width} x {height}); "
-            f"at most {limit} are allowed.",
-            code="too_many_pixels",
-        )
-
-
-def _decode_rgb(image: Image.Image) -> Image.Image:
-    """All pixels, upright, in RGB. Of an animation or a multi-picture file, the first frame."""
-    try:
+def _decode_with_pillow(name: str, file: EssentialFile, max_pixels: int) -> Image.Image:
+    """All pixels, upright, in RGB."""
+    if file.width * file.height > max_pixels:
+        raise too_many_pixels(file.width, file.height, max_pixels)
+    with Image.open(io.BytesIO(file.data), formats=[name]) as image:
+        if image.size != (file.width, file.height):
+            raise damaged(name, "its header contradicts itself")
         image.load()
-        # As every viewer shows it; `transformers` turns images likewise when it loads them.
-        upright = ImageOps.exif_transpose(image)
-        return _to_rgb(upright)
-    except MemoryError:  # the machine's fault, not the file's
-        raise
-    except Exception as damaged:  # decoders raise OSError, SyntaxError, struct.error, …
-        if str(damaged).startswith(_NO_MEMORY):
-            raise MemoryError from damaged
-        raise InvalidImage(
-            f"image ({image.format}) is truncated or damaged: its pixels cannot be decoded.",
-            code="damaged_image",
-        ) from damaged
+        if isinstance(file, Png) and _may_lack_rows(image, file) and not file.is_whole:
+            raise damaged(name, "its data ends before its last pixels")
+        if isinstance(file, Png) and file.transparent is not None:
+            shown = _without_transparent_colour(image, file, file.transparent)
+        else:
+            shown = _to_rgb(image)
+        if isinstance(file, Gif):
+            shown = _on_white(shown, file.box)
+    return upright(shown, file.orientation)
+
+
+def _may_lack_rows(image: Image.Image, file: Png) -> bool:
+    """Whether the last row is zero, as Pillow leaves it where no data came for it."""
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return file.interlaced or last.getbbox(alpha_only=False) is None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit grey to 255, that is to white; the upper eight bits are meant.
-        grey = np.asarray(image) >> 8
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
+        return _grey(np.asarray(image) >> 8)
+    if image.has_transparency_data and not _has_empty_alpha(image):
         # Onto white, as CLIPImageProcessor does; dropping alpha would show hidden colours.
         layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        white = Image.new("RGBA", layered.size, (_WHITE, _WHITE, _WHITE, _WHITE))
         return Image.alpha_composite(white, layered).convert("RGB")
     return image.convert("RGB")
+
+
+def _has_empty_alpha(image: Image.Image) -> bool:
+    """Whether this is a BMP whose alpha is zero everywhere.
+
+    Programs that write no alpha leave it at zero; viewers show such a picture as opaque.
+    """
+    return image.format == "BMP" and image.getchannel("A").getextrema() == (0, 0)
+
+
+def _without_transparent_colour(
+    image: Image.Image, file: Png, transparent: tuple[int, ...]
+) -> Image.Image:
+    """A grey or colour PNG with the pixels of its transparent colour made white (tRNS).
+
+    The colour is compared in the file's own depth, as the standard asks for.
+    """
+    if len(transparent) == 1:
+        samples = np.asarray(image if file.depth == 16 else image.convert("L"))
+        # Less than eight bits were spread over all 256 levels.
+        value = transparent[0] * (255 // (2**file.depth - 1) if file.depth < 8 else 1)
+        levels = samples >> 8 if file.depth == 16 else samples
+        return _grey(np.where(samples == value, _WHITE, levels))
+    levels = np.asarray(image)
+    is_transparent = np.ones(levels.shape[:2], dtype=np.bool_)
+    for shift, part in ((8, levels), (0, _low_bytes(file))) if file.depth == 16 else ((0, levels),):
+        for channel, value in enumerate(transparent):
+            is_transparent &= part[..., channel] == (value >> shift & 0xFF)
+    return Image.fromarray(np.where(is_transparent[..., np.newaxis], np.uint8(_WHITE), levels))
+
+
+def _low_bytes(file: Png) -> NDArray[np.uint8]:
+    """The lower halves of the samples of a colour PNG of 16 bits; Pillow gives the upper ones."""
+    with Image.open(io.BytesIO(file.data), formats=["PNG"]) as image:
+        image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+        return np.array(image)
+
+
+def _grey(levels: NDArray[np.integer]) -> Image.Image:
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """The part of the canvas that the picture covers, the rest white as if it were transparent."""
+    if box == (0, 0, *image.size):
+        return image
+    canvas = Image.new("RGB", image.size, (_WHITE, _WHITE, _WHITE))
+    canvas.paste(image.crop(box), box)
+    return canvas

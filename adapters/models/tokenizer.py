@@ -4,21 +4,23 @@ import functools
 import gzip
 import html
 import itertools
+import re
 import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import ftfy
 import numpy as np
+from ftfy import fixes
 from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 
-from application.ports import TokenCounterPort
+from domain.limits import MAX_MENDED_CHARACTERS, MAX_TEXT_CHARACTERS
 
 CONTEXT_LENGTH: Final = 77
 """Tokens of the longest text that CLIP's text tower takes, start and end included."""
@@ -34,20 +36,38 @@ VOCABULARY: Final = Path(__file__).with_name("clip_vocabulary.txt.gz")
 _MERGES: Final = 49152 - 256 - 2
 _WORDS: Final = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
-_MAX_CHARACTERS: Final = 8192
-"""Characters of a text that are looked at, white space counted once.
-
-The longest of CLIP's tokens has 32 bytes, so the 75 that fit come from the first 2,475 characters
-at most; the rest is room for HTML entities. Without a bound, a text of 10 MB would keep the
-tokenizer busy for a minute to no effect.
-"""
-
 _MAX_MARKS: Final = 30
 """Combining marks in a row that are looked at, as in Unicode's Stream-Safe Text Format (UAX #15).
 
 No language needs as many. Putting them in order takes time that grows with their square: a request
 of 2 MB kept the tokenizer busy for 40 s.
 """
+
+_PASSES: Final = 6
+"""Times that a text is mended; ``&amp;amp;lt;``, escaped three times, needs four."""
+
+_ENCODING_STEPS: Final = 8
+"""Times that the encoding of a text is put right; text that was wrongly decoded twice needs three.
+
+Each is linear. Two thousand letters ``Â`` would need as many steps, for minutes.
+"""
+
+_ONE_STEP: Final = ftfy.TextFixerConfig(explain=False)
+
+_FIXERS: Final[tuple[Callable[[str], str], ...]] = (
+    fixes.fix_c1_controls,
+    fixes.fix_latin_ligatures,
+    fixes.fix_character_width,
+    fixes.uncurl_quotes,
+    fixes.fix_line_breaks,
+    fixes.fix_surrogates,
+    fixes.remove_terminal_escapes,
+    fixes.remove_control_chars,
+)
+"""What `ftfy.fix_and_explain` does in one pass, in its order, after entities and encoding."""
+
+_ABSURD_REFERENCE: Final = re.compile(r"&#[0-9]{100,};?")
+"""A numeric character reference that is no character; of 4,300 digits Python makes no number."""
 
 _TEXTS_AT_ONCE: Final = 16
 """Texts that are split together; each letter of one takes about 200 bytes meanwhile."""
@@ -104,7 +124,7 @@ class ClipTokenizer:
         ]
 
 
-class ClipTokenCounter(TokenCounterPort):
+class ClipTokenCounter:
     """Counts with the tokenizer that every encoder uses; made when it is first needed."""
 
     @functools.cached_property
@@ -112,7 +132,7 @@ class ClipTokenCounter(TokenCounterPort):
         return ClipTokenizer()
 
     def count(self, texts: Sequence[str]) -> int:
-        """See `TokenCounterPort.count`."""
+        """See `CountTokens` of `application.ports`."""
         return sum(map(len, self._tokenizer(texts)))
 
 
@@ -159,9 +179,49 @@ def _merges(vocabulary: Path) -> list[tuple[str, str]]:
 
 def _clean(text: str) -> str:
     """As CLIP does: mojibake mended, HTML entities resolved twice, single spaces, lower case."""
-    bounded = " ".join(text.split(maxsplit=_MAX_CHARACTERS))[:_MAX_CHARACTERS]
-    plain = html.unescape(html.unescape(ftfy.fix_text(_without_endless_marks(bounded))))
+    bounded = " ".join(text.split(maxsplit=MAX_TEXT_CHARACTERS))[:MAX_TEXT_CHARACTERS]
+    if bounded.isascii() and bounded.isprintable() and "&" not in bounded:
+        return bounded.lower()  # nothing to mend
+    # White space may be half of a wrongly decoded character: kept where there is not too much.
+    short = text if len(text) <= MAX_MENDED_CHARACTERS else bounded[:MAX_MENDED_CHARACTERS]
+    mended = _ABSURD_REFERENCE.sub("\ufffd", _mended(short))
+    plain = html.unescape(html.unescape(mended))
     return " ".join(plain.split()).lower()
+
+
+def _mended(text: str) -> str:
+    """What `ftfy.fix_text` makes of a text, line by line, but in bounded time.
+
+    ftfy repeats its steps until nothing changes, and so does a text of nested entities
+    (``&amp;amp;amp;``) or of mojibake of mojibake thousands of times. Here that ends after
+    `_PASSES` and `_ENCODING_STEPS`, which no text needs that a person or a program wrote.
+    """
+    with_entities = True
+    lines = []
+    for line in text.split("\n"):
+        # As ftfy has it: from the first tag on, entities are markup and not mistakes.
+        with_entities = with_entities and "<" not in line
+        lines.append(_mended_line(line, with_entities=with_entities))
+    return "\n".join(lines)
+
+
+def _mended_line(text: str, *, with_entities: bool) -> str:
+    steps = _ENCODING_STEPS
+    for _ in range(_PASSES):
+        before = text
+        if with_entities:
+            text = fixes.unescape_html(text)
+        unfixed = None
+        while text != unfixed and steps:
+            unfixed = text
+            text, _explained = ftfy._fix_encoding_one_step_and_explain(text, _ONE_STEP)
+            steps -= 1
+        for fix in _FIXERS:
+            text = fix(text)
+        text = unicodedata.normalize("NFC", _without_endless_marks(text))
+        if text == before:
+            break
+    return text
 
 
 def _without_endless_marks(text: str) -> str:

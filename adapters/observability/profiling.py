@@ -1,12 +1,13 @@
 """Continuous profiling by Pyroscope, where its package and its server are there."""
 
-import importlib.util
 import logging
 import socket
 import threading
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
+
+from adapters.system.installation import install_command, is_installed
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,11 @@ def start_profiling(*, wanted: bool, url: str, environment: str) -> Profiling | 
     """Profile in the background if it is wanted and Pyroscope's package is installed."""
     if not wanted:
         return None
-    if importlib.util.find_spec("pyroscope") is None:
-        logger.info("no profiling: Pyroscope's package is not installed (the extra 'pyroscope')")
+    if not is_installed("pyroscope"):
+        logger.info(
+            "no profiling: Pyroscope's package is not installed. Run: %s",
+            install_command("pyroscope"),
+        )
         return None
     profiling = Profiling(url=url, environment=environment)
     profiling.start()

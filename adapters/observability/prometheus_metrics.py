@@ -1,9 +1,12 @@
 """Metrics for Prometheus, by its conventions for names and units."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from adapters.observability.rationing import Rationed
 from application.ports import ObserverPort, Stage
@@ -14,6 +17,13 @@ _SECONDS: Final = (
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 """Upper bounds: from a warm GPU's milliseconds to a busy CPU's queue."""
+
+_FORMER_ENDPOINTS: Final = frozenset(
+    ("/embed", "/anomaly-score", "/classify", "/similarity", "/batch-similarity")
+)
+"""What the server before this one had, and counted under `_FormerNames`."""
+
+_BYTES_PER_GIB: Final = 1024**3
 
 _IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -98,6 +108,15 @@ class PrometheusMetrics(ObserverPort):
             "clip_device_memory_bytes",
             "Memory of the graphics card in use by this process; 0 without one.",
         )
+        registry.register(_FormerNames(self._requests, self._request_seconds))
+        self._former_memory = gauge(
+            "clip_gpu_memory_used_gb", "clip_device_memory_bytes in GiB, by its former name."
+        )
+        self._former_backend = gauge(
+            "clip_backend_type",
+            "1, labelled with the backend: part of clip_backend_info, by its former name.",
+            ("backend",),
+        )
         self._backend = gauge(
             "clip_backend_info",
             "1, labelled with the encoder that is loaded or was until it was unloaded while idle.",
@@ -161,7 +180,9 @@ class PrometheusMetrics(ObserverPort):
         self._ready.set(health.ready)
         self._loaded.set(health.model_loaded)
         self._device_bytes.set(health.device_memory_used or 0)
+        self._former_memory.set((health.device_memory_used or 0) / _BYTES_PER_GIB)
         self._backend.clear()
+        self._former_backend.clear()
         if (encoder := health.encoder) is not None:
             self._backend.labels(
                 encoder.backend,
@@ -170,3 +191,44 @@ class PrometheusMetrics(ObserverPort):
                 encoder.model,
                 encoder.fingerprint,
             ).set(1)
+            self._former_backend.labels(encoder.backend).set(1)
+
+
+class _FormerNames(Collector):
+    """Requests by the names of the server before this one, for dashboards that still ask for them.
+
+    Derived from ours when they are scraped, so that requests don't pay for them.
+    """
+
+    def __init__(self, requests: Counter, seconds: Histogram) -> None:
+        self._requests = requests
+        self._seconds = seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """The two families."""
+        counts: dict[tuple[str, str], float] = {}
+        for family in self._requests.collect():
+            for sample in family.samples:
+                endpoint = sample.labels["endpoint"]
+                if sample.name.endswith("_total") and endpoint in _FORMER_ENDPOINTS:
+                    key = (endpoint, "success" if sample.labels["outcome"] == "ok" else "error")
+                    counts[key] = counts.get(key, 0.0) + sample.value
+        former = CounterMetricFamily(
+            "clip_inference_requests",
+            "clip_requests_total of the five first endpoints, by its former name.",
+            labels=("endpoint", "status"),
+        )
+        for labels, count in counts.items():
+            former.add_metric(labels, count)
+        yield former
+        latency = HistogramMetricFamily(
+            "clip_inference_latency_seconds",
+            "clip_request_duration_seconds of the five first endpoints, by its former name.",
+            labels=("endpoint",),
+        )
+        for family in self._seconds.collect():
+            for sample in family.samples:
+                _, _, part = sample.name.rpartition("_")
+                if part != "created" and sample.labels["endpoint"] in _FORMER_ENDPOINTS:
+                    latency.add_sample(f"{latency.name}_{part}", sample.labels, sample.value)
+        yield latency

@@ -36,7 +36,7 @@ _PAUSE_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RemoteRows:
-    """What an encoder replica answers.
+    """What an encoder replica returns.
 
     Attributes:
         rows: float32 ``[n, dimension]``.
@@ -81,7 +81,7 @@ class RemoteEncoder(EncoderPort):
         """See `EncoderPort.encode_images`.
 
         Raises:
-            ServiceUnavailable: no replica answered in time, or the model is being changed.
+            ServiceUnavailable: no replica responded in time, or the model is being changed.
         """
         if len(batch) == 0:
             return self._none()
@@ -100,15 +100,15 @@ class RemoteEncoder(EncoderPort):
         return None
 
     def _rows(self, call: Callable[[], Any]) -> RawEmbeddings:
-        answer: RemoteRows = answered(call, self._patience_s)
-        if answer.fingerprint != self._description.fingerprint:
+        result: RemoteRows = result_of(call, self._patience_s)
+        if result.fingerprint != self._description.fingerprint:
             raise ServiceUnavailable(
                 f"the model is being changed from {self._description.fingerprint} to "
-                f"{answer.fingerprint}.",
+                f"{result.fingerprint}.",
                 code="model_changing",
                 retry_after_s=5,
             )
-        return answer.rows
+        return result.rows
 
     def _none(self) -> RawEmbeddings:
         return np.empty((0, self._description.embedding_dimension), dtype=np.float32)
@@ -131,7 +131,7 @@ class RemoteEncoderLoader(EncoderLoaderPort):
     def _describe(self) -> EncoderDescription:
         while True:
             try:
-                description: EncoderDescription = answered(
+                description: EncoderDescription = result_of(
                     self._handle.describe.remote, _PATIENCE_S
                 )
             except ServiceUnavailable:
@@ -147,15 +147,15 @@ def arrived(pixels: TravellingPixels) -> PixelBatch:
     return pixels.astype(np.float32, copy=False)
 
 
-def answered(call: Callable[[], Any], patience_s: float) -> Any:
-    """The answer to a call, which is made again when the replica that has it dies.
+def result_of(call: Callable[[], Any], patience_s: float) -> Any:
+    """The result of a call, which is made again if the replica that has it dies.
 
     Args:
         call: makes it and returns Ray's ``DeploymentResponse``.
         patience_s: for all tries together.
 
     Raises:
-        ServiceUnavailable: there was none within ``patience_s`` seconds.
+        ServiceUnavailable: there was no result within ``patience_s`` seconds.
     """
     deadline = time.monotonic() + patience_s
     while (left := deadline - time.monotonic()) > 0:
@@ -168,7 +168,7 @@ def answered(call: Callable[[], Any], patience_s: float) -> Any:
             logger.warning("an encoder replica is gone, asking another: %s", type(death).__name__)
             time.sleep(min(_PAUSE_S, left))
     raise ServiceUnavailable(
-        f"no replica of the encoder answered within {patience_s:g} seconds.",
+        f"no replica of the encoder responded within {patience_s:g} seconds.",
         code="encoder_unreachable",
         retry_after_s=5,
     )

@@ -31,7 +31,7 @@ def encode_together(
             return [failure]
         # One caller's bad image must not fail the others that happened to share its batch.
         logger.warning("a batch of %d calls failed; encoding them singly", len(calls))
-        return [answer for call in calls for answer in encode_together(encoder, [call])]
+        return [result for call in calls for result in encode_together(encoder, [call])]
     ends = np.cumsum([len(call) for call in calls])
     fingerprint = encoder.description.fingerprint
     return [RemoteRows(part, fingerprint) for part in np.split(rows, ends[:-1])]

@@ -15,11 +15,12 @@ _CGROUP_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _PROCESSOR: Final = Path("/proc/cpuinfo")
 _BFLOAT16_FEATURES: Final = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 """Intel's and AMD's name, that of Intel's matrix unit, and ARM's."""
-_NVIDIA_DRIVER: Final = (
+NVIDIA_DRIVER_FILES: Final = (
     Path("/proc/driver/nvidia/version"),
     Path("/dev/nvidiactl"),
     Path("/dev/dxg"),
 )
+"""One of these is there where an NVIDIA driver is loaded; the last one under WSL2."""
 
 
 def usable_cores(quota: Path = _CGROUP_QUOTA) -> int:
@@ -43,14 +44,14 @@ def multiplies_bfloat16(cpu_info: Path = _PROCESSOR) -> bool:
     """Whether the processor has instructions for bfloat16 products; without, it is no gain.
 
     Args:
-        cpu_info: Linux's ``/proc/cpuinfo``. Elsewhere the answer is no.
+        cpu_info: Linux's ``/proc/cpuinfo``. Elsewhere the result is False.
     """
     return not _BFLOAT16_FEATURES.isdisjoint(processor(cpu_info).instructions)
 
 
 def nvidia_driver_present() -> bool:
     """Whether an NVIDIA driver is loaded; without one, asking PyTorch about CUDA is futile."""
-    return any(path.exists() for path in _NVIDIA_DRIVER)
+    return any(path.exists() for path in NVIDIA_DRIVER_FILES)
 
 
 @dataclass(frozen=True, slots=True)

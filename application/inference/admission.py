@@ -1,6 +1,7 @@
-"""How many requests may be inside at once, and letting them out before shutdown."""
+"""How many requests may be inside at once, shared fairly, and letting them out at the end."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,12 @@ from domain.errors import Draining, QueueFull
 
 
 class Admission:
-    """Counts the requests that are being answered; refuses more than ``capacity`` of them.
+    """Counts the requests that are being answered, and refuses what is too much.
+
+    Anyone gets in while ``capacity`` is not exceeded. Beyond it a quarter more is kept for clients
+    that hold less than an equal share of ``capacity``, so that a server that one client keeps full
+    takes another's request. As the first client's requests end, it gets no new ones in before
+    fewer than ``capacity`` are inside: the shares become equal without anyone being thrown out.
 
     A request that keeps the encoder busy for several batches counts as that many. Used from the
     event loop only. A request that was let in is always answered.
@@ -16,6 +22,9 @@ class Admission:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
+        self._most = capacity + -(-capacity // 4)
+        self._held: Counter[str] = Counter()
+        """Places that each client inside holds."""
         self._inside = 0
         self._draining = False
         self._empty = asyncio.Event()
@@ -28,7 +37,7 @@ class Admission:
 
     @property
     def capacity(self) -> int:
-        """How many requests may be inside at once."""
+        """How many requests may be inside at once, whoever sent them."""
         return self._capacity
 
     @property
@@ -36,37 +45,55 @@ class Admission:
         """Places taken now by requests that are being answered."""
         return self._inside
 
+    def has_room(self, places: int = 1, *, client: str = "") -> bool:
+        """Whether `admit` would let such a request in, but for draining."""
+        places = min(places, self._capacity)
+        if self._inside + places <= self._capacity:
+            return True
+        held = self._held[client]  # a Counter does not keep what is only looked up
+        clients = len(self._held) + (held == 0)
+        share = max(self._capacity // clients, 1)
+        return held + places <= share and self._inside + places <= self._most
+
     @contextmanager
-    def admit(self, places: int = 1) -> Iterator[None]:
+    def admit(self, places: int = 1, *, client: str = "") -> Iterator[None]:
         """Let one request in for the duration of the block.
 
         Args:
             places: how many requests it counts as; of more than ``capacity``, the capacity, so
                 that it gets in where nobody else is.
+            client: who sent it: an address or a key. All that name none are one client.
 
         Raises:
             Draining: the service is shutting down.
-            QueueFull: ``capacity`` requests would be exceeded.
+            QueueFull: there is no room for it.
         """
-        places = min(places, self._capacity)
         if self._draining:
             raise Draining("the server is shutting down and takes no new requests.")
-        if self._inside + places > self._capacity:
-            raise self.full(places)
+        if not self.has_room(places, client=client):
+            raise self.full(places, client=client)
+        places = min(places, self._capacity)
         self._inside += places
+        self._held[client] += places
         self._empty.clear()
         try:
             yield
         finally:
             self._inside -= places
+            self._held[client] -= places
+            if not self._held[client]:
+                del self._held[client]
             if self._inside == 0:
                 self._empty.set()
 
-    def full(self, places: int = 1) -> QueueFull:
+    def full(self, places: int = 1, *, client: str = "") -> QueueFull:
         """The error for a request that counts as so many and finds no room."""
+        places = min(places, self._capacity)
         weight = "" if places == 1 else f" and this one, with its size, counts as {places}"
+        own = self._held[client]
+        yours = f", {own} of them yours" if 0 < own < self._inside else ""
         return QueueFull(
-            f"{self._inside} requests are already waiting or running{weight}; "
+            f"{self._inside} requests are already waiting or running{yours}{weight}; "
             f"at most {self._capacity} are taken at once."
         )
 

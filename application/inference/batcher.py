@@ -4,13 +4,13 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from application.inference.fair_queue import FairQueue
 from application.model.states import Lease
 from application.model.supervisor import Supervisor
 from application.model.verification import check_shape
@@ -61,45 +61,44 @@ Entry: TypeAlias = ImageEntry | TextsEntry
 
 
 class WaitingEntries:
-    """Decides which entries are encoded next: the oldest, with what may share its batch.
+    """Decides which entries are encoded next: clients take turns, each with its oldest first.
 
     An entry whose caller has gone is dropped when a batch is formed.
     """
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque()
+        self._entries: FairQueue[Entry] = FairQueue(_is_gone)
 
     def __len__(self) -> int:
         """Entries that are still wanted."""
-        return sum(not entry.result.done() for entry in self._entries)
+        return sum(not _is_gone(entry) for entry in self._entries)
 
     def append(self, entry: Entry) -> None:
-        """Put an entry behind all others."""
-        self._entries.append(entry)
+        """Put an entry behind all others of its client."""
+        self._entries.append(entry, entry.lease.client)
 
     def next_batch(self, max_images: int) -> TextsEntry | list[ImageEntry] | None:
         """The texts of one request, or up to ``max_images`` images for one encoder; None if empty.
 
         The further images of a batch may stand anywhere.
         """
-        first = self._next_wanted()
+        first = self._entries.pop()
         if first is None or isinstance(first, TextsEntry):
             return first
-        batch, passed = [first], list[Entry]()
-        while len(batch) < max_images and (entry := self._next_wanted()) is not None:
-            if isinstance(entry, ImageEntry) and entry.lease.encoder is first.lease.encoder:
-                batch.append(entry)
-            else:
-                passed.append(entry)
-        self._entries.extendleft(reversed(passed))
+        encoder = first.lease.encoder
+
+        def shares_the_batch(entry: Entry) -> bool:
+            return isinstance(entry, ImageEntry) and entry.lease.encoder is encoder
+
+        batch = [first]
+        while len(batch) < max_images and (more := self._entries.pop(shares_the_batch)) is not None:
+            assert isinstance(more, ImageEntry)
+            batch.append(more)
         return batch
 
-    def _next_wanted(self) -> Entry | None:
-        while self._entries:
-            entry = self._entries.popleft()
-            if not entry.result.done():
-                return entry
-        return None
+
+def _is_gone(entry: Entry) -> bool:
+    return entry.result.done()
 
 
 class Batcher:

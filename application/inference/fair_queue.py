@@ -15,7 +15,13 @@ class FairQueue(Generic[_Item]):
     client it is an ordinary queue. Used from the event loop only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[_Item], bool] = lambda _: False) -> None:
+        """Make one.
+
+        Args:
+            gone: whether nobody waits for an item any more.
+        """
+        self._gone = gone
         self._waiting: OrderedDict[str, deque[_Item]] = OrderedDict()
         """Each client's items, oldest first; the client whose turn it is stands first."""
 
@@ -32,7 +38,7 @@ class FairQueue(Generic[_Item]):
         self._waiting.setdefault(client, deque()).append(item)
 
     def pop(self, fits: Callable[[_Item], bool] | None = None) -> _Item | None:
-        """Take out the item whose turn it is.
+        """Take out the item whose turn it is; those that are reached and gone are dropped.
 
         Args:
             fits: which items may be taken; a client's turn goes to its oldest that does, and a
@@ -41,22 +47,21 @@ class FairQueue(Generic[_Item]):
         Returns:
             The item; None if none fits.
         """
-        for client, items in self._waiting.items():
-            for place, item in enumerate(items):
-                if fits is None or fits(item):
+        for client, items in tuple(self._waiting.items()):
+            place = 0
+            while place < len(items):
+                item = items[place]
+                if self._gone(item):
+                    del items[place]
+                elif fits is None or fits(item):
                     del items[place]
                     self._had_its_turn(client)
                     return item
-        return None
-
-    def discard(self, gone: Callable[[_Item], bool]) -> None:
-        """Take out all items that nobody waits for any more; no turn passes."""
-        for client, items in tuple(self._waiting.items()):
-            kept = deque(item for item in items if not gone(item))
-            if kept:
-                self._waiting[client] = kept
-            else:
+                else:
+                    place += 1
+            if not items:
                 del self._waiting[client]
+        return None
 
     def _had_its_turn(self, client: str) -> None:
         if self._waiting[client]:

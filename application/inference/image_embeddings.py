@@ -1,4 +1,4 @@
-"""Many image files of one request to embeddings, a batch of the encoder at a time."""
+"""The embeddings of many image files of one request, a batch at a time."""
 
 import asyncio
 from collections import deque
@@ -16,7 +16,7 @@ from domain.errors import InvalidInput
 _Result = TypeVar("_Result")
 
 Outcome: TypeAlias = Embedding | Exception
-"""What became of one image."""
+"""The outcome of one image: its embedding, or why there is none."""
 
 
 class ImageEmbeddings:
@@ -29,12 +29,12 @@ class ImageEmbeddings:
     """
 
     def __init__(self, images: ImagePreparation, batcher: Batcher, *, group: int) -> None:
-        """Make one.
+        """Prepare and encode in groups.
 
         Args:
             images: prepares them.
             batcher: encodes them.
-            group: images that are handed on together; the encoder's largest batch.
+            group: images that are encoded together; the encoder's largest batch.
         """
         self._images = images
         self._batcher = batcher
@@ -45,7 +45,7 @@ class ImageEmbeddings:
         return -(-count // self._group)
 
     async def encode_each(self, files: Sequence[bytes], lease: Lease) -> list[Outcome]:
-        """What became of each image file, in their order; never raises."""
+        """The outcome of each image file, in their order; never raises."""
         outcomes: list[Outcome] = []
         async with aclosing(self._encoded(files, lease)) as groups:
             async for group in groups:
@@ -83,7 +83,7 @@ class ImageEmbeddings:
             for start in range(0, len(files), self._group):
                 group = files[start : start + self._group]
                 prepared = await asyncio.gather(
-                    *(_outcome(self._images.prepare(file)) for file in group)
+                    *(_outcome(self._images.prepare(file, client=lease.client)) for file in group)
                 )
                 under_way.append(asyncio.create_task(self._encode(prepared, lease)))
                 if len(under_way) == 2:

@@ -28,7 +28,7 @@ class ImagePreparation:
         self._observer = observer
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
         self._free = threads
-        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(asyncio.Future.done)
 
     def start(self) -> None:
         """Begin to make what the first image would have to wait for, without waiting for it."""
@@ -84,11 +84,10 @@ class ImagePreparation:
 
     def _hand_on(self) -> None:
         """Give the free thread to whose turn it is."""
-        while (turn := self._waiting.pop()) is not None:
-            if not turn.done():  # else its caller has gone
-                turn.set_result(None)
-                return
-        self._free += 1
+        if (turn := self._waiting.pop()) is not None:
+            turn.set_result(None)
+        else:
+            self._free += 1
 
     def _prepare(self, data: bytes) -> tuple[Pixels, float, float]:
         started_s = time.perf_counter()

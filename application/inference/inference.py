@@ -1,9 +1,10 @@
 """From image files and texts to embeddings: admission, preparation, encoding, in that order."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Self
 
 from application.inference.admission import Admission
 from application.inference.batcher import Batcher
@@ -15,12 +16,9 @@ from application.model.supervisor import Supervisor
 from application.ports import EncoderDescription
 from domain.embedding import Embedding
 
-_TEXTS_AT_ONCE: Final = 64
-"""Texts of a request that are encoded together; in between, others have their turn."""
-
 
 class Inference:
-    """What every use case that looks at an image is built on.
+    """What all use cases that embed something are built on.
 
     All methods raise, besides what each says:
 
@@ -45,6 +43,17 @@ class Inference:
         self._batcher = batcher
         self._many_images = many_images
         self._texts = texts
+        self._client = ""
+
+    def asked_by(self, client: str) -> Self:
+        """The same for the requests of one client, who takes turns with the others.
+
+        Args:
+            client: see `Lease`.
+        """
+        view = copy.copy(self)
+        view._client = client
+        return view
 
     @property
     def encoder(self) -> EncoderDescription:
@@ -59,7 +68,7 @@ class Inference:
     async def embed_image(self, image: bytes) -> Embedding:
         """Embedding of one image file."""
         async with self._admitted() as lease:
-            pixels = await self._images.prepare(image)
+            pixels = await self._images.prepare(image, client=lease.client)
             return await self._batcher.encode_image(pixels, lease)
 
     async def embed_image_and_texts(
@@ -67,13 +76,13 @@ class Inference:
     ) -> tuple[Embedding, list[Embedding]]:
         """Embedding of one image file, and of each text in its order."""
         async with self._admitted() as lease:
-            pixels = await self._images.prepare(image)
+            pixels = await self._images.prepare(image, client=lease.client)
             return await asyncio.gather(
                 self._batcher.encode_image(pixels, lease), self._texts.encode(texts, lease)
             )
 
     async def embed_each_image(self, images: Sequence[bytes]) -> list[Outcome]:
-        """What became of each of several image files, in their order: an embedding or a failure.
+        """The outcome of each of several image files, in their order: an embedding or a failure.
 
         A failure is an exception that says what is wrong with that image or its encoding.
         """
@@ -89,19 +98,14 @@ class Inference:
             images: files under the names by which the client knows them; errors say which it is.
             texts: any number.
         """
-        places = self._many_images.groups_of(len(images)) + -(-len(texts) // _TEXTS_AT_ONCE)
+        places = self._many_images.groups_of(len(images)) + self._texts.slices_of(len(texts))
         async with self._admitted(places) as lease:
             image_embeddings = await self._many_images.encode_all(images, lease)
-            text_embeddings: list[Embedding] = []
-            for start in range(0, len(texts), _TEXTS_AT_ONCE):
-                text_embeddings += await self._texts.encode(
-                    texts[start : start + _TEXTS_AT_ONCE], lease
-                )
-            return image_embeddings, text_embeddings
+            return image_embeddings, await self._texts.encode(texts, lease)
 
     @asynccontextmanager
     async def _admitted(self, places: int = 1) -> AsyncIterator[Lease]:
         """Admitted, with a lease for all of the request; refused before any work is done for it."""
-        with self._admission.admit(places):
-            async with self._model.lease() as lease:
+        with self._admission.admit(places, client=self._client):
+            async with self._model.lease(client=self._client) as lease:
                 yield lease

@@ -9,10 +9,11 @@ from application.inference.batcher import Batcher
 from application.model.states import Lease
 from application.ports import UNOBSERVED, ObserverPort
 from domain.embedding import Embedding
+from domain.limits import TEXTS_AT_ONCE
 
 
 class TextEmbeddings:
-    """A cache in front of the text tower that forgets what was not asked for longest.
+    """A least-recently-used cache in front of the text tower.
 
     Requests that miss the same text at the same time wait for one encoding of it. Used from the
     event loop only.
@@ -25,12 +26,12 @@ class TextEmbeddings:
         capacity: int,
         observer: ObserverPort = UNOBSERVED,
     ) -> None:
-        """Make one.
+        """Cache what the batcher encodes.
 
         Args:
             batcher: encodes what is not known yet.
             capacity: embeddings that are kept (3 KiB each); 0 keeps none.
-            observer: is told how often a text was known.
+            observer: is told of hits and misses.
         """
         self._batcher = batcher
         self._capacity = capacity
@@ -44,13 +45,27 @@ class TextEmbeddings:
         """Embeddings in the cache."""
         return len(self._known)
 
+    @staticmethod
+    def slices_of(count: int) -> int:
+        """How many times ``count`` texts have to wait for their turn."""
+        return -(-count // TEXTS_AT_ONCE)
+
     async def encode(self, texts: Sequence[str], lease: Lease) -> list[Embedding]:
         """Embeddings of the texts, in their order.
+
+        They are tokenized and encoded `TEXTS_AT_ONCE` at a time, away from the event loop; in
+        between, others have their turn.
 
         Raises:
             ServiceUnavailable: the lease's encoder must not be used now.
             EncoderFault: the encoder returned something that is not an embedding.
         """
+        embeddings: list[Embedding] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            embeddings += await self._encode_slice(texts[start : start + TEXTS_AT_ONCE], lease)
+        return embeddings
+
+    async def _encode_slice(self, texts: Sequence[str], lease: Lease) -> list[Embedding]:
         # What was kept before an encoder failed its verification may be wrong: no longer found.
         origin = f"{lease.encoder.description.fingerprint} {lease.epoch}"
         keys = [_key(origin, text) for text in texts]

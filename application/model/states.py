@@ -5,7 +5,7 @@ Everything here is a value or a pure function. `Supervisor` keeps the current st
 
 ::
 
-    Loading ──▶ Ready ──▶ Unloaded          (nobody asked for a while; the next request loads it)
+    Loading ──▶ Ready ──▶ Unloaded          (idle; the next request loads it again)
        │        │  ▲ ◀────────┘
        ▼        ▼  │
     Failed   Suspect ──▶ Reloading ──▶ Ready   (it failed its verification: the epoch rises)
@@ -24,6 +24,12 @@ from typing import Final, TypeAlias, assert_never
 from application.ports import EncoderDescription, EncoderPort
 from domain.errors import EncoderHung, EncoderSuspect, ModelNotReady, ServiceUnavailable
 
+_STILL_LOADING: Final = "the model is still being loaded."
+_HUNG: Final = (
+    "a call of the encoder has not returned in time. It cannot be interrupted: unless it returns "
+    "after all, the server must be restarted."
+)
+
 # --- States -----------------------------------------------------------------------------------
 
 
@@ -32,6 +38,11 @@ class Loading:
     """The first load."""
 
     epoch: int = 0
+
+    @property
+    def reason(self) -> str:
+        """See `State`."""
+        return _STILL_LOADING
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +57,14 @@ class Ready:
     encoder: EncoderPort
     epoch: int = 0
 
+    @property
+    def reason(self) -> None:
+        """See `State`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unloaded:
-    """Unloaded because nobody asked for a while; a request loads it again.
+    """Unloaded because there was no request for a while; the next one loads it again.
 
     Attributes:
         description: what was loaded.
@@ -63,10 +78,15 @@ class Unloaded:
     loading: bool = False
     failure: str | None = None
 
+    @property
+    def reason(self) -> str | None:
+        """See `State`."""
+        return self.failure
+
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """The encoder misbehaved. It serves nobody until it passes its verification.
+    """The encoder misbehaved. It serves no request until it passes its verification.
 
     Attributes:
         encoder: what is being verified.
@@ -79,6 +99,11 @@ class Suspect:
     epoch: int
     fault: str
     attempts: int = 0
+
+    @property
+    def reason(self) -> str:
+        """See `State`."""
+        return f"the encoder is being verified, because {self.fault}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +124,13 @@ class Reloading:
     failure: str | None = None
     attempts: int = 0
 
+    @property
+    def reason(self) -> str:
+        """See `State`."""
+        if self.failure is None:
+            return f"the encoder failed its verification ({self.fault}) and is being reloaded."
+        return f"the encoder failed its verification, and reloading it failed too: {self.failure}"
+
 
 @dataclass(frozen=True, slots=True)
 class Hung:
@@ -114,6 +146,11 @@ class Hung:
     epoch: int
     calls: int = 1
 
+    @property
+    def reason(self) -> str:
+        """See `State`."""
+        return _HUNG
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -121,12 +158,12 @@ class Failed:
 
     Attributes:
         epoch: as before.
-        failure: why, fit for clients.
+        reason: why, fit for clients.
         attempts: loads that failed.
     """
 
     epoch: int
-    failure: str
+    reason: str
     attempts: int = 1
 
 
@@ -139,6 +176,7 @@ class Lost:
 
 
 State: TypeAlias = Loading | Ready | Unloaded | Suspect | Reloading | Hung | Failed | Lost
+"""Each has an ``epoch``, and a ``reason`` why the service is not healthy, None where it is."""
 
 
 # --- Events -----------------------------------------------------------------------------------
@@ -178,14 +216,14 @@ class CallReturned:
 
 @dataclass(frozen=True, slots=True)
 class VerificationPassed:
-    """The encoder makes the same of the test input as before."""
+    """The encoder returned the same embeddings of the test input as before."""
 
     encoder: EncoderPort
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationFailed:
-    """It does not."""
+    """It returned others, or raised."""
 
     encoder: EncoderPort
     fault: str
@@ -325,7 +363,7 @@ def transition(state: State, event: Event) -> Step:  # noqa: PLR0911 one for eac
 
 
 def outstanding(state: State) -> tuple[Effect, ...]:
-    """What has to be done in a state that was reached while nobody carried out effects."""
+    """What has to be done in a state that was reached before the supervisor ran."""
     match state:
         case Loading() | Failed() | Reloading():
             return (Load(),)
@@ -440,20 +478,22 @@ class Lease:
         encoder: the one that serves all of the request, whatever takes over meanwhile.
         epoch: of the state in which it was granted. Once an encoder has failed its verification,
             nothing is sent that was made under an older epoch.
+        client: who sent the request, an address or a key; those that name none are one client.
     """
 
     encoder: EncoderPort
     epoch: int
+    client: str = ""
 
 
-def grant(state: State) -> Lease:
-    """A lease of the current encoder.
+def grant(state: State, *, client: str = "") -> Lease:
+    """A lease of the current encoder for a request of one client.
 
     Raises:
         ServiceUnavailable: as `unavailable` says.
     """
     if isinstance(state, Ready):
-        return Lease(state.encoder, state.epoch)
+        return Lease(state.encoder, state.epoch, client)
     raise unavailable(state)
 
 
@@ -475,14 +515,14 @@ def unavailable(
     """The error of a request that finds this state."""
     match state:
         case Suspect() | Reloading():
-            return EncoderSuspect(_reason(state), retry_after_s=2)
+            return EncoderSuspect(state.reason, retry_after_s=2)
         case Hung():
-            return EncoderHung(_reason(state), retry_after_s=30)
+            return EncoderHung(state.reason, retry_after_s=30)
         case Loading() | Unloaded(failure=None):
             return ModelNotReady(_STILL_LOADING, code="model_starting", retry_after_s=5)
         case Unloaded() | Failed() | Lost():
             return ModelNotReady(
-                f"no model is loaded: {_reason(state)}", code="model_not_loaded", retry_after_s=30
+                f"no model is loaded: {state.reason}", code="model_not_loaded", retry_after_s=30
             )
     assert_never(state)
 
@@ -510,7 +550,7 @@ class HealthRow:
     Attributes:
         phase: its name.
         model_loaded: whether there is a model in memory that may be used.
-        alive: False where only a new process helps, so that whoever watches starts one.
+        alive: False where only a restart of the process helps; probes and watchdogs then cause it.
         ready: whether a request sent now would be taken.
     """
 
@@ -533,47 +573,11 @@ HEALTH: Final[Mapping[type[State], HealthRow]] = MappingProxyType(
         Lost: HealthRow(Phase.LOST, False, False, False),
     }
 )
-"""One row for each state; `reason_of` adds why. Whatever has a reason is degraded."""
-
-_STILL_LOADING: Final = "the model is still being loaded."
-_HUNG: Final = (
-    "a call of the encoder has not returned in time. It cannot be interrupted: unless it returns "
-    "after all, the server must be restarted."
-)
-
-
-def reason_of(state: State) -> str | None:
-    """Why the service is not healthy in this state, fit for clients; None where it is."""
-    match state:
-        case Ready() | Unloaded(failure=None):
-            return None
-        case _:
-            return _reason(state)
-
-
-def _reason(  # noqa: PLR0911 one for each state
-    state: Loading | Unloaded | Suspect | Reloading | Hung | Failed | Lost,
-) -> str:
-    match state:
-        case Loading() | Unloaded(failure=None):
-            return _STILL_LOADING
-        case Suspect(fault=fault):
-            return f"the encoder is being verified, because {fault}."
-        case Reloading(fault=fault, failure=None):
-            return f"the encoder failed its verification ({fault}) and is being reloaded."
-        case Reloading(failure=failure):
-            return f"the encoder failed its verification, and reloading it failed too: {failure}"
-        case Hung():
-            return _HUNG
-        case Failed(failure=failure) | Unloaded(failure=str(failure)):
-            return failure
-        case Lost(reason=reason):
-            return reason
-    raise AssertionError(state)
+"""One row for each state. The state itself adds the reason; with a reason it is degraded."""
 
 
 def encoder_of(state: State) -> EncoderPort | None:
-    """The encoder that is in memory, to be used or not; None where there is none."""
+    """The encoder in memory, whether it may be used or not; else None."""
     return state.encoder if isinstance(state, Ready | Suspect | Hung) else None
 
 

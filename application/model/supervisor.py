@@ -39,7 +39,6 @@ from application.model.states import (
     encoder_of,
     grant,
     outstanding,
-    reason_of,
     refusal,
     transition,
     unavailable,
@@ -56,6 +55,7 @@ from application.ports import (
     EncoderPort,
     EncoderUnavailable,
     EncoderUpgradePort,
+    HardwareMissing,
     MemoryPort,
     ObserverPort,
 )
@@ -74,7 +74,7 @@ _UNEXPECTED_UPGRADE = (
 _UNEXPECTED_LOAD = "loading it failed unexpectedly; the server's log has the reason."
 
 _REPEAT_PAUSE_S: Final = 60.0
-"""Before an effect that failed in a way that nobody foresaw is tried again."""
+"""How long to wait before an effect that failed unexpectedly is tried again."""
 
 
 class Supervisor:
@@ -149,7 +149,7 @@ class Supervisor:
     @property
     def reason(self) -> str | None:
         """Why the service is not healthy, else None."""
-        return reason_of(self._state)
+        return self._state.reason
 
     @property
     def upgrade_reason(self) -> str | None:
@@ -173,7 +173,7 @@ class Supervisor:
 
     @property
     def encoder(self) -> EncoderPort | None:
-        """The encoder that requests may use, or None while there is none."""
+        """The encoder that requests may use, else None."""
         return self._state.encoder if isinstance(self._state, Ready) else None
 
     def described(self) -> EncoderDescription:
@@ -190,29 +190,32 @@ class Supervisor:
     # --- Leases and calls ---------------------------------------------------------------------
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Lease]:
+    async def lease(self, *, client: str = "") -> AsyncIterator[Lease]:
         """A lease for the duration of the block, which is a request from admission to response.
 
         An unloaded model is loaded first; all requests that come meanwhile share that load. While
         there are leases nothing is unloaded.
+
+        Args:
+            client: who sent the request; see `Lease`.
 
         Raises:
             ServiceUnavailable: no model is loaded or it must not be used; it could not be loaded
                 again, or not within `MAX_RELOAD_SECONDS`; or the encoder lost its trust before the
                 block ended, so that its results must not be sent.
         """
-        async with self._held() as lease:
+        async with self._held(client) as lease:
             yield lease
             self._check(lease)
 
     @asynccontextmanager
-    async def _held(self) -> AsyncIterator[Lease]:
+    async def _held(self, client: str = "") -> AsyncIterator[Lease]:
         """A lease whose holder sends nothing."""
         self._leases += 1
         try:
             if isinstance(self._state, Unloaded):
                 await self._until_loaded()
-            yield grant(self._state)
+            yield grant(self._state, client=client)
         finally:
             self._leases -= 1
             self._idle_since_s = self._clock.now_s()
@@ -467,7 +470,10 @@ class Supervisor:
             await asyncio.to_thread(_free, self._dropped, self._memory)
         except (EncoderUnavailable, ClipError) as unavailable_:
             self._upgrade_reason = str(unavailable_)
-            logger.warning("staying with %s: %s", description.backend, unavailable_)
+            # Most machines have no GPU, and nobody can do anything about it at every start.
+            expected = isinstance(unavailable_, HardwareMissing)
+            level = logging.INFO if expected else logging.WARNING
+            logger.log(level, "staying with %s: %s", description.backend, unavailable_)
         except Exception:
             self._upgrade_reason = _UNEXPECTED_UPGRADE
             logger.exception("staying with %s: unexpected failure", description.backend)

@@ -28,7 +28,7 @@ async def faster_encoder(
         call: makes the calls of that encoder.
 
     Raises:
-        EncoderUnavailable: there is none, or it does not agree.
+        EncoderUnavailable: it cannot be prepared, or does not agree.
         ClipError: one of the two returned something that is not embeddings, or must not be used.
     """
     samples = await asyncio.to_thread(port.samples)

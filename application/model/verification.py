@@ -1,4 +1,4 @@
-"""Whether an encoder still makes the same of a fixed input as when it was loaded."""
+"""Whether an encoder still returns the same embeddings of a fixed input as when it was loaded."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +14,7 @@ _TEXTS: Final = ("a photo", "two people in front of a door at night")
 
 
 class Verification:
-    """Remembers what the first encoder made of the test input, and compares every later one.
+    """Remembers the first encoder's embeddings of the test input, and compares later ones.
 
     Called from one thread at a time.
     """

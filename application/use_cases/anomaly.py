@@ -8,7 +8,7 @@ from domain.embedding import Baseline
 
 
 class ScoreAnomaly:
-    """Answers ``POST /anomaly-score``."""
+    """Serves ``POST /anomaly-score``."""
 
     def __init__(self, inference: Inference, *, embedding_dimension: int) -> None:
         self._inference = inference
@@ -21,8 +21,9 @@ class ScoreAnomaly:
 
         Args:
             image: the file's bytes.
-            baseline: ``embedding_dimension`` finite numbers of any length but, usefully, zero.
-            threshold: score in [0, 1] above which it is an anomaly; without it that is not said.
+            baseline: ``embedding_dimension`` finite numbers; they need not have norm 1, and all
+                zeros score 1.
+            threshold: score in [0, 1] above which it is an anomaly; None: that is not decided.
 
         Raises:
             InvalidThreshold: outside of [0, 1].

@@ -1,4 +1,4 @@
-"""Use case: what a scene usually looks like, from frames of it."""
+"""Use case: what a scene usually looks like, computed from frames."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from domain.embedding import Embedding
 
 
 class BuildBaseline:
-    """Answers ``POST /baseline``."""
+    """Serves ``POST /baseline``."""
 
     def __init__(self, inference: Inference, *, embedding_dimension: int) -> None:
         self._inference = inference
@@ -18,11 +18,11 @@ class BuildBaseline:
     async def __call__(
         self, images: Sequence[bytes], embeddings: Sequence[Sequence[float]]
     ) -> SceneBaseline:
-        """Build a baseline of frames; where one of them is bad, of none.
+        """Build a baseline from frames. One bad frame fails the request.
 
         Args:
             images: frames as image files, at most `MAX_IMAGES`.
-            embeddings: frames that were embedded before; 1 to `MAX_FRAMES` frames in all.
+            embeddings: embeddings of further frames; 1 to `MAX_FRAMES` frames in all.
 
         Raises:
             InvalidFrames: no frames, too many, or they cancel out.

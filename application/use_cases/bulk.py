@@ -24,10 +24,10 @@ from domain.errors import EncoderFault, InvalidInput
 
 _RECORD_ROWS: Final = 256
 _RECORD_SECONDS: Final = 1.0
-"""Rows are recorded after so many, or so long: the most that a kill can cost."""
+"""Rows are recorded after so many, or after so long: a kill loses no more than these."""
 
 _AHEAD_BATCHES: Final = 4
-"""Batches' worth of files under way: one with the encoder, one ready for it, two being decoded."""
+"""Batches of files under way: one in the encoder, one ready for it, two being decoded."""
 
 
 class EmbedInBulk:
@@ -45,10 +45,10 @@ class EmbedInBulk:
         batcher: Batcher,
         max_batch: int,
     ) -> None:
-        """Make one.
+        """Embed with one model.
 
         Args:
-            model: must be ready when a run begins.
+            model: must be loaded when a run begins.
             images: prepares the files.
             batcher: encodes them.
             max_batch: images that it encodes at once.
@@ -73,7 +73,7 @@ class EmbedInBulk:
         Args:
             files: what to embed.
             output: where to.
-            on_progress: told about the beginning and about each file.
+            on_progress: called at the beginning and after each file.
 
         Raises:
             ModelNotReady: no model is loaded.

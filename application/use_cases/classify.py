@@ -12,12 +12,12 @@ from domain.wording import check_labels
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """How an ensemble was formed.
+    """How an ensemble was built.
 
     Attributes:
         camera_type: what picked the templates.
-        templates: the templates; ``{}`` stands for the label.
-        method: how the prompts' embeddings were joined.
+        templates: the prompt templates, with ``{}`` in place of the label.
+        method: how the prompts' embeddings were combined.
     """
 
     camera_type: CameraType
@@ -27,14 +27,14 @@ class Ensemble:
 
 @dataclass(frozen=True, slots=True)
 class ClassifiedImage:
-    """A classification, and the ensemble if one was asked for."""
+    """A classification, and the ensemble if one was requested."""
 
     classification: Classification
     ensemble: Ensemble | None
 
 
 class ClassifyImage:
-    """Answers ``POST /classify``."""
+    """Serves ``POST /classify``."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
@@ -47,7 +47,7 @@ class ClassifyImage:
         Args:
             image: the file's bytes.
             labels: 1 to 100 different labels, none blank.
-            camera_type: put each label through this camera type's templates; None: as it is.
+            camera_type: put each label through this camera type's templates; None: use it as it is.
 
         Raises:
             InvalidLabels: the labels break a rule. Else as `Inference` says.

@@ -1,4 +1,4 @@
-"""Use cases: how well texts describe an image, and whether two sightings show the same one."""
+"""Use cases: how well texts describe an image; whether two sightings show the same object."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -10,7 +10,7 @@ from domain.wording import check_text, check_texts
 
 
 class CompareTexts:
-    """Answers ``POST /similarity`` and ``POST /batch-similarity``."""
+    """Serves ``POST /similarity`` and ``POST /batch-similarity``."""
 
     def __init__(self, inference: Inference, *, max_texts: int) -> None:
         self._inference = inference
@@ -48,7 +48,7 @@ Sighting: TypeAlias = bytes | Sequence[float]
 
 
 class CompareSightings:
-    """Answers ``POST /compare``."""
+    """Serves ``POST /compare``."""
 
     def __init__(self, inference: Inference, *, embedding_dimension: int) -> None:
         self._inference = inference
@@ -60,14 +60,14 @@ class CompareSightings:
         """Compare two sightings; two images are encoded together.
 
         Args:
-            a: the one.
+            a: one sighting.
             b: the other.
-            threshold: cosine in [-1, 1] from which on they count as the same.
+            threshold: cosine in [-1, 1]; from this value on they count as the same.
 
         Raises:
             InvalidThreshold: outside of [-1, 1].
             InvalidEmbedding: wrong count, a number that is not finite, or all zeros. Else as
-                `Inference` says; errors tell ``image_a`` from ``image_b``.
+                `Inference` says; errors name ``image_a`` or ``image_b``.
         """
         check_match_threshold(threshold)
         sightings = {"a": a, "b": b}

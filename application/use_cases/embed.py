@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from application.inference.inference import Inference
-from application.ports import TokenCounterPort
+from application.ports import CountTokens
 from domain.counts import check_image_count, check_input_count
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, InvalidInput, InvalidInputs, UnknownModel
@@ -14,7 +14,7 @@ from domain.wording import check_each_text
 
 
 class EmbedImage:
-    """Answers ``POST /embed``."""
+    """Serves ``POST /embed``."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
@@ -29,7 +29,7 @@ EmbeddedImage: TypeAlias = Embedding | InvalidInput | EncoderFault
 
 
 class EmbedImages:
-    """Answers ``POST /embed/batch``."""
+    """Serves ``POST /embed/batch``."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
@@ -38,30 +38,32 @@ class EmbedImages:
         """Embed 1 to `MAX_IMAGES` image files.
 
         Args:
-            images: the files' bytes; or, where a client's file could not even be read, why not.
+            images: the files' bytes; or, for one that could not be decoded from the body, why.
 
         Returns:
             One for each image, in their order.
 
         Raises:
-            InvalidImages: none or too many. Else as `Inference` says, but for what is wrong with
+            InvalidImages: none or too many. Else as `Inference` says, except what is wrong with
                 single images.
         """
         check_image_count(len(images))
         files = [image for image in images if isinstance(image, bytes)]
         outcomes = iter(await self._inference.embed_each_image(files) if files else [])
-        return [_told(next(outcomes)) if isinstance(image, bytes) else image for image in images]
+        return [
+            _of_one_image(next(outcomes)) if isinstance(image, bytes) else image for image in images
+        ]
 
 
-def _told(outcome: Embedding | Exception) -> EmbeddedImage:
-    """What is to be told of one image; whatever else failed, fails the request."""
+def _of_one_image(outcome: Embedding | Exception) -> EmbeddedImage:
+    """The outcome of one image. A failure that is not the image's own fails the whole request."""
     if isinstance(outcome, Embedding | InvalidInput | EncoderFault):
         return outcome
     raise outcome
 
 
 class EmbedTexts:
-    """Answers ``POST /embed/text``."""
+    """Serves ``POST /embed/text``."""
 
     def __init__(self, inference: Inference, *, max_texts: int) -> None:
         self._inference = inference
@@ -79,12 +81,12 @@ class EmbedTexts:
 
 
 ANY_MODEL: Final = "clip"
-"""The name that stands for whichever model is loaded."""
+"""A name for the loaded model, whatever its own name is."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedInputs:
-    """Embeddings with what they cost.
+    """Embeddings, and how much was read for them.
 
     Attributes:
         embeddings: one for each input, in their order.
@@ -100,11 +102,11 @@ class EmbeddedInputs:
 
 
 class EmbedInputs:
-    """Answers ``POST /v1/embeddings``."""
+    """Serves ``POST /v1/embeddings``."""
 
-    def __init__(self, inference: Inference, tokens: TokenCounterPort) -> None:
+    def __init__(self, inference: Inference, count_tokens: CountTokens) -> None:
         self._inference = inference
-        self._tokens = tokens
+        self._count_tokens = count_tokens
 
     async def __call__(
         self,
@@ -116,7 +118,7 @@ class EmbedInputs:
         """Embed 1 to `MAX_INPUTS` inputs, at most `MAX_IMAGES` of them images.
 
         Args:
-            inputs: image files as bytes and texts as strings, mixed as you like.
+            inputs: image files as bytes and texts as strings, in any order.
             model: what must be loaded, as `is_called` takes it; None: whatever is.
             dimensions: what each embedding must have; None: whatever it has.
 
@@ -150,14 +152,14 @@ class EmbedInputs:
             embeddings=[
                 next(next_image) if isinstance(item, bytes) else next(next_text) for item in inputs
             ],
-            tokens=await asyncio.to_thread(self._tokens.count, texts) if texts else 0,
+            tokens=await asyncio.to_thread(self._count_tokens, texts) if texts else 0,
             images=len(images),
             model=encoder.model,
         )
 
 
 def is_called(loaded: str, asked: str) -> bool:
-    """Whether ``asked`` is a name of the loaded model.
+    """Whether ``asked`` names the loaded model.
 
     Its own name, with or without what precedes the last slash on either side (``openai/...``),
     or `ANY_MODEL`; upper and lower case are the same.

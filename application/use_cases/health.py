@@ -1,4 +1,4 @@
-"""Use cases: whether the service can respond, and how much it has to do."""
+"""Use cases: whether the service can serve requests, and how busy it is."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class Health:
 
 
 class ReportHealth:
-    """Answers ``GET /health`` and its two probes. Never blocks on the encoder."""
+    """Serves ``GET /health`` and its two probes. Never blocks on the encoder."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Load:
 
 
 class ReportLoad:
-    """Part of what ``GET /metrics`` answers."""
+    """Part of ``GET /metrics``."""
 
     def __init__(self, *, admission: Admission, batcher: Batcher, texts: TextEmbeddings) -> None:
         self._admission = admission

@@ -1,4 +1,4 @@
-"""What a server stands: load for an hour, ten times too much of it, and clients that mean no good.
+"""What a server withstands: an hour of load, ten times too much load, and hostile clients.
 
 Each module is a program that writes a report; the tests use the same attackers and questions.
 """

@@ -34,7 +34,7 @@ _ATTACKS: Final[Sequence[tuple[Attack, int, str]]] = (
     (attackers.send_one_endless_header, 8, "one endless header"),
     (attackers.send_endless_trailers, 8, "endless trailers"),
     (attackers.hang_up_while_encoding, 20, "requests that are given up after 20 ms"),
-    (attackers.talk_nonsense, 20, "what is no HTTP"),
+    (attackers.talk_nonsense, 20, "bytes that are not HTTP"),
 )
 
 

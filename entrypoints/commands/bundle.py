@@ -12,9 +12,9 @@ import click
 def bundle(source: str, directory: Path) -> None:
     """Make a bundle of a checkpoint.
 
-    A bundle is the checkpoint SOURCE together with all that serves it on OpenVINO without PyTorch,
-    in the new directory DIRECTORY. SOURCE is whatever CLIP_MODEL_PATH may be. Serve the
-    result with CLIP_MODEL_PATH=DIRECTORY.
+    A bundle is a directory with the checkpoint and the files that OpenVINO needs to serve it
+    without PyTorch. SOURCE is anything that CLIP_MODEL_PATH may be; DIRECTORY must not exist yet.
+    Serve the bundle with CLIP_MODEL_PATH=DIRECTORY.
 
     \u0008
     Example:

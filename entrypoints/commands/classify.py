@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 
 from domain.errors import InvalidInput, ModelNotReady
-from entrypoints.commands.starting import compose, settings_or_exit
+from domain.limits import MAX_IMAGE_BYTES
+from entrypoints.commands.starting import compose, fail, settings_or_exit
 
 if TYPE_CHECKING:
     from application.use_cases.classify import ClassifiedImage
@@ -34,7 +35,7 @@ def classify(
     """Say which label fits a photo.
 
     PHOTO is an image file, or - for standard input. The probabilities are those of POST
-    /classify and sum to 1 over the labels.
+    /classify and sum to 1 over the labels: they compare labels, so give at least two.
 
     \u0008
     Examples:
@@ -42,21 +43,44 @@ def classify(
       clip-server classify door.jpg 'a parcel' 'nobody' --camera-type doorbell
       ffmpeg -i rtsp://camera -frames:v 1 -f mjpeg - | clip-server classify - day night --json
     """
+    for place, label in enumerate(labels, start=1):
+        if not _fits(label, "utf-8"):
+            fail(
+                f"label {place} ({label.encode('utf-8', 'backslashreplace').decode()}) is not "
+                "UTF-8 text; convert it from the encoding it is in, for example with iconv."
+            )
     container = compose(settings_or_exit())
+    image = photo.read(MAX_IMAGE_BYTES + 1)  # one byte more than allowed is enough to refuse it
     try:
-        result = asyncio.run(_classify(container, photo.read(), labels, camera_type))
+        result = asyncio.run(_classify(container, image, labels, camera_type))
     except (InvalidInput, ModelNotReady) as failure:
         click.echo(failure.detail, err=True)
         sys.exit(1)
     scores = result.classification.scores
+    if len(scores) == 1:
+        click.echo(
+            "With a single label the score is always 100 % and says nothing about the photo; add "
+            "labels for what else it could show.",
+            err=True,
+        )
     if as_json:
         answer = {"scores": scores, "top_label": result.classification.top_label}
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        text = json.dumps(answer, ensure_ascii=False)
+        click.echo(text if _fits(text, sys.stdout.encoding) else json.dumps(answer))
         return
+    block = "█" if _fits("█", sys.stdout.encoding) else "#"
     width = max(len(label) for label in scores)
     for label, score in sorted(scores.items(), key=lambda pair: -pair[1]):
-        line = f"{label:<{width}}  {score:8.2%}  {'█' * round(score * _BAR)}"
+        line = f"{label:<{width}}  {score:8.2%}  {block * round(score * _BAR)}"
         click.secho(line.rstrip(), bold=label == result.classification.top_label)
+
+
+def _fits(text: str, encoding: str | None) -> bool:
+    try:
+        text.encode(encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _classify(

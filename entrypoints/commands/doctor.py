@@ -1,12 +1,16 @@
 """``clip-server doctor``."""
 
 import asyncio
+import json
+import os
 import sys
 import time
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from entrypoints.commands.progress import working
 from entrypoints.commands.starting import compose, settings_or_exit
 
 if TYPE_CHECKING:
@@ -15,16 +19,18 @@ if TYPE_CHECKING:
     from entrypoints.settings import Settings
 
 _GIB: Final = 1024**3
-_TIMED_CALLS: Final = 5
+_MOST_TIMED_CALLS: Final = 5
+_TIMED_S: Final = 4.0
+"""Seconds of timed calls after which no further one is made."""
 
 
 @click.command()
 def doctor() -> None:
-    """Check machine and settings before serving.
+    """Check the machine and the settings before serving.
 
-    Tells what hardware, checkpoint and encoder the server would use and why, and what would be
-    faster. Loads the model as `serve` does, and times it. The exit status is 1 if the server
-    could not answer as things are.
+    Prints the hardware, which model, encoder and precision the server would use and why, how long
+    an image takes, and what would be faster. Loads the model as serve does. The exit status is 1
+    if the server could not start or could not answer.
 
     \u0008
     Examples:
@@ -37,11 +43,11 @@ def doctor() -> None:
     problems = [*_model(container, settings), *_address(settings)]
     click.echo()
     if problems:
-        click.secho("The server could not answer:", fg="red", bold=True)
+        click.secho("Serving with these settings would fail:", fg="red", bold=True)
         for problem in problems:
             click.echo(f"  - {problem}")
         sys.exit(1)
-    click.secho("The server is fit to start.", fg="green", bold=True)
+    click.secho("No problems found: the server can start.", fg="green", bold=True)
 
 
 def _hardware() -> None:
@@ -57,42 +63,41 @@ def _hardware() -> None:
     found = processor()
     cores = usable_cores()
     _line("processor", f"{found.name}, {cores} core{'s' if cores > 1 else ''} for this process")
-    _line("instructions", " ".join(found.instructions) or "none that matter here")
+    _line("instructions", " ".join(found.instructions) or "none that speed up encoding")
     if (main := memory()) is not None:
-        _line(
-            "memory", f"{main.total / _GIB:.1f} GiB, of which {main.available / _GIB:.1f} available"
-        )
-    cards = ", ".join(nvidia_cards()) or "a driver, whose cards are not listed"
+        _line("memory", f"{main.total / _GIB:.1f} GiB, {main.available / _GIB:.1f} GiB available")
+    # Other work on the machine makes all times below longer, and nothing else would tell.
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if busy > cores:
+        _line("load", f"{busy:.1f}: this machine is busy, so that the times below are too long")
+    cards = ", ".join(nvidia_cards()) or "a driver that does not list its cards"
     _line("NVIDIA", cards if nvidia_driver_present() else "no driver")
 
 
 def _model(container: "Container", settings: "Settings") -> list[str]:
-    """Load it, tell what it is, and return what is wrong with it."""
+    """Load it, print what it is, and return what is wrong with it."""
     _heading("Model")
     _line("checkpoint", f"{settings.model_path} (CLIP_MODEL_PATH)")
     choice, reason = container.encoder_loader().preferred()
     _line("encoder", f"{choice}: {reason}")
     model = container.model()
     start = time.perf_counter()
-    asyncio.run(model.load())
+    with working("loading the model; the first time it is compiled, which can take a minute"):
+        asyncio.run(model.load())
     if (encoder := model.encoder) is None:
         _line("loaded", "no")
         return [str(model.reason)]
-    from adapters.encoders.advice import faster, surroundings
-
     described = encoder.description
     _line("loaded", f"{described.model} in {time.perf_counter() - start:.1f} s")
     _line("fingerprint", described.fingerprint)
-    chosen = "CLIP_PRECISION" if settings.precision else "the fastest that needs no calibration"
     _line("runs on", f"{described.backend} on {described.device.name}")
+    chosen = "set by CLIP_PRECISION" if settings.precision else "chosen automatically"
     _line("precision", f"{described.precision} ({chosen})")
     if described.backend != str(choice):
         _line("", f"not {choice}: see the warning above")
     _line("engine", described.engine_path or _why_no_engine(container, described))
-    _line("speed", _speed(encoder, settings.max_batch))
-    _heading("What would be faster")
-    for advice in faster(described, surroundings()) or ["Nothing that this command knows of."]:
-        click.echo(f"  - {advice}")
+    _speed(encoder, settings.max_batch)
+    _what_else(described)
     return []
 
 
@@ -104,66 +109,109 @@ def _why_no_engine(container: "Container", described: "EncoderDescription") -> s
             return "none that is current; the server builds it in the background"
     except EncoderUnavailable as unavailable:
         return f"none: {unavailable}"
-    return "none: TensorRT is not asked for (CLIP_ENCODER, CLIP_USE_TENSORRT)"
+    return "none: TensorRT is turned off (CLIP_ENCODER, CLIP_USE_TENSORRT)"
 
 
-def _speed(encoder: "EncoderPort", batch: int) -> str:
+def _speed(encoder: "EncoderPort", batch: int) -> None:
     import numpy as np
 
     from domain.limits import IMAGE_SIZE
 
-    def milliseconds(count: int) -> float:
+    def seconds(count: int) -> float:
+        """For one of ``count`` images that are encoded in one call."""
         pixels = np.zeros((count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
         encoder.encode_images(pixels)
-        times = []
-        for _ in range(_TIMED_CALLS):
+        times: list[float] = []
+        while len(times) < _MOST_TIMED_CALLS and sum(times) < _TIMED_S:
             start = time.perf_counter()
             encoder.encode_images(pixels)
             times.append(time.perf_counter() - start)
-        return min(times) * 1000
+        return min(times) / count
 
-    one, many = milliseconds(1), milliseconds(batch)
-    return f"{one:.1f} ms for one image, {batch / many * 1000:.0f} images/s in batches of {batch}"
+    for count in dict.fromkeys((1, batch)):
+        with working(f"timing calls with {count} image{'s' if count > 1 else ''}"):
+            each = seconds(count)
+        name = "one image" if count == 1 else f"batches of {count}"
+        _line(name, f"{_two_digits(each)} s an image, {_two_digits(1 / each)} images a second")
+
+
+def _what_else(described: "EncoderDescription") -> None:
+    from adapters.encoders.advice import faster, surroundings
+    from adapters.encoders.expected_speed import (
+        IMAGE_TOWERS,
+        gains,
+        multiplication_rate,
+        seconds_per_image,
+    )
+
+    around = surroundings()
+    _heading("What would be faster")
+    for advice in faster(described, around) or ["Nothing that this command knows of."]:
+        click.echo(f"  - {advice}")
+    if described.device.name != "cpu":
+        return
+    _heading("Other models and precisions on this processor, on OpenVINO")
+    with working("measuring how fast this processor multiplies"):
+        rate = multiplication_rate()
+    possible = gains(around.instructions)
+    click.echo("  " + f"{'seconds an image':<18}" + "".join(f"{each:>8}" for each in possible))
+    for name, operations in IMAGE_TOWERS.items():
+        times = (seconds_per_image(operations, rate, gain) for gain in possible.values())
+        click.echo("  " + f"{name:<18}" + "".join(f"{_two_digits(each):>8}" for each in times))
+    click.echo(f"  (estimated, from {_two_digits(rate / 1e9)} billion float32 operations a second)")
 
 
 def _address(settings: "Settings") -> list[str]:
-    """Whether the port can be had, or one of these servers has it already."""
-    import json
-    import socket
-    from urllib.error import HTTPError, URLError
-    from urllib.request import urlopen
+    """Print whether the server could listen at its address, and return what is wrong with it."""
+    from entrypoints.server.listener import CannotListen, bind
 
     _heading("Address")
     where = f"{settings.host}:{settings.port}"
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        with socket.socket(family) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((settings.host, settings.port))
-    except OSError as refused:
-        reason = refused.strerror
+        for listening in bind(settings.host, settings.port):
+            listening.close()
+    except CannotListen as reason:
+        problem = str(reason)
     else:
-        _line(where, "free")
+        _line("port", f"{where} is free")
         return []
-    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
-    scheme, context = ("http", None) if settings.tls is None else ("https", settings.tls.trust())
+    if (running := _running_server(settings)) is not None:
+        _line("port", f"{where} is taken by {running}")
+        return [
+            f"{where} is taken by {running}. Stop it, or choose another port with PORT or --port."
+        ]
+    _line("port", f"{where} cannot be used")
+    return [problem]
+
+
+def _running_server(settings: "Settings") -> str | None:
+    """What another server of this kind at the address says that it is; None if none answers.
+
+    Asked directly: a proxy from the environment is not on the way to this machine's own port.
+    """
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    connection = (
+        HTTPConnection(host, settings.port, timeout=2)
+        if settings.tls is None
+        else HTTPSConnection(host, settings.port, timeout=2, context=settings.tls.trust())
+    )
     try:
-        with urlopen(  # noqa: S310 the scheme is http or https
-            f"{scheme}://{host}:{settings.port}/health", timeout=2, context=context
-        ) as answer:
-            running = json.load(answer)["model"]
-    except HTTPError as refused:
-        if refused.code == 401:
-            _line(where, "a server is running there already, which wants a key")
-            return []
-        running = None
-    except (URLError, OSError, ValueError, KeyError, TypeError):
-        running = None
-    if running is None:
-        _line(where, f"cannot be had: {reason}")
-        return [f"HOST and PORT: {where} cannot be had ({reason})."]
-    _line(where, f"a server is running there already, with model {running}")
-    return []
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        body = json.loads(response.read(65536))
+        if response.status == 401 and "api_key" in body["code"]:
+            return "another clip-server, which asks for a key"
+        return f"another clip-server, with model {body['model'] or 'not loaded'}"
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        connection.close()
+
+
+def _two_digits(number: float) -> str:
+    """Two significant digits, without an exponent: 0.28, 4.0, 240."""
+    text = f"{number:#.2g}"
+    return f"{float(text):.0f}" if float(text) >= 10 else text
 
 
 def _heading(text: str) -> None:

@@ -1,12 +1,11 @@
 """``clip-server embed-on-ray``."""
 
 import os
-import sys
 from pathlib import Path
 
 import click
 
-from entrypoints.commands.starting import settings_or_exit
+from entrypoints.commands.starting import fail, settings_or_exit
 
 
 @click.command()
@@ -20,7 +19,7 @@ from entrypoints.commands.starting import settings_or_exit
 )
 @click.option("--address", help="The cluster; without it, RAY_ADDRESS or this machine alone.")
 @click.option(
-    "--encoders", type=click.IntRange(1), default=1, help="Models at once, at most (default: 1)."
+    "--encoders", type=click.IntRange(1), default=1, help="Most models at once (default: 1)."
 )
 @click.option(
     "--gpus", type=click.FloatRange(0), default=0.0, help="GPUs for each of them (default: 0)."
@@ -34,9 +33,9 @@ def embed_on_ray(
     """Embed images on a Ray cluster.
 
     PATH is an image, a folder or a pattern in quotes, or one Parquet file or folder with a column
-    path and, if it holds the images themselves, a column image. All nodes must see files and
-    output under the same path. A job that was killed goes on where it was when the same command is
-    given again. Needs the extra 'ray'.
+    path and, if it holds the images themselves, a column image. All nodes must see the files and
+    the output under the same path. To continue a job that was killed, give the same command again.
+    Needs the extra 'ray'.
 
     \u0008
     Examples:
@@ -45,13 +44,14 @@ def embed_on_ray(
         --encoders 8 --gpus 1
     """
     settings = settings_or_exit()
-    # Before Ray is imported: it tells its makers nothing.
+    # Before Ray is imported, which would otherwise report its use to its makers.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
     except ImportError:
-        click.echo("embed-on-ray needs the extra 'ray'.", err=True)
-        sys.exit(1)
+        from adapters.system.installation import install_command
+
+        fail(f"embed-on-ray needs Ray, which is not installed. Run: {install_command('ray')}")
     from application.bulk_ports import BulkFailure
     from domain.errors import ModelNotReady
     from entrypoints.ray.bulk import Resources, embed_on_ray
@@ -65,6 +65,5 @@ def embed_on_ray(
             resources=Resources(**resources),
         )
     except (BulkFailure, ModelNotReady) as failure:
-        click.echo(str(failure), err=True)
-        sys.exit(1)
+        fail(str(failure))
     click.echo(f"{output}: {rows} rows", err=True)

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from entrypoints.commands.starting import settings_or_exit
+from entrypoints.commands.starting import fail, settings_or_exit
 
 if TYPE_CHECKING:
     from adapters.models.checkpoint import Checkpoint
@@ -20,11 +20,17 @@ _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
+_EXTRA_OF: Final = {
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "polygraphy", "cuda"), "engine"),
+    **dict.fromkeys(("torch", "open_clip"), "torch"),
+    "openvino": "cpu",
+}
+"""The extra that installs a package, by the name that it is imported by."""
+
+
 def model_path(command: _Command) -> _Command:
     """Which checkpoint."""
-    return click.option("--model-path", help="The checkpoint; CLIP_MODEL_PATH unless it is given.")(
-        command
-    )
+    return click.option("--model-path", help="The checkpoint. Default: CLIP_MODEL_PATH.")(command)
 
 
 def precision(command: _Command) -> _Command:
@@ -44,13 +50,15 @@ def onnx(command: _Command) -> _Command:
         "--onnx",
         "onnx_file",
         type=_FILE,
-        help="The exported image tower; vision_encoder_PRECISION.onnx in --output-dir unless said.",
+        help="The exported image tower. Default: vision_encoder_PRECISION.onnx in --output-dir.",
     )(command)
 
 
 def output(what: str) -> Callable[[_Command], _Command]:
     """Where one file goes."""
-    return click.option("--output", type=_FILE, help=f"{what} unless it is given, in --output-dir.")
+    return click.option(
+        "--output", type=_FILE, help=f"The file to write. Default: {what} in --output-dir."
+    )
 
 
 def output_dir(command: _Command) -> _Command:
@@ -58,8 +66,7 @@ def output_dir(command: _Command) -> _Command:
     return click.option(
         "--output-dir",
         type=_PATH,
-        help="Where files go; the directory of CLIP_ENGINE_PATH, where the server looks, unless "
-        "it is given.",
+        help="Directory for the files. Default: that of CLIP_ENGINE_PATH, where the server looks.",
     )(command)
 
 
@@ -70,7 +77,7 @@ def max_batch(command: _Command) -> _Command:
         type=click.IntRange(1, 1024),
         default=8,
         show_default=True,
-        help="Images per call that the engine takes at most.",
+        help="Most images that the engine takes in one call.",
     )(command)
 
 
@@ -118,8 +125,9 @@ def read(model_path: str | None) -> "Checkpoint":
 
 @contextmanager
 def failures_told() -> Iterator[None]:
-    """What was foreseen as one line and exit status 1; progress on standard error."""
+    """Turn expected failures into one line and exit status 1; log progress on standard error."""
     from adapters.models.checkpoint import InvalidCheckpoint
+    from adapters.system.installation import install_command
     from application.ports import EncoderUnavailable
     from domain.errors import ClipError
 
@@ -128,14 +136,16 @@ def failures_told() -> Iterator[None]:
         yield
     except (InvalidCheckpoint, EncoderUnavailable, ClipError) as failure:
         fail(str(failure))
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package not in _EXTRA_OF:
+            raise
+        fail(
+            f"this command needs {package}, which is not installed. Run: "
+            f"{install_command(_EXTRA_OF[package])}"
+        )
     except OSError as failure:
         fail(f"{failure.filename or 'a file'} cannot be read or written: {failure.strerror}.")
-
-
-def fail(message: str) -> None:
-    """One line on standard error, and exit status 1."""
-    click.echo(message, err=True)
-    sys.exit(1)
 
 
 def _checked_architecture(

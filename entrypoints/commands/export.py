@@ -21,8 +21,8 @@ def export(
 ) -> None:
     """Export the image tower to ONNX.
 
-    Writes the graph, and its weights in a file of the same name with .data after it. Needs no
-    PyTorch for plain CLIP vision transformers.
+    Writes the graph, and its weights to a file of the same name with .data at the end. Plain CLIP
+    vision transformers need no PyTorch for this.
 
     \u0008
     Example:
@@ -34,7 +34,7 @@ def export(
 
 
 def export_to(checkpoint: "Checkpoint", target: Path, precision: str) -> None:
-    """Export and say what was written."""
+    """Export and print what was written."""
     from adapters.encoders.image_tower_export import export_image_tower
     from adapters.export.image_tower_file import data_file
     from adapters.models.precision import Precision

@@ -25,8 +25,8 @@ def pipeline(
 ) -> None:
     """Export, validate and build an engine, in that order.
 
-    Stops with exit status 1 at the first step that fails; no engine is built from an export that
-    disagrees with PyTorch.
+    Stops with exit status 1 at the first step that fails, so that no engine is built from an export
+    that disagrees with PyTorch.
 
     \u0008
     Examples:

@@ -1,11 +1,15 @@
 """``clip-server serve``."""
 
 import logging
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from entrypoints.commands.starting import settings_or_exit
+
+if TYPE_CHECKING:
+    from entrypoints.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,28 @@ class _ServeCommand(click.Command):
             formatter.write_dl(list(help_entries()))
 
 
+def _how_to_bring_a_model(settings: "Settings") -> str | None:
+    """What to do where nothing is at the default path, as in a container that was just started.
+
+    The embedded demo model is not taken instead: somebody whose mount failed would store its
+    embeddings without noticing.
+    """
+    from adapters.encoders.selection import EncoderChoice
+    from entrypoints.settings import Settings
+
+    path = settings.model_path
+    if path != Settings().model_path or Path(path).exists():
+        return None
+    if settings.encoder is EncoderChoice.FAKE:
+        return None
+    return (
+        f"there is no checkpoint at {path}, so that requests get 503. Mount one there (docker run "
+        f"-v /your/checkpoint:{path}:ro; with compose, in the folder CLIP_MODELS), set "
+        "CLIP_MODEL_PATH to where it is, or set CLIP_MODEL_PATH=builtin:demo to try the server "
+        "with the embedded demo model."
+    )
+
+
 @click.command(cls=_ServeCommand)
 def serve(**options: Any) -> None:
     """Start the server.
@@ -64,6 +90,8 @@ def serve(**options: Any) -> None:
     return_large_blocks_at_once()
     for warning in settings.warnings:
         logger.warning(warning)
+    if (advice := _how_to_bring_a_model(settings)) is not None:
+        logger.warning(advice)
     start_profiling(
         wanted=settings.profile, url=settings.pyroscope_url, environment=settings.environment
     )

@@ -33,11 +33,20 @@ def compose(settings: "Settings") -> "Container":
     """The service as the settings describe it, for a command that a person waits for."""
     from entrypoints.container import Container
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    # Why no model is loaded is told by the command; the log keeps what was not foreseen.
-    logging.getLogger("application.model.supervisor").addFilter(
-        lambda record: bool(record.exc_info)
+    handler = logging.StreamHandler()
+    # The command itself says why no model is loaded; the log keeps what was not foreseen.
+    handler.addFilter(
+        lambda record: bool(record.exc_info) or not record.name.startswith("application.model.")
+    )
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler]
     )
     for warning in settings.warnings:
         logging.getLogger(__name__).warning(warning)
     return Container(settings=settings)
+
+
+def fail(message: str) -> None:
+    """Print one line on standard error, and exit with status 1."""
+    click.echo(message, err=True)
+    sys.exit(1)

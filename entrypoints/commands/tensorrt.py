@@ -32,9 +32,9 @@ def tensorrt(
 ) -> None:
     """Build an engine from an exported image tower.
 
-    The engine is compared with PyTorch on this machine's GPU, and put in place only if every cosine
-    exceeds 0.99. With --architecture it is built for another machine's GPU, and compared there when
-    it is first served.
+    The engine is compared with PyTorch on this machine's GPU, and kept only if every cosine is
+    above 0.99. With --architecture it is built for another machine's GPU, and compared when it is
+    first served there.
 
     \u0008
     Examples:
@@ -61,7 +61,7 @@ def build_to(
     max_batch: int,
     architecture: str | None,
 ) -> None:
-    """Build, compare where that is possible, and say what was written.
+    """Build, compare where that is possible, and print what was written.
 
     Args:
         read: gives the checkpoint, where an engine is compared with it.
@@ -79,8 +79,8 @@ def build_to(
     found = check_image_tower(onnx_file).get("precision")
     if found != precision:
         raise InvalidCheckpoint(
-            f"{onnx_file} was exported in {found}, not in {precision}; say --precision {found}, "
-            "or export it anew."
+            f"{onnx_file} was exported in {found}, not in {precision}; use --precision {found}, "
+            "or export it again."
         )
     if architecture is not None:
         from adapters.encoders.tensorrt.engines import build_ahead_of_time
@@ -114,7 +114,7 @@ def _build_here(
         engines.check_possible()
     except EncoderUnavailable as unavailable:
         raise EncoderUnavailable(
-            f"{unavailable} To build for another machine's GPU, say which with --architecture."
+            f"{unavailable} To build for another machine's GPU, name it with --architecture."
         ) from unavailable
     checkpoint = read()
     check_exported_from(checkpoint, onnx_file)

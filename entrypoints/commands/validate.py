@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from entrypoints.commands import engine_options as options
+from entrypoints.commands.starting import fail
 
 if TYPE_CHECKING:
     from adapters.models.checkpoint import Checkpoint
@@ -22,8 +23,8 @@ def validate(
     """Compare an exported image tower with PyTorch.
 
     Runs photos and random pixels through PyTorch in fp32 and through the ONNX file on ONNX Runtime.
-    The exit status is 1 if the smallest cosine is 0.99 or lower. Engines are compared by `tensorrt`
-    and `pipeline` before they are put in place.
+    The exit status is 1 if the smallest cosine is 0.99 or lower. Engines are compared by tensorrt
+    and pipeline when they are built.
 
     \u0008
     Example:
@@ -44,4 +45,4 @@ def validate_file(checkpoint: "Checkpoint", onnx_file: Path) -> None:
     cosine = smallest_cosine(made, expected)
     click.echo(f"{onnx_file}: smallest cosine against PyTorch {cosine:.6f}")
     if not agrees(made, expected):
-        options.fail(f"cosine {cosine:.6f} is too low: more than {SMALLEST_COSINE} is needed.")
+        fail(f"cosine {cosine:.6f} is too low: more than {SMALLEST_COSINE} is needed.")

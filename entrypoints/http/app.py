@@ -10,7 +10,7 @@ from typing import Any, Final
 from litestar import Litestar, Request, Response
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
+from litestar.types import ASGIApp, ControllerRouterHandler, HTTPScope, Receive, Scope, Send
 
 from adapters.observability.prometheus_metrics import PrometheusMetrics
 from adapters.observability.stage_times import StageTimes
@@ -26,6 +26,7 @@ from entrypoints.http.errors.table import (
 )
 from entrypoints.http.middleware import HttpApp
 from entrypoints.http.middleware.auth import KEY_HEADER, OPEN_OPTION, Auth
+from entrypoints.http.middleware.clients import ClientIdentity
 from entrypoints.http.middleware.envelope import (
     FINGERPRINT,
     REQUEST_ID,
@@ -53,6 +54,7 @@ class Parts:
 
     Attributes:
         use: the use cases.
+        use_for: the use cases for the requests of one client; see `Inference.asked_by`.
         report_load: for the metrics.
         admission: says whether there is room for a request.
         fingerprint: of the model that is loaded or will be again; None before the first.
@@ -63,6 +65,7 @@ class Parts:
     """
 
     use: UseCases
+    use_for: Callable[[str], UseCases]
     report_load: ReportLoad
     admission: Admission
     fingerprint: Callable[[], str | None]
@@ -74,8 +77,9 @@ class Parts:
 
 def create_app(settings: Settings, parts: Parts) -> ASGIApp:
     """The HTTP service, as an ASGI application."""
+    client_of = ClientIdentity(keyed=settings.api_keys is not None)
     endpoints = Litestar(
-        route_handlers=_routes(settings, parts),
+        route_handlers=_routes(settings, parts, client_of),
         lifespan=[parts.lifespan],
         exception_handlers={Exception: _as_response},
         request_max_body_size=None,  # BodyLimits sees to it
@@ -100,6 +104,7 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
             LoadShedding,
             paths=[endpoint.path for endpoint in ENDPOINTS],
             admission=parts.admission,
+            client_of=client_of,
             metrics=parts.metrics,
         ),
         partial(RequestLog, metrics=parts.metrics, stages=parts.stages, tracing=parts.tracing),
@@ -127,15 +132,21 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
     return app
 
 
-def _routes(settings: Settings, parts: Parts) -> list[ControllerRouterHandler]:
+def _routes(
+    settings: Settings, parts: Parts, client_of: ClientIdentity
+) -> list[ControllerRouterHandler]:
     """What is served; whatever is switched off does not exist."""
+
+    def use_for(scope: HTTPScope) -> UseCases:
+        return parts.use_for(client_of(scope))
+
     routes: list[ControllerRouterHandler] = [
-        *(endpoint.handler(parts.use) for endpoint in ENDPOINTS),
+        *(endpoint.handler(use_for) for endpoint in ENDPOINTS),
         *model_routes(parts.use),
         *health_routes(parts.use),
     ]
     if settings.serves_page:
-        routes += page_routes(docs=settings.serves_docs)
+        routes += page_routes(docs=settings.serves_docs, max_pixels=settings.max_decoded_pixels)
     if settings.serves_metrics:
         routes.append(metrics_route(parts.metrics, parts.use.report_health, parts.report_load))
     if settings.serves_docs:

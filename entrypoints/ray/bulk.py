@@ -96,7 +96,7 @@ def embed_on_ray(
     (
         ray.data.read_parquet(listing, columns=_columns(listing))
         .repartition(target_num_rows_per_block=_ROWS_OF_A_FILE)
-        .map_batches(_Prepare(), batch_size=_PREPARED_AT_A_TIME)
+        .map_batches(_Prepare(settings.max_decoded_pixels), batch_size=_PREPARED_AT_A_TIME)
         .map_batches(
             _Encode,
             fn_constructor_args=(settings, model.fingerprint),
@@ -111,21 +111,24 @@ def embed_on_ray(
 
 
 @functools.cache
-def _preparation() -> ImagePreparationPort:
+def _preparation(max_pixels: int) -> ImagePreparationPort:
     """One decoding worker for each of Ray's processes, which ends with it.
 
     A picture that crashes the decoder gets an error in its row, and the job goes on.
     """
     if workers_possible():
-        return DecodingWorkers(1)
-    return PillowImagePreparation()
+        return DecodingWorkers(1, max_pixels=max_pixels)
+    return PillowImagePreparation(max_pixels=max_pixels)
 
 
 class _Prepare:
     """Read and decode: from names, and perhaps bytes, to eight-bit pixels."""
 
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        port = _preparation()
+        port = _preparation(self._max_pixels)
         count = len(batch["path"])
         levels = np.zeros((count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
         errors = np.full(count, "", dtype=object)

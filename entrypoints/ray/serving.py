@@ -132,8 +132,8 @@ def _loaded(model: Supervisor, thread: ThreadPoolExecutor) -> EncoderPort:
 _deployment: Any = serve.deployment  # Ray's own types say that it returns a function
 
 Encoder = _deployment(EncoderReplica, name="Encoder", max_ongoing_requests=16)
-# More than CLIP_MAX_REQUESTS (64), so that the service itself says when it is full.
-Ingress = _deployment(serve.ingress(_ingress)(), name="Ingress", max_ongoing_requests=80)
+# More than CLIP_MAX_REQUESTS (64) and a quarter, so that the service itself says when it is full.
+Ingress = _deployment(serve.ingress(_ingress)(), name="Ingress", max_ongoing_requests=96)
 
 app = Ingress.bind(Encoder.bind())
 """The application that `deploy/ray` names."""

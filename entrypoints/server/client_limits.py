@@ -28,8 +28,8 @@ LINGER_SECONDS: Final = 5
 LINGER_BYTES: Final = 16 * 1024 * 1024
 """What a client may still send in that time."""
 
-MAX_LINGERING: Final = 128
-"""Connections that are in that state at once; the oldest is cut off for another."""
+MAX_LINGERING: Final = 512
+"""Connections in that state at once, with a thousand open; the oldest is cut off for another."""
 
 GRACE_SECONDS: Final = 20
 """How far a client may fall behind `SLOWEST_BYTES_PER_SECOND`."""

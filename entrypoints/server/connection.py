@@ -38,7 +38,7 @@ from entrypoints.server.client_limits import (
     Patience,
 )
 from entrypoints.server.request_heads import Refusal, head_fault, invalid, origin_form
-from entrypoints.server.turns import Turns
+from entrypoints.server.turns import Kind, Turns
 
 UVICORN: Final = "0.54.0"
 """The version whose inner names this module uses."""
@@ -131,7 +131,7 @@ class Connection(HttpToolsProtocol):
         Args:
             accepted: its socket, which the transport will own.
             address: of the client.
-            watch: is told of every change.
+            watch: hears of every change.
             turns: starts the requests.
             config: uvicorn's.
             server_state: uvicorn's.
@@ -215,11 +215,13 @@ class Connection(HttpToolsProtocol):
         return None
 
     def give_way(self) -> None:
-        """Close for the sake of another; a request that was just sent is told to come again."""
-        if self._raw is None:
-            self.cut_off()
-        else:
+        """Close for the sake of another; a request that was just sent gets 503 to retry on."""
+        if self._raw is not None:
             self._fail(_GIVE_WAY)
+        elif self.config.is_ssl:
+            self.cut_off()
+        else:  # accepted in this pass of the loop: `connection_made` refuses it
+            self._enter(Phase.CLOSING)
 
     def cut_off(self) -> None:
         """Close now; what was not sent is lost."""
@@ -251,7 +253,10 @@ class Connection(HttpToolsProtocol):
         """Begin to read; the application's end of the transport lingers when it is closed."""
         self._raw = transport
         super().connection_made(_Lingering(transport, self._finish))
+        given_way = self.phase is Phase.CLOSING
         self._enter(Phase.HEAD)
+        if given_way:
+            self._fail(_GIVE_WAY)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everyone who still works for it."""
@@ -294,8 +299,8 @@ class Connection(HttpToolsProtocol):
     def _read_as_if_without_upgrade(self) -> None:
         """Ignore an upgrade (RFC 9110, 7.8): what follows the head is the body.
 
-        Llhttp takes it for another protocol, whatever it is told. So a new parser gets a head with
-        the same framing, in silence, and goes on from there.
+        Llhttp takes it for another protocol and cannot be told otherwise. So a new parser gets a
+        head with the same framing, in silence, and goes on from there.
         """
         framing = b"".join(
             b"%s: %s\r\n" % (name, value)
@@ -446,7 +451,11 @@ class Connection(HttpToolsProtocol):
             if not cycle.disconnected:
                 super(Connection, self)._start_asgi_task(cycle, app)
 
-        self._turns.wait(self._last_turn_s, start)
+        if cycle.scope["path"].startswith("/health"):
+            kind = Kind.PROBE
+        else:
+            kind = Kind.READ if cycle.scope["method"] in ("GET", "HEAD") else Kind.WORK
+        self._turns.wait(start, kind=kind, last_turn_s=self._last_turn_s)
 
     def on_response_complete(self) -> None:
         """The response is on its way: the next request, or the client's turn again."""

@@ -13,8 +13,10 @@ logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS: Final = 1.0
 
-_OTHER_FILES: Final = 256 + MAX_LINGERING
-"""File descriptors that are left for models, caches, clients of collectors and closing ones."""
+_OTHER_FILES: Final = 256
+"""File descriptors that are left for models, caches and clients of collectors."""
+
+_LEAST_LINGERING: Final = 128
 
 _LOOKED_AT: Final = 16
 """Connections of an address that are looked at to find one to close."""
@@ -36,6 +38,7 @@ class Connections:
             most: connections that may be open at once.
         """
         self._most = most
+        self._most_closing = min(MAX_LINGERING, max(_LEAST_LINGERING, most // 2))
         self._count = 0
         self._by_address: dict[str, dict[Connection, None]] = {}
         """Of each address, those first whose phase has lasted longest."""
@@ -86,7 +89,7 @@ class Connections:
             of_address[connection] = of_address.pop(connection)
             return
         self.closed(connection)
-        if len(self._closing) >= MAX_LINGERING:
+        if len(self._closing) >= self._most_closing:
             next(iter(self._closing)).cut_off()
         self._closing[connection] = None
 
@@ -169,11 +172,13 @@ def connections_possible(wanted: int) -> int:
     Raises the process's own limit on open files as far as it may.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _OTHER_FILES
+    needed = wanted + MAX_LINGERING + _OTHER_FILES
     if soft < needed and soft != resource.RLIM_INFINITY:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    possible = wanted if soft == resource.RLIM_INFINITY else max(1, soft - _OTHER_FILES)
+    # A third of them for connections that are being closed.
+    room = (soft - _OTHER_FILES) * 2 // 3
+    possible = wanted if soft == resource.RLIM_INFINITY or soft >= needed else max(1, room)
     if possible < wanted:
         logger.warning(
             "CLIP_MAX_CONNECTIONS=%d is more than this system's limit of %d open files leaves room "

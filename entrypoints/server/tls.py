@@ -22,7 +22,7 @@ class UnusableTls(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What the server proves itself with, and whom it lets in.
+    """The server's certificate, and the authorities of the clients that it lets in.
 
     Attributes:
         certificate: PEM, the chain from the server's own certificate on.

@@ -5,55 +5,93 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from enum import Enum, auto
+from typing import Final, TypeAlias
 
 _EACH_PASS: Final = 4
 """Requests that are started in one pass of the event loop."""
+
+
+Start: TypeAlias = Callable[[], None]
+
+
+class Kind(Enum):
+    """What a request asks for, as far as its turn is concerned."""
+
+    PROBE = auto()
+    """How the server is: orchestrators restart a process that does not say so in time."""
+    READ = auto()
+    """A page, a document or the metrics."""
+    WORK = auto()
+    """All else: embeddings and what is made of them."""
 
 
 class Turns:
     """Who is next, when more requests are there than can be started at once.
 
     Were every request started as it arrives, a thousand connections that always have one would
-    make each pass of the event loop as long as a thousand requests, and whoever else connects would
-    need several passes. Here a pass is as long as a few. Connections that send their first request
-    take turns with those that have had one before, and of the latter, the one whose last turn is
-    longest ago is next.
+    make each pass of the event loop as long as a thousand requests, and a new client would wait
+    for several of them. Here a pass is as long as a few. The three kinds of requests take turns.
+    So do, within a kind, requests that are the first on their connection and all others; of the
+    latter, the one whose connection had its last turn longest ago is next.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._free = _EACH_PASS
         self._passing = False
-        self._first: deque[Callable[[], None]] = deque()
-        self._again: list[tuple[float, int, Callable[[], None]]] = []
-        self._arrivals = itertools.count()
+        self._waiting = 0
+        self._queues = {kind: _Queue() for kind in Kind}
+        self._next_kind = itertools.cycle(self._queues.values())
 
-    def wait(self, last_turn_s: float | None, start: Callable[[], None]) -> None:
+    def wait(self, start: Start, *, kind: Kind, last_turn_s: float | None) -> None:
         """Call ``start`` when it is its turn: now, if nobody waits.
 
         Args:
-            last_turn_s: when the connection had its last turn, by the loop's clock; None if never.
             start: starts a request; it must not raise.
+            kind: what the request asks for.
+            last_turn_s: when the connection had its last turn, by the loop's clock; None if never.
         """
-        if self._free and not self._first and not self._again:
+        if self._free and not self._waiting:
             self._free -= 1
             start()
-        elif last_turn_s is None:
-            self._first.append(start)
         else:
-            heapq.heappush(self._again, (last_turn_s, next(self._arrivals), start))
+            self._waiting += 1
+            self._queues[kind].append(start, last_turn_s)
         if not self._passing:
             self._passing = True
             self._loop.call_soon(self._next_pass)
 
     def _next_pass(self) -> None:
         self._free = _EACH_PASS
-        if not self._first and not self._again:
+        if not self._waiting:
             self._passing = False
             return
-        while self._free and (self._first or self._again):
-            of_first = bool(self._first) and (self._free % 2 == 0 or not self._again)
-            self._free -= 1
-            (self._first.popleft() if of_first else heapq.heappop(self._again)[2])()
+        while self._free and self._waiting:
+            if (start := next(self._next_kind).pop()) is not None:
+                self._free -= 1
+                self._waiting -= 1
+                start()
         self._loop.call_soon(self._next_pass)
+
+
+class _Queue:
+    """The waiting requests of one kind."""
+
+    def __init__(self) -> None:
+        self._first: deque[Start] = deque()
+        self._again: list[tuple[float, int, Start]] = []
+        self._arrivals = itertools.count()
+        self._first_is_next = True
+
+    def append(self, start: Start, last_turn_s: float | None) -> None:
+        if last_turn_s is None:
+            self._first.append(start)
+        else:
+            heapq.heappush(self._again, (last_turn_s, next(self._arrivals), start))
+
+    def pop(self) -> Start | None:
+        self._first_is_next = not self._first_is_next
+        if self._first and (self._first_is_next or not self._again):
+            return self._first.popleft()
+        return heapq.heappop(self._again)[2] if self._again else None

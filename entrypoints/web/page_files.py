@@ -1,7 +1,7 @@
-"""The page at ``/``: files from one folder, no build step, nothing from elsewhere."""
+"""The page at ``/``: the files of one folder, without a build step."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from domain.limits import MAX_IMAGE_BYTES, MAX_JPEG_PIXELS
 from entrypoints.http.middleware.auth import OPEN_TO_ALL
 
 _FOLDER: Final = Path(__file__).parent / "page"
@@ -62,11 +63,10 @@ class _File:
     headers: dict[str, str]
 
     @classmethod
-    def read(cls, path: Path, *, docs: bool) -> "_File":
+    def read(cls, path: Path, replaced: Mapping[bytes, bytes]) -> "_File":
         content = path.read_bytes()
-        if not docs:
-            for link, instead in _LINKS_TO_DOCS.items():
-                content = content.replace(link, instead)
+        for text, instead in replaced.items():
+            content = content.replace(text, instead)
         headers = {
             "Content-Type": _MEDIA_TYPES[path.suffix],
             "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
@@ -77,14 +77,21 @@ class _File:
         return cls(content, headers)
 
 
-def page_routes(*, docs: bool) -> Sequence[HTTPRouteHandler]:
+def page_routes(*, docs: bool, max_pixels: int) -> Sequence[HTTPRouteHandler]:
     """The page at ``/`` and its files below ``/page/``.
 
     Args:
         docs: whether ``/docs`` is there to be linked to.
+        max_pixels: of an image that the server decodes; the page scales larger ones down.
     """
+    replaced = {
+        b'data-max-image-bytes=""': b'data-max-image-bytes="%d"' % MAX_IMAGE_BYTES,
+        b'data-max-pixels=""': b'data-max-pixels="%d"' % max_pixels,
+        b'data-max-jpeg-pixels=""': b'data-max-jpeg-pixels="%d"' % MAX_JPEG_PIXELS,
+        **({} if docs else _LINKS_TO_DOCS),
+    }
     files = {
-        path.relative_to(_FOLDER).as_posix(): _File.read(path, docs=docs)
+        path.relative_to(_FOLDER).as_posix(): _File.read(path, replaced)
         for path in sorted(_FOLDER.rglob("*"))
         if path.suffix in _MEDIA_TYPES
     }

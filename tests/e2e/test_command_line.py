@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from adapters.system.hardware import usable_cores
+from entrypoints.commands.doctor import _two_digits
 from tests.support.servers import SERVE, free_port, running, wait_for
 
 
-def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    *arguments: str, encoding: str = "utf-8", **environment: str
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "entrypoints.cli", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
-        text=True,
+        encoding=encoding,
         check=False,
         timeout=120,
     )
@@ -43,6 +47,15 @@ def test_serve_explains_its_settings_and_takes_the_common_ones_as_options() -> N
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
     assert line.startswith("--port='http' is not allowed: it must be a whole number")
+
+
+@pytest.mark.skipif(Path("/models/clip-vit-l").exists(), reason="there is a checkpoint")
+def test_serve_says_how_to_bring_a_model_where_there_is_none(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running(SERVE, log, CLIP_ENCODER="openvino", CLIP_MODEL_PATH=""):
+        pass
+    assert "docker run -v /your/checkpoint:/models/clip-vit-l:ro" in log.read_text()
+    assert "CLIP_MODEL_PATH=builtin:demo" in log.read_text()
 
 
 def test_help_names_the_commands() -> None:
@@ -118,6 +131,35 @@ def test_classify_says_what_is_wrong(
     assert "Traceback" not in result.stderr
 
 
+def test_classify_says_that_one_label_alone_means_nothing() -> None:
+    picture = "adapters/models/demo/held_out/ambulance.png"
+    result = run("classify", picture, "an ambulance", "--json", **DEMO)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["scores"] == {"an ambulance": 1.0}
+    assert "With a single label the score is always 100 %" in result.stderr
+
+
+def test_classify_refuses_labels_that_are_not_utf_8() -> None:
+    picture = "adapters/models/demo/held_out/ambulance.png"
+    result = run("classify", picture, "a cat", os.fsdecode("caf\xe9".encode("latin-1")), **DEMO)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("label 2 (caf\\udce9) is not UTF-8 text")
+
+
+def test_classify_prints_what_the_terminal_can_show() -> None:
+    encoding = "latin-1"
+    picture = "adapters/models/demo/held_out/ambulance.png"
+    labels = ("an ambulance", "a caf\xe9 \u2192")
+    environment = {**DEMO, "PYTHONIOENCODING": encoding}
+    table = run("classify", picture, *labels, encoding=encoding, **environment)
+    assert table.returncode == 0, table.stderr
+    assert "###" in table.stdout
+    assert "\\u2192" in table.stdout
+    as_json = run("classify", picture, *labels, "--json", encoding=encoding, **environment)
+    assert set(json.loads(as_json.stdout)["scores"]) == set(labels)
+
+
 def test_doctor_tells_what_would_serve_and_why() -> None:
     port = free_port()
     result = run("doctor", **DEMO, HOST="127.0.0.1", PORT=str(port))
@@ -125,9 +167,28 @@ def test_doctor_tells_what_would_serve_and_why() -> None:
     assert f"{usable_cores()} core" in result.stdout
     assert "openvino: there is no CUDA here, and OpenVINO is installed" in result.stdout
     assert "a719af8c107356b8" in result.stdout
-    assert "images/s in batches of 8" in result.stdout
+    for name in ("one image", "batches of 8"):
+        (line,) = (line for line in result.stdout.splitlines() if line.startswith(f"  {name}"))
+        assert re.search(r"\d s an image, \d[\d.]* images a second$", line)
     assert "What would be faster" in result.stdout
-    assert "fit to start" in result.stdout
+    assert re.search(r"CLIP ViT-L/14( +\d[\d.]*)+\n", result.stdout)
+    assert "No problems found: the server can start." in result.stdout
+    assert "loading the model" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.2849, "0.28"),
+        (0.00412, "0.0041"),
+        (3.0, "3.0"),
+        (11.4, "11"),
+        (243.7, "240"),
+        (99.6, "100"),
+    ],
+)
+def test_doctor_shows_two_significant_digits(number: float, text: str) -> None:
+    assert _two_digits(number) == text
 
 
 def test_doctor_fails_where_serving_would() -> None:
@@ -138,7 +199,8 @@ def test_doctor_fails_where_serving_would() -> None:
         result = run("doctor", **MISSING, HOST="127.0.0.1", PORT=port)
     assert result.returncode == 1
     assert "/none does not exist" in result.stdout
-    assert f"127.0.0.1:{port} cannot be had" in result.stdout
+    assert f"127.0.0.1:{port} cannot be used" in result.stdout
+    assert f"port {port} on 127.0.0.1 is already taken by" in result.stdout
 
 
 def test_doctor_knows_a_running_server(tmp_path: Path) -> None:
@@ -146,8 +208,9 @@ def test_doctor_knows_a_running_server(tmp_path: Path) -> None:
         wait_for(server, "/health/ready")
         port = server.url.rpartition(":")[2]
         result = run("doctor", CLIP_ENCODER="fake", HOST="127.0.0.1", PORT=port)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "a server is running there already, with model fake" in result.stdout
+    assert result.returncode == 1, result.stdout + result.stderr
+    taken = f"127.0.0.1:{port} is taken by another clip-server, with model fake"
+    assert f"{taken}. Stop it, or choose another port with PORT or --port." in result.stdout
 
 
 def test_a_bundle_is_made_and_never_overwritten(

@@ -1,6 +1,5 @@
-"""Every row of the contract's error table, over a real socket."""
+"""The error table over a real socket, and the errors of a server that is not ready."""
 
-import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.photos import as_base64, as_file, photo, plain
+from tests.support.error_table import ERRORS, Wrong
+from tests.support.photos import as_base64, photo
 from tests.support.servers import SERVE, SLOW, Server, running, wait_for
 
 IMAGE = as_base64(photo("cat"))
@@ -42,13 +42,16 @@ def check(answer: httpx.Response, status: int, code: str, *details: str) -> None
         assert detail in body["detail"]
 
 
-def test_body_that_is_not_json(server: Server) -> None:
-    check(post(server, "/embed", b"{'image': 1}"), 400, "invalid_json")
-
-
-def test_body_over_the_limit(server: Server) -> None:
-    answer = post(server, "/embed", b" " * 17_000_000)
-    check(answer, 413, "body_too_large", "16777216", "17000000")
+@pytest.mark.parametrize("wrong", ERRORS, ids=str)
+def test_what_is_wrong_gets_its_error(server: Server, wrong: Wrong) -> None:
+    response = httpx.request(
+        wrong.method,
+        server.url + wrong.path,
+        content=wrong.body,
+        headers=wrong.headers,
+        timeout=60,
+    )
+    wrong.check(response)
 
 
 def test_body_over_the_limit_that_does_not_say_so(server: Server) -> None:
@@ -63,66 +66,6 @@ def test_body_over_the_limit_that_does_not_say_so(server: Server) -> None:
         timeout=60,
     )
     check(answer, 413, "body_too_large", "16777216")
-
-
-def test_decoded_image_over_the_limit(server: Server) -> None:
-    image = base64.b64encode(as_file(photo()).ljust(10 * 1024 * 1024 + 1, b"\0")).decode()
-    check(ask(server, "/embed", image=image), 413, "image_too_large", "10485761", "10485760")
-
-
-def test_wrong_content_type(server: Server) -> None:
-    answer = post(server, "/classify", as_file(photo()), "image/jpeg")
-    check(answer, 415, "unsupported_media_type", "image/jpeg", "application/json")
-    answer = post(server, "/embed", as_file(photo()), "text/plain")
-    check(answer, 415, "unsupported_media_type", "text/plain", "application/json", "image/jpeg")
-
-
-@pytest.mark.parametrize(
-    ("path", "fields", "code", "detail"),
-    [
-        ("/similarity", {}, "missing_field", "`text`"),
-        ("/similarity", {"text": 5}, "invalid_field", "`$.text`"),
-        ("/embed", {"image": "no base64!"}, "invalid_base64", "standard base64"),
-        ("/embed", {"image": "aGVsbG8="}, "not_an_image", "JPEG, PNG, GIF, BMP, WEBP, MPO"),
-        (
-            "/embed",
-            {"image": as_base64(photo().resize((64, 64)), "TIFF")},
-            "unsupported_format",
-            "TIFF",
-        ),
-        (
-            "/embed",
-            {"image": as_base64(plain(0, 0, 0, (4097, 1)), "PNG")},
-            "too_many_pixels",
-            "4097 x 1",
-        ),
-        ("/classify", {"labels": []}, "no_labels", "1 to 100"),
-        ("/classify", {"labels": [f"{n}" for n in range(101)]}, "too_many_labels", "101"),
-        ("/classify", {"labels": ["dog", " "]}, "blank_label", "labels[1]"),
-        ("/classify", {"labels": ["dog", "dog"]}, "repeated_label", "'dog'"),
-        ("/classify", {"labels": ["dog"], "camera_type": "x"}, "unknown_camera_type", "'x'"),
-        ("/batch-similarity", {"texts": []}, "no_texts", "1 to 100"),
-        ("/batch-similarity", {"texts": [f"{n}" for n in range(101)]}, "too_many_texts", "101"),
-        ("/batch-similarity", {"texts": [" "]}, "blank_text", "texts[0]"),
-        ("/batch-similarity", {"texts": ["a", "a"]}, "repeated_text", "texts[1]"),
-        (
-            "/anomaly-score",
-            {"baseline_embedding": [0.0] * 767},
-            "baseline_wrong_length",
-            "767 numbers; it must have exactly 768",
-        ),
-    ],
-)
-def test_a_field_that_is_wrong(
-    server: Server, path: str, fields: dict[str, Any], code: str, detail: str
-) -> None:
-    check(ask(server, path, **fields), 422, code, detail)
-
-
-def test_a_number_that_is_not_finite(server: Server) -> None:
-    body = json.dumps({"image": IMAGE, "baseline_embedding": [0.5] * 768})
-    answer = post(server, "/anomaly-score", body.replace("[0.5", "[1e999").encode())
-    check(answer, 422, "invalid_field", "out of range", "baseline_embedding[0]")
 
 
 def test_the_server_is_as_well_as_before(server: Server) -> None:

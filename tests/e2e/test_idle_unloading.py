@@ -37,15 +37,17 @@ def test_the_next_request_waits_and_is_answered_the_same(tmp_path: Path) -> None
         scores = ask()
         loaded = client.get("/health").json()
         assert (loaded["model_loaded"], loaded["unloaded_while_idle"]) == (True, False)
-        for cycle in range(1, 3):
+        for _ in range(2):
             answer = unloaded()
             assert answer.headers["x-model-fingerprint"] == loaded["model_fingerprint"]
             health = answer.json()
             assert health == {**loaded, "model_loaded": False, "unloaded_while_idle": True}
             assert client.get("/health/ready").status_code == 200
             assert "clip_model_loaded 0.0" in client.get("/metrics").text
+            # On a busy machine it may have been unloaded before the first cycle too.
+            loads = server.log.count("loading the model again")
             assert ask() == scores
-            assert server.log.count("loading the model again") == cycle
+            assert server.log.count("loading the model again") == loads + 1
         # This call looks at the model's name before it needs the model.
         name = loaded["model"]
         assert unloaded().json()["model"] == name

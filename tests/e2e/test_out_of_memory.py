@@ -1,7 +1,9 @@
 """A server that runs out of memory says so, and answers rightly as soon as there is some again."""
 
 import io
+import os
 import resource
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,19 +27,20 @@ def large_png() -> bytes:
     return file.getvalue()
 
 
-def embed(server: Server, image: bytes) -> httpx.Response:
+def embed(server: Server, image: bytes, kind: str = "image/png") -> httpx.Response:
     return httpx.post(
-        f"{server.url}/embed", content=image, headers={"content-type": "image/png"}, timeout=120
+        f"{server.url}/embed", content=image, headers={"content-type": kind}, timeout=120
     )
 
 
 def allow(server: Server, spare: int | None) -> None:
-    """Leave so much address space to the server beyond what it has; None: all."""
-    limit = resource.RLIM_INFINITY
-    if spare is not None:
-        statm = Path(f"/proc/{server.process.pid}/statm").read_text().split()
-        limit = int(statm[0]) * resource.getpagesize() + spare
-    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    """Leave so much address space to the server and each decoder beyond what it has; None: all."""
+    for pid in (server.process.pid, *server.decoders):
+        limit = resource.RLIM_INFINITY
+        if spare is not None:
+            statm = Path(f"/proc/{pid}/statm").read_text().split()
+            limit = int(statm[0]) * resource.getpagesize() + spare
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def test_large_images_beyond_memory_are_503_and_nothing_else_suffers(tmp_path: Path) -> None:
@@ -56,7 +59,37 @@ def test_large_images_beyond_memory_are_503_and_nothing_else_suffers(tmp_path: P
         assert int(refused.headers["retry-after"]) > 0
         wait_for(server, "/health/ready")
         np.testing.assert_allclose(embed(server, cat).json()["embedding"], before, atol=1e-6)
+        for pid in server.decoders:  # others start with what the server has now
+            os.kill(pid, signal.SIGKILL)
         allow(server, None)
         assert embed(server, large).status_code == 200
         np.testing.assert_allclose(embed(server, cat).json()["embedding"], before, atol=1e-6)
         assert server.stop() == 0
+
+
+def test_good_pictures_under_an_administrators_limit_are_never_called_damaged(
+    tmp_path: Path,
+) -> None:
+    picture = photo("cat").resize((3000, 3000))
+    progressive = io.BytesIO()  # of which the decoder keeps every coefficient
+    picture.save(progressive, "JPEG", progressive=True)
+    files = {
+        "image/jpeg": progressive.getvalue(),
+        "image/webp": as_file(picture, "WEBP"),
+        "image/png": as_file(picture, "PNG"),
+    }
+    small = as_file(photo("cat"), "JPEG")
+    with running(SERVE, tmp_path / "log", CLIP_ENCODER="fake") as server:
+        wait_for(server, "/health/ready")
+        assert embed(server, small, "image/jpeg").status_code == 200
+        refused = set()
+        for spare_mib in (100, 30, 10):
+            allow(server, spare_mib * 2**20)
+            for kind, file in files.items():
+                answer = embed(server, file, kind)
+                assert answer.status_code in {200, 503}, (spare_mib, kind, answer.json())
+                if answer.status_code == 503:
+                    assert answer.json()["code"] == "out_of_memory"
+                    refused.add(kind)
+        assert refused == set(files)
+        assert embed(server, small, "image/jpeg").status_code == 200

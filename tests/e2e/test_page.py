@@ -1,7 +1,6 @@
-"""The questions on the page at ``/``, asked in a real browser of the real server."""
+"""The panels of the page at ``/`` in a real browser, against the real server."""
 
 import base64
-import re
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def test_labels_update_as_one_types(page: Page) -> None:
     first.fill("a banana")
     expect(outcome(page, "classify")).not_to_contain_text("delivery truck")
     expect(outcome(page, "classify")).to_contain_text("Most likely")
-    scores = page.locator("#labels output").all_inner_texts()
+    scores = page.locator("#labels .value").all_inner_texts()
     assert sum(float(score.removesuffix("%")) for score in scores) == pytest.approx(100, abs=1)
 
 
@@ -148,23 +147,13 @@ def test_new_frames_are_scored_against_a_baseline(page: Page) -> None:
     page.get_by_role("button", name="Remove usual-1.png").click()
     page.get_by_role("button", name="Remove usual-2.png").click()
     expect(page.locator("#figure-count")).to_have_text("4")
-    expect(page.locator("#usual-outcome")).to_contain_text("With more frames")
-
-
-def test_what_the_server_refuses_is_said_in_its_words(page: Page, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
-    choose(page, "#classify", broken)
-    expect(outcome(page, "classify")).to_have_attribute("data-state", "problem")
-    expect(outcome(page, "classify")).to_contain_text(
-        re.compile(r"[Ii]mage.*\((damaged|not_an)_image\)")
-    )
+    expect(page.locator("#usual-outcome")).to_contain_text("With five frames or more")
 
 
 def test_which_model_it_is(page: Page) -> None:
-    expect(page.locator("#model")).to_contain_text("builtin:demo")
+    expect(page.locator("#model-name")).to_have_text("Demo model")
     expect(page.locator("#model")).to_have_attribute("data-state", "healthy")
-    expect(page.locator("#banner")).to_contain_text("This is the demo model.")
+    expect(page.locator("#banner-title")).to_have_text("The demo model knows drawings, not photos.")
 
 
 def test_a_real_checkpoint_has_no_banner(
@@ -194,10 +183,12 @@ def test_a_degraded_server_says_why(browser: Browser, tmp_path: Path) -> None:
         running(SERVE, tmp_path / "log", CLIP_MODEL_PATH=missing) as server,
         opened(browser, server.url) as page,
     ):
+        while missing not in httpx.get(server.url + "/health").json()["reason"]:
+            assert server.process.poll() is None  # it looks for another encoder first
         expect(page.locator("#banner")).to_contain_text(missing)
         expect(page.locator("#model")).to_have_attribute("data-state", "degraded")
         choose(page, "#classify", TRUCK)
-        expect(outcome(page, "classify")).to_contain_text("model_not_loaded")
+        expect(outcome(page, "classify")).to_have_text("No model is loaded.")
         server.stop()
         expect(page.locator("#model")).to_have_attribute("data-state", "unreachable")
-        expect(page.locator("#banner")).to_contain_text("does not answer")
+        expect(page.locator("#banner")).to_contain_text("does not respond")

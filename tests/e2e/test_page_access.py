@@ -1,10 +1,20 @@
-"""What the page allows and whom it serves: policy, screen readers, keyboards, themes, phones."""
+"""The page's security policy, and screen readers, keyboards, themes and phones."""
+
+import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browsers import PANELS, fill, opened
+from tests.support.browsers import (
+    PANELS,
+    TRUCK,
+    UNTRUSTED_HOST,
+    choose,
+    fill,
+    opened,
+    outcome,
+)
 from tests.support.servers import Server
 
 PHONE = {"width": 390, "height": 844}
@@ -57,6 +67,42 @@ def test_accessible_and_never_wider_than_the_window(
             assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
+def test_the_documentation_is_accessible_too(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.url}/docs") as page:
+        call = page.locator(".opblock-post").first
+        call.click()
+        call.get_by_role("button", name="Try it out").click()
+        call.get_by_role("button", name="Execute").click()
+        expect(call.locator(".live-responses-table")).to_contain_text("200")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("location.hash").startswith("#/")  # an open call can be linked to
+
+
+def test_one_live_region_announces_one_sentence(page: Page) -> None:
+    regions = page.locator("[role=status], [role=alert], [aria-live], output")
+    expect(regions).to_have_count(1)
+    choose(page, "#classify", TRUCK)  # the hidden panel beside it asks too, and says nothing
+    expect(regions).to_have_text(re.compile(r"^Most likely a delivery truck, \d+ %\.$"))
+    page.click("#tab-compare")
+    choose(page, "[data-finder=one]", TRUCK)
+    choose(page, "[data-finder=other]", TRUCK)
+    expect(regions).to_have_text("The same")
+
+
+def test_on_plain_http_the_camera_says_why_it_is_absent(browser: Browser, server: Server) -> None:
+    with opened(browser, server.url.replace("127.0.0.1", UNTRUSTED_HOST)) as page:
+        assert page.evaluate("isSecureContext") is False
+        expect(page.locator("#classify [data-action=camera]")).to_be_hidden()
+        expect(page.locator("#classify .finder-hint")).to_have_text(
+            "No camera: browsers offer it only over HTTPS, or on localhost."
+        )
+        choose(page, "#classify", TRUCK)
+        expect(outcome(page, "classify")).to_contain_text("Most likely")
+        page.click("[data-request=classify] .copy")
+        expect(page.locator("[data-request=classify] .copy")).to_have_text("Copied")
+
+
 def test_the_theme_follows_the_system_until_one_is_chosen(browser: Browser, server: Server) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
     with opened(browser, server.url, color_scheme="light") as page:
@@ -74,11 +120,11 @@ def test_the_theme_follows_the_system_until_one_is_chosen(browser: Browser, serv
 
 
 def test_those_who_want_no_motion_get_none(browser: Browser, server: Server) -> None:
-    duration = "getComputedStyle(document.querySelector('.row-bar')).transitionProperty"
+    moved = "bar => getComputedStyle(bar).transitionProperty"
     with opened(browser, server.url, reduced_motion="reduce") as page:
-        assert page.evaluate(duration) == "none"
+        assert page.locator(".row-bar").first.evaluate(moved) == "none"
     with opened(browser, server.url) as page:
-        assert page.evaluate(duration) == "transform"
+        assert page.locator(".row-bar").first.evaluate(moved) == "transform"
 
 
 def test_tabs_are_moved_between_with_the_arrows(page: Page) -> None:

@@ -52,6 +52,6 @@ def test_the_other_curl_commands_work_too(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#now-outcome")).to_contain_text("of 1 unusual")
     assert run(copied(page, "baseline"), tmp_path)["count"] == 2
     scored = run(copied(page, "anomaly"), tmp_path)["anomaly_score"]
-    shown = float(page.inner_text("[data-strip=now] output"))
+    shown = float(page.inner_text("[data-strip=now] .value"))
     assert scored == pytest.approx(shown, abs=6e-4)
     assert "765 more" in page.inner_text("[data-request=anomaly] code")

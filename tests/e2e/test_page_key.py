@@ -39,13 +39,13 @@ def test_the_page_asks_for_the_key_and_goes_on(
         expect(form).to_be_visible()
         expect(page.locator("#model-name")).to_have_text("Locked")
         choose(page, "#classify", TRUCK)
-        expect(outcome(page, "classify")).to_contain_text("missing_api_key")
+        expect(outcome(page, "classify")).to_contain_text("wants a key")
         give(page, "not-the-key-of-this-server")
         expect(page.locator("#key-says")).to_have_text("The server does not know this key.")
         expect(form).to_be_visible()
         give(page, f" {KEY} ")
         expect(form).to_be_hidden()
-        expect(page.locator("#model-name")).to_have_text("fake")
+        expect(page.locator("#model-name")).to_have_text("Fake encoder")
         expect(outcome(page, "classify")).to_contain_text("Most likely")
         # The command has the key by name only, and works.
         page.click("[data-request=classify] .copy")
@@ -66,7 +66,7 @@ def test_the_page_asks_for_the_key_and_goes_on(
         assert '"top_label"' in run.stdout
         # It is known until the tab is closed, and nowhere else.
         page.reload()
-        expect(page.locator("#model-name")).to_have_text("fake")
+        expect(page.locator("#model-name")).to_have_text("Fake encoder")
         expect(form).to_be_hidden()
         assert page.evaluate("localStorage.length + document.cookie.length") == 0
         other = page.context.new_page()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from checks.hostile.raw_http import fuzz
 from tests.support.raw_exchange import exchange, statuses
 from tests.support.raw_requests import RawCase, corpus
 from tests.support.servers import SLOW, Server, running, wait_for
@@ -29,3 +30,11 @@ def test_its_outcome(server: Server, case: RawCase) -> None:
         assert status in allowed, (seen, received[:2000])
     assert b"/smuggled" not in received
     assert "/smuggled" not in server.log
+
+
+async def test_mutations_are_answered_and_others_notice_nothing(server: Server) -> None:
+    found = await fuzz(server, 300, seed=3)
+    assert not found.findings
+    assert found.seen[400] > 100
+    assert found.seen[200]
+    assert found.bystander_s

@@ -161,6 +161,6 @@ def test_both_keys_in_one_file_will_do(authority: Authority, tmp_path: Path) -> 
             timeout=120,
             check=False,
         )
-        assert run.returncode == 0, run.stdout + run.stderr
-        assert "a server is running there already, with model fake" in run.stdout
+        assert run.returncode == 1, run.stdout + run.stderr
+        assert "is taken by another clip-server, with model fake" in run.stdout
         assert server.stop() == 0

@@ -115,7 +115,7 @@ def test_packages_that_are_not_installed_are_one_line_each(
         body = {"image": as_base64(photo("cat"))}
         assert httpx.post(server.url + "/embed", json=body, timeout=60).status_code == 200
         assert server.stop() == 0
-        assert server.log.count("no traces: install the extra 'otel'") == 1
+        assert server.log.count("no traces: ") == 1
         assert server.log.count("no profiling") == 1
     assert collector.deliveries == []
 

@@ -13,7 +13,7 @@ import yaml
 from checks.image.dockerfile import DOCKERFILE, ROOT, decode_list, read_stages
 from checks.image.root_file_system import context_files
 from entrypoints.server.server import CLOSE_SECONDS
-from entrypoints.settings import read_settings
+from entrypoints.settings import DECLARED, read_settings
 
 STAGES = read_stages()
 COMPOSE_FILE = ROOT / "deploy" / "compose.yaml"
@@ -112,7 +112,11 @@ def test_a_builder_is_sent_the_code_and_nothing_else() -> None:
 def test_a_service_of_compose_suits_the_server(name: str) -> None:
     service = SERVICES[name]
     stage = STAGES[service["build"]["target"]]
-    given = {key: default_of(value) for key, value in service["environment"].items()}
+    given = {
+        key: default_of(value)
+        for key, value in service["environment"].items()
+        if value is not None  # taken from the environment of compose, if it is there
+    }
     settings = read_settings(stage.environment() | given)
     assert settings.warnings == ()
     assert service["ports"][0].endswith(f":{settings.port}")
@@ -123,6 +127,26 @@ def test_a_service_of_compose_suits_the_server(name: str) -> None:
     } == set(stage.last("VOLUME").words())
     if settings.engine_path is not None:
         assert settings.engine_path.is_relative_to("/cache")
+
+
+@pytest.mark.parametrize("name", ["clip-cpu", "clip-gpu"])
+def test_compose_passes_every_setting_on(name: str) -> None:
+    service = SERVICES[name]
+    fixed_by_the_image = {"HOST", "PORT", "CLIP_CACHE_DIR"}
+    assert fixed_by_the_image <= set(STAGES[service["build"]["target"]].environment())
+    declared = {each.about.name for each in DECLARED}
+    passed = set(service["environment"])
+    assert declared - fixed_by_the_image == passed - {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    for variable, value in service["environment"].items():
+        # Neither fixed nor under another name.
+        assert value is None or value.startswith(f"${{{variable}:-"), variable
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_an_image_has_what_those_of_the_server_before_had(target: str) -> None:
+    steps = " ".join(step.value for step in STAGES[target].steps)
+    assert re.search(r"install -d -o clip -g clip [^&]*/cache/tensorrt", steps)
+    assert re.search(r"apt-get install [^&]*\bcurl\b", steps)
 
 
 @pytest.mark.parametrize("name", SERVICES)

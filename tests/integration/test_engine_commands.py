@@ -1,7 +1,10 @@
 """``export``, ``validate``, ``tensorrt`` and ``pipeline`` as a person calls them."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -80,6 +83,48 @@ def test_the_precision_must_be_the_exports(exported: Path, tmp_path: Path) -> No
     result = run("tensorrt", "--onnx", str(exported), "--output", target, "--precision", "fp32")
     assert result.exit_code == 1
     assert "was exported in fp16, not in fp32; say --precision fp16" in result.stderr
+
+
+_WITHOUT = """
+import sys
+for name in sys.argv.pop(1).split(","):
+    sys.modules[name] = None  # as if it were not installed
+from entrypoints.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("onnx", ["export", "--output", "x.onnx"]),
+        ("onnx", ["validate", "--onnx", "x.onnx"]),
+        ("onnx", ["pipeline", "--output-dir", "x"]),
+        ("onnxruntime", ["validate", "--onnx", "x.onnx"]),
+        ("onnxruntime", ["pipeline", "--output-dir", "x"]),
+    ],
+)
+def test_what_is_not_installed_is_told_with_the_command_that_installs_it(
+    missing: str, command: list[str], exported: Path, tmp_path: Path
+) -> None:
+    for file in exported.parent.iterdir():
+        if file.suffix in {".onnx", ".data"}:
+            shutil.copy(file, tmp_path)
+    (tmp_path / exported.name).rename(tmp_path / "x.onnx")
+    result = subprocess.run(
+        [sys.executable, "-c", _WITHOUT, missing, *command],
+        cwd=tmp_path,
+        env={**os.environ, "CLIP_MODEL_PATH": DEMO, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert f"{sys.executable} -m pip install" in last
+    assert "[engine]" in last
 
 
 @pytest.mark.parametrize("option", [("--precision", "int8"), ("--max-batch", "0")])

@@ -19,7 +19,7 @@ QUESTION = {"image": as_base64(plain(1, 2, 3), "PNG")}
 def full(container: Container, client: Client) -> Iterator[Admission]:
     """The server of ``client``, full for the time being."""
     admission = container.admission()
-    with admission.admit(admission.capacity):
+    with admission.admit(admission.capacity, client="testclient"):
         yield admission
 
 

@@ -12,8 +12,9 @@ from litestar.testing import AsyncTestClient
 
 from adapters.encoders.fake import FakeEncoder
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
-from domain.limits import MAX_BODY_BYTES, MAX_IMAGE_BYTES
+from domain.limits import MAX_IMAGE_BYTES
 from entrypoints.container import Container, http_service
+from tests.support.broken_encoder import BrokenEncoder
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, as_file, photo
 from tests.support.responses import Client, problem
@@ -129,78 +130,6 @@ async def refused(client: Client, path: str, status: int, **fields: Any) -> dict
     return problem(answer, status)
 
 
-@pytest.mark.parametrize(
-    ("path", "fields", "code", "detail"),
-    [
-        ("/embed", {"image": 5}, "invalid_field", "`$.image`"),
-        ("/embed", {"image": None}, "invalid_field", "base64 text"),
-        ("/embed", {"image": "@@@@"}, "invalid_base64", "standard base64"),
-        ("/embed", {"image": IMAGE[:-1]}, "invalid_base64", "standard base64"),
-        ("/embed", {"image": ""}, "not_an_image", "empty"),
-        ("/embed", {"image": "aGVsbG8="}, "not_an_image", "JPEG, PNG"),
-        ("/anomaly-score", {"baseline_embedding": [1.0]}, "baseline_wrong_length", "exactly 768"),
-        ("/anomaly-score", {"baseline_embedding": ["1"] * 768}, "invalid_field", "`float`"),
-        ("/anomaly-score", {"baseline_embedding": [None] * 768}, "invalid_field", "`float`"),
-        ("/classify", {"labels": []}, "no_labels", "1 to 100"),
-        ("/classify", {"labels": [str(n) for n in range(101)]}, "too_many_labels", "101"),
-        ("/classify", {"labels": ["a", ""]}, "blank_label", "labels[1]"),
-        ("/classify", {"labels": ["a", "a"]}, "repeated_label", "labels[1]"),
-        ("/classify", {"labels": "a"}, "invalid_field", "`array`"),
-        ("/classify", {"camera_type": "space"}, "unknown_camera_type", "'space'"),
-        ("/classify", {"use_ensemble": "yes"}, "invalid_field", "`bool`"),
-        ("/similarity", {"text": " "}, "blank_text", "blank"),
-        ("/batch-similarity", {"texts": []}, "no_texts", "1 to 100"),
-        ("/batch-similarity", {"texts": [str(n) for n in range(101)]}, "too_many_texts", "101"),
-    ],
-)
-async def test_422(
-    client: Client, path: str, fields: dict[str, Any], code: str, detail: str
-) -> None:
-    body = await refused(client, path, 422, **fields)
-    assert body["code"] == code
-    assert detail in body["detail"]
-
-
-@pytest.mark.parametrize("path", QUESTIONS)
-async def test_a_missing_image_is_422(client: Client, path: str) -> None:
-    body = problem(await client.post(path, json=QUESTIONS[path]), 422)
-    assert body["code"] == "missing_field"
-    assert "`image`" in body["detail"]
-
-
-@pytest.mark.parametrize("number", ["1e999", "-1e999"])
-async def test_numbers_too_large_for_a_float_are_422(client: Client, number: str) -> None:
-    body = json.dumps({"image": IMAGE, "baseline_embedding": [0.5] * 768})
-    answer = await client.post(
-        "/anomaly-score",
-        content=body.replace("[0.5", f"[{number}", 1),
-        headers={"content-type": "application/json"},
-    )
-    assert problem(answer, 422)["code"] in {"baseline_not_finite", "invalid_field"}
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"nope", b'{"image": NaN}', b"\xff\xfe", b'{"image": "\xff"}', b"[" * 99999]
-)
-async def test_what_is_not_json_is_400(client: Client, body: bytes) -> None:
-    answer = await client.post("/embed", content=body, headers={"content-type": "application/json"})
-    assert problem(answer, 400)["code"] == "invalid_json"
-
-
-async def test_json_that_is_no_object_is_422(client: Client) -> None:
-    assert problem(await client.post("/embed", json=[1]), 422)["code"] == "invalid_field"
-
-
-@pytest.mark.parametrize(
-    "declared", ["image/tiff", "text/plain", "application/x-www-form-urlencoded"]
-)
-async def test_other_content_types_are_415(client: Client, declared: str) -> None:
-    answer = await client.post("/embed", content=b"{}", headers={"content-type": declared})
-    body = problem(answer, 415)
-    assert body["code"] == "unsupported_media_type"
-    assert declared in body["detail"]
-
-
 @pytest.mark.parametrize("declared", ["application/json; charset=utf-8", "Application/JSON"])
 async def test_json_may_be_declared_in_other_words(client: Client, declared: str) -> None:
     answer = await client.post(
@@ -209,46 +138,11 @@ async def test_json_may_be_declared_in_other_words(client: Client, declared: str
     assert answer.status_code == 200
 
 
-async def test_a_body_over_the_limit_is_413(client: Client) -> None:
-    answer = await client.post(
-        "/embed",
-        content=b" " * (MAX_BODY_BYTES + 1),
-        headers={"content-type": "application/json"},
-    )
-    body = problem(answer, 413)
-    assert body["code"] == "body_too_large"
-    assert str(MAX_BODY_BYTES) in body["detail"]
-
-
-async def test_an_image_over_the_limit_is_413(client: Client) -> None:
-    padded = as_file(photo("cat")).ljust(MAX_IMAGE_BYTES + 1, b"\0")
-    body = await refused(client, "/embed", 413, image=base64.b64encode(padded).decode())
-    assert body["code"] == "image_too_large"
-    assert str(MAX_IMAGE_BYTES + 1) in body["detail"]
-
-
 async def test_the_largest_image_fits_even_with_line_breaks(client: Client) -> None:
     padded = as_file(photo("cat")).ljust(MAX_IMAGE_BYTES, b"\0")
     text = base64.b64encode(padded).decode()
     wrapped = "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76))
     assert len((await ask(client, "/embed", image=wrapped))["embedding"]) == 768
-
-
-async def test_unknown_paths_and_methods(client: Client) -> None:
-    assert problem(await client.get("/nowhere"), 404)["code"] == "not_found"
-    assert problem(await client.get("/embed"), 405)["code"] == "method_not_allowed"
-
-
-class BrokenEncoder(FakeEncoder):
-    """Raises once it has been warmed up."""
-
-    calls = 0
-
-    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
-        self.calls += 1
-        if self.calls > 1:
-            raise RuntimeError("CUDA error at 0x7f in /opt/secret/kernel.cu")
-        return super().encode_images(batch)
 
 
 class NanEncoder(FakeEncoder):

@@ -12,6 +12,7 @@ from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import preprocess
 from application.ports import Pixels
 from domain.errors import ImageTooLarge, InvalidImage
+from tests.support import hostile_files as files
 from tests.support.photos import as_file, photo, plain
 
 prepare = PillowImagePreparation().prepare
@@ -136,19 +137,50 @@ def test_other_formats_are_refused_by_name(file_format: str) -> None:
     assert "JPEG, PNG, GIF, BMP, WEBP, MPO" in error.detail
 
 
-def test_the_largest_side_passes_and_one_more_does_not() -> None:
-    assert prepare(as_file(plain(1, 2, 3, (4096, 2)), "PNG")).shape == (3, 224, 224)
-    for size in ((4097, 2), (2, 4097)):
-        error = refused(as_file(plain(1, 2, 3, size), "PNG"))
-        assert error.code == "too_many_pixels"
-        assert f"{size[0]} x {size[1]}" in error.detail
-        assert "4096 x 4096" in error.detail
+@pytest.mark.parametrize("size", [(4096, 4096), (16_777_216, 1), (7680, 2160), (2, 8_388_608)])
+def test_as_many_pixels_as_are_allowed_in_any_shape(size: tuple[int, int]) -> None:
+    # No pixels follow, so that only the header can have passed.
+    assert refused(png_header(*size) + png_chunk(b"IDAT", b"")).code == "damaged_image"
 
 
-def test_the_header_alone_decides_about_size() -> None:
-    # Claims 65535 x 65535 and holds no pixels at all.
-    error = refused(png_header(65535, 65535) + png_chunk(b"IDAT", b""))
+@pytest.mark.parametrize("size", [(4096, 4097), (16_777_217, 1), (65_535, 65_535)])
+def test_the_header_alone_decides_about_pixels(size: tuple[int, int]) -> None:
+    error = refused(png_header(*size) + png_chunk(b"IDAT", b""))
     assert error.code == "too_many_pixels"
+    assert f"{size[0] * size[1]} pixels to decode ({size[0]} x {size[1]})" in error.detail
+    assert "at most 16777216" in error.detail
+
+
+@pytest.mark.parametrize("size", [(5712, 4284), (8064, 6048), (4608, 1728), (7680, 2160)])
+def test_jpegs_of_phones_and_of_cameras_with_two_lenses_are_seen(size: tuple[int, int]) -> None:
+    data = as_file(photo("china").resize(size), "JPEG", quality=50)
+    assert difference(prepare(data), preprocess(photo("china").resize(size))) < 3
+
+
+def test_a_jpeg_counts_by_what_is_decoded_of_it() -> None:
+    grey = Image.new("L", (4000, 3000), 99)  # decoded at a quarter: 1000 x 750
+    data = as_file(grey, "JPEG")
+    small = PillowImagePreparation(max_pixels=750_000)
+    assert small.prepare(data).shape == (3, 224, 224)
+    # At an eighth, 500 x 375, it has the last chance.
+    assert PillowImagePreparation(max_pixels=187_500).prepare(data).shape == (3, 224, 224)
+    with pytest.raises(InvalidImage, match=r"187500 pixels.*at most 187499") as caught:
+        PillowImagePreparation(max_pixels=187_499).prepare(data)
+    assert caught.value.code == "too_many_pixels"
+
+
+def test_a_jpeg_is_decoded_smaller_where_its_pixels_would_be_too_many() -> None:
+    wide = photo("china").resize((8000, 500))
+    data = as_file(wide, "JPEG", quality=90)
+    reduced = PillowImagePreparation(max_pixels=1_000_000).prepare(data)
+    assert difference(reduced, preprocess(wide)) < 4
+
+
+def test_a_jpegs_own_size_is_limited_too() -> None:
+    error = refused(files.jpeg_that_claims(10_001, 10_000))
+    assert error.code == "too_many_pixels"
+    assert "10001 x 10000" in error.detail
+    assert "at most 100000000" in error.detail
 
 
 def test_too_many_bytes_are_refused_before_anything_is_read() -> None:

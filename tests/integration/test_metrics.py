@@ -94,6 +94,26 @@ async def test_what_the_service_is_now(client: Client) -> None:
     assert counted[series("process_resident_memory_bytes")] > 1_000_000
 
 
+async def test_the_former_names_say_the_same(client: Client) -> None:
+    for _ in range(2):
+        await client.post("/embed", json={"image": IMAGE})
+    await client.post("/embed", json={"image": "aGVsbG8="})
+    await client.get("/health")
+    counted = await scrape(client)
+    for status, count in (("success", 2), ("error", 1)):
+        labels = {"endpoint": "/embed", "status": status}
+        assert counted[series("clip_inference_requests_total", **labels)] == count
+    for part in ("count", "sum"):
+        ours = counted[series(f"clip_request_duration_seconds_{part}", endpoint="/embed")]
+        former = counted[series(f"clip_inference_latency_seconds_{part}", endpoint="/embed")]
+        assert former == ours > 0
+    bucket = series("clip_inference_latency_seconds_bucket", endpoint="/embed", le="+Inf")
+    assert counted[bucket] == 3
+    assert series("clip_inference_latency_seconds_count", endpoint="/health") not in counted
+    assert counted[series("clip_backend_type", backend="fake")] == 1
+    assert counted[series("clip_gpu_memory_used_gb")] == 0
+
+
 @pytest.mark.parametrize(
     ("accept", "content_type", "end"),
     [

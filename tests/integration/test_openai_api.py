@@ -10,7 +10,7 @@ from application.use_cases.embed import is_called
 from domain.limits import MAX_BODY_BYTES
 from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
-from tests.integration.test_http import BrokenEncoder
+from tests.support.broken_encoder import BrokenEncoder
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, photo, plain
 from tests.support.responses import Client

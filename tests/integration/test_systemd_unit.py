@@ -73,6 +73,16 @@ def test_it_does_not_start_again_what_cannot_start() -> None:
     assert f"sys.exit({status})" in Path(starting.__file__).read_text()
 
 
+def test_a_process_that_stops_telling_the_watchdog_is_restarted() -> None:
+    """What a hung call and a lost device end in: `tests/e2e/test_faulty_encoder.py` shows them."""
+    (watchdog,) = values("WatchdogSec")
+    assert float(watchdog) > 0
+    assert values("NotifyAccess") == ["main"]  # the process itself may tell it
+    (restart,) = values("Restart")
+    # All that include the watchdog's time-out (systemd.service(5), table "Exit causes").
+    assert restart in {"always", "on-failure", "on-abnormal", "on-watchdog"}
+
+
 def test_it_is_a_unit() -> None:
     parser = configparser.RawConfigParser(strict=False)
     parser.read_string(UNIT.read_text())

@@ -1,4 +1,4 @@
-"""A real browser for the tests of the page, and what its visitors do there."""
+"""A real browser for the tests of the page, and what visitors do there."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ _DRAWINGS = Path(__file__).parents[2] / "adapters" / "models" / "demo" / "held_o
 TRUCK, TAXI, CAT = (_DRAWINGS / f"{name}.png" for name in ("delivery_truck", "taxi", "cat"))
 PANELS = ("classify", "describe", "compare", "watch")
 PATIENCE_MS = 20_000
+UNTRUSTED_HOST = "cameras.test"
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -26,6 +27,8 @@ _ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A name that is not localhost, whose pages browsers do not trust without HTTPS.
+    f"--host-resolver-rules=MAP {UNTRUSTED_HOST} 127.0.0.1",
     # A camera that shows a moving test picture, and permission to use it.
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
@@ -48,7 +51,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
-    """A page in a fresh profile; fails afterwards if the browser had anything to complain of."""
+    """A page in a fresh profile; fails afterwards if the browser logged a complaint."""
     profile = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
     page = profile.new_page()
     page.set_default_timeout(PATIENCE_MS)
@@ -60,7 +63,7 @@ def opened(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
         yield page
     finally:
         profile.close()
-    # The browser itself reports every answer of 400 and more; those are the server's to explain.
+    # The browser itself reports every response of 400 and more; those are not the page's fault.
     assert [line for line in complaints if "Failed to load resource" not in line] == []
 
 
@@ -70,7 +73,7 @@ def choose(page: Page, panel: str, *files: Path) -> None:
 
 
 def outcome(page: Page, panel: str) -> Locator:
-    """Where a panel says what became of its question."""
+    """Where a panel says what came of its request."""
     return page.locator(f"#{panel} .outcome")
 
 
@@ -87,3 +90,4 @@ def fill(page: Page, panel: str) -> None:
     else:
         page.click("#watch-samples")
         expect(page.locator("#now-outcome")).to_contain_text("of 2 unusual")
+    expect(page.locator("[data-stale]")).to_have_count(0)

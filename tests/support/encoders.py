@@ -1,6 +1,7 @@
 """Encoders and loaders that record what they were told or misbehave on purpose."""
 
 import asyncio
+import gc
 import threading
 import time
 import weakref
@@ -140,7 +141,7 @@ def supervisor(
     """A supervisor with fakes for all ports that are not given."""
     return Supervisor(
         loader,
-        memory=memory or TidiedMemory(),
+        memory=memory or FakeMemory(),
         clock=clock or FakeClock(),
         upgrade=upgrade or Upgrade(None),
         observer=observer,
@@ -187,16 +188,13 @@ class Upgrade(EncoderUpgradePort):
         return self.outcome
 
 
-class TidiedMemory(MemoryPort):
-    """Counts how often it was released.
+class FakeMemory(MemoryPort):
+    """Keeps, for each release, how many of the watched encoders were still in memory."""
 
-    ``replaced`` refers to an encoder that should be gone by then.
-    """
-
-    def __init__(self) -> None:
-        self.replaced: weakref.ref[EncoderPort] | None = None
-        self.tidied_up = 0
+    def __init__(self, watched: list[weakref.ref[EncoderPort]] | None = None) -> None:
+        self.watched = [] if watched is None else watched
+        self.alive_at_release: list[int] = []
 
     def release(self) -> None:
-        self.tidied_up += 1
-        assert self.replaced is None or self.replaced() is None, "it is still held"
+        gc.collect()
+        self.alive_at_release.append(sum(encoder() is not None for encoder in self.watched))

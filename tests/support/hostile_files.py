@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from domain.limits import IMAGE_FORMATS, MAX_IMAGE_SIDE
+from domain.limits import IMAGE_FORMATS
 from tests.support.photos import as_file, photo, plain
 
-SIDE = MAX_IMAGE_SIDE
+SIDE = 4096
 TINY = plain(10, 20, 30, (16, 16))
 MEGABYTE = 1_000_000
 
@@ -149,10 +149,39 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def progressive(scans: int, side: int = SIDE) -> bytes:
-    """A progressive JPEG to which empty scans are added until it has so many."""
-    whole = as_file(plain(0, 0, 0, (side, side)), "JPEG", progressive=True)
-    empty = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00"
-    return whole[:-2] + empty * (scans - whole.count(b"\xff\xda")) + whole[-2:]
+    """A whole progressive JPEG of 64 to 127 scans; grey, and all of its coefficients zero.
+
+    One scan for the first coefficient of each block and one for each of the others, of which as
+    many as are needed come in two: the last bit by itself. ``side`` is a power of two, at least 8.
+    """
+    exponent = min(14, 2 * (side.bit_length() - 4))  # of two: blocks that one code stands for
+    blocks = (side // 8) ** 2
+    one_code = bytes((1, *bytes(15)))  # a Huffman table of one symbol, which is the bit 0
+    tables = segment(0xC4, b"\x00" + one_code + b"\x00") + segment(
+        0xC4, b"\x10" + one_code + bytes((exponent << 4,))
+    )
+    frame = struct.pack(">BHHBBBB", 8, side, side, 1, 1, 0x11, 0)
+    skips = bits("0" * (1 + exponent) * (blocks >> exponent))
+    twice = scans - 64
+    first = scan(0, 0, 0, bits("0" * blocks))
+    others = b"".join(scan(place, place, place <= twice, skips) for place in range(1, 64))
+    refined = b"".join(scan(place, place, 0x10, skips) for place in range(1, twice + 1))
+    quantisation = segment(0xDB, b"\0" + b"\1" * 64)
+    return (
+        b"\xff\xd8" + quantisation + segment(0xC2, frame) + tables
+        + first + others + refined + b"\xff\xd9"
+    )  # fmt: skip
+
+
+def scan(first: int, last: int, approximation: int, coded: bytes) -> bytes:
+    """A scan of the only component."""
+    return segment(0xDA, bytes((1, 1, 0, first, last, approximation))) + coded
+
+
+def bits(text: str) -> bytes:
+    """Bits as bytes, the last one filled with ones."""
+    text += "1" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8, "big")
 
 
 def repeated_scans(scans: int) -> bytes:
@@ -168,6 +197,43 @@ def jpeg_that_claims(width: int, height: int) -> bytes:
     frame = whole.index(b"\xff\xc0")
     whole[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
     return bytes(whole)
+
+
+def jpeg_of_sampling(sampling: int) -> bytes:
+    """A grey baseline JPEG in colour, 96 x 96, whose first component has these sampling factors."""
+    across, down = sampling >> 4, sampling & 15
+    units = -(-96 // (8 * across)) * -(-96 // (8 * down))
+    one_code = bytes((1, *bytes(15))) + b"\0"
+    frame = struct.pack(">BHHBBB", 8, 96, 96, 3, 1, sampling) + b"\0\2\x11\0\3\x11\0"
+    return (
+        b"\xff\xd8"
+        + segment(0xDB, b"\0" + b"\1" * 64)
+        + segment(0xC0, frame)
+        + segment(0xC4, b"\x00" + one_code)
+        + segment(0xC4, b"\x10" + one_code)
+        + segment(0xDA, b"\3\1\0\2\0\3\0\0\x3f\0")
+        + bits("00" * (across * down + 2) * units)
+        + b"\xff\xd9"
+    )
+
+
+def jpeg_of_separate_scans(scans: int) -> bytes:
+    """A baseline JPEG of three components, of which each has a scan of its own; so many of them."""
+    one_code = bytes((1, *bytes(15))) + b"\0"  # a Huffman table of the symbol 0, which is the bit 0
+    frame = struct.pack(">BHHB", 8, 64, 64, 3) + b"\1\x11\0\2\x11\0\3\x11\0"
+    coded = bits("0" * 2 * 64)  # no difference, end of block
+    return (
+        b"\xff\xd8"
+        + segment(0xDB, b"\0" + b"\1" * 64)
+        + segment(0xC0, frame)
+        + segment(0xC4, b"\x00" + one_code)
+        + segment(0xC4, b"\x10" + one_code)
+        + b"".join(
+            segment(0xDA, bytes((1, component, 0, 0, 63, 0))) + coded
+            for component in range(1, scans + 1)
+        )
+        + b"\xff\xd9"
+    )
 
 
 def thumbnail_of_scans() -> bytes:
@@ -196,6 +262,12 @@ def gif(width: int, height: int, frame: tuple[int, int], *, extra: bytes = b"") 
     )
     picture = b"," + struct.pack("<HHHHB", 0, 0, *frame, 0)
     return screen + extra + picture + b"\x02\x02\x4c\x01\x00;"
+
+
+def gif_that_disposes() -> bytes:
+    """A first frame of 65,535 x 65,535 whose place is to be filled afterwards."""
+    control = b"\x21\xf9\x04\x08\0\0\0\0"
+    return gif(1, 1, (65_535, 65_535), extra=control)
 
 
 def gif_with_tiny_blocks(kind: int, blocks: int) -> bytes:

@@ -38,6 +38,11 @@ class Server:
         """File descriptors that its process holds."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    @property
+    def decoders(self) -> list[int]:
+        """The processes in which it decodes pictures."""
+        return [worker for child in _children(self.process.pid) for worker in _children(child)]
+
     def answered(self, endpoint: str) -> list[dict[str, Any]]:
         """The log's lines about requests to an endpoint."""
         lines = (json.loads(line) for line in self.log.splitlines())
@@ -49,6 +54,14 @@ class Server:
         """Ask it to end; returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except FileNotFoundError:  # it has ended meanwhile
+        return []
 
 
 @contextmanager
@@ -92,7 +105,7 @@ def launched(command: list[str], log_file: Path, **environment: str) -> Iterator
 
 
 def wait_for(
-    server: Server, path: str, seconds: float = 120, *, verify: ssl.SSLContext | bool = True
+    server: Server, path: str, seconds: float = 300, *, verify: ssl.SSLContext | bool = True
 ) -> None:
     """Return once ``path`` answers 200; ``verify`` is httpx's."""
     deadline = time.monotonic() + seconds

@@ -62,6 +62,7 @@ class Reader:
         checkpoint: stands in for the page's ``/models/clip-vit-l``.
         server: the one that is asked until the page starts its own.
         variables: what the Python blocks have assigned.
+        printed: what the last shell block printed.
     """
 
     folder: Path
@@ -69,7 +70,7 @@ class Reader:
     server: Server
     variables: dict[str, Any] = field(default_factory=dict)
     _own_server: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _printed: str = ""
+    printed: str = ""
 
     @contextlib.contextmanager
     def reading(self) -> Iterator["Reader"]:
@@ -90,7 +91,7 @@ class Reader:
             code = code.replace(ADDRESS, self.server.url)
             exec(compile(code, place, "exec"), self.variables)
         elif snippet.language == "json":
-            check_shown(json.loads(snippet.code), json.loads(self._printed))
+            check_shown(json.loads(snippet.code), json.loads(self.printed))
         elif "clip-server serve" in code:
             self._serve(code)
         else:
@@ -107,7 +108,7 @@ class Reader:
             timeout=300,
         )
         assert result.returncode == 0, result.stderr
-        self._printed = result.stdout
+        self.printed = result.stdout
 
     def _serve(self, code: str) -> None:
         self._own_server.close()

@@ -1,6 +1,7 @@
 """How many requests may be inside, and draining."""
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
@@ -54,3 +55,59 @@ async def test_a_request_larger_than_all_places_gets_in_where_nobody_is() -> Non
         admission.admit().__enter__()
     with admission.admit(), pytest.raises(QueueFull):
         admission.admit(100).__enter__()
+
+
+def places(stack: ExitStack, admission: Admission, client: str, size: int = 1) -> int:
+    """How many requests of a client find room, one after the other."""
+    found = 0
+    while admission.has_room(size, client=client):
+        stack.enter_context(admission.admit(size, client=client))
+        found += 1
+    return found
+
+
+def test_one_client_gets_all_places_and_no_more() -> None:
+    with ExitStack() as stack:
+        assert places(stack, Admission(64), "batches", 8) == 8
+
+
+def test_a_server_that_one_client_keeps_full_takes_anothers_request() -> None:
+    admission = Admission(64)
+    with ExitStack() as stack:
+        places(stack, admission, "batches", 8)
+        for _ in range(1000):
+            with admission.admit(client="camera"):
+                assert not admission.has_room(8, client="batches")
+        assert places(stack, admission, "camera") == 16
+        with pytest.raises(QueueFull, match=r"80 requests .*16 of them yours; at most 64"):
+            admission.admit(client="camera").__enter__()
+
+
+def test_shares_become_equal_as_the_first_clients_requests_end() -> None:
+    admission = Admission(64)
+    first = ExitStack()
+    with ExitStack() as others:
+        places(first, admission, "first", 8)
+        second = places(others, admission, "second", 8)
+        assert second == 2
+        first.close()
+        with ExitStack() as again:
+            clients = {"first": 0, "second": second * 8}
+            for _ in range(64):
+                for client in clients:
+                    if admission.has_room(client=client):
+                        again.enter_context(admission.admit(client=client))
+                        clients[client] += 1
+            assert min(clients.values()) >= 32
+            assert sum(clients.values()) <= 80
+
+
+def test_many_clients_never_take_more_than_a_quarter_beyond_the_capacity() -> None:
+    admission = Admission(64)
+    with ExitStack() as stack:
+        for client in range(1000):
+            places(stack, admission, str(client), 3)
+        assert admission.inside <= 80
+    assert admission.inside == 0
+    with admission.admit(64, client="anyone"):
+        assert admission.inside == 64

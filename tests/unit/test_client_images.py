@@ -1,6 +1,7 @@
 """What the Python client makes of whatever holds a picture."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
+from tests.support import hostile_files
 from tests.support.photos import as_file, photo
 
 Shape = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -94,6 +96,70 @@ def test_what_is_no_picture_is_refused(source: Any, reason: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         image_file(source)
     assert reason in str(caught.value)
+
+
+def closed_image() -> Image.Image:
+    image = Image.open(io.BytesIO(as_file(photo("cat"))))
+    image.close()
+    return image
+
+
+def closed_file() -> io.BytesIO:
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (closed_image, "Call load() before the file is closed"),
+        (lambda: Image.open(io.BytesIO(as_file(photo("cat"))[:3000])), "truncated"),
+        (closed_file, "before it is closed"),
+        (lambda: "https://camera.example/1.jpg", "fetch it and pass its bytes"),
+        (lambda: "data:image/png;base64,AAAA", "base64.b64decode("),
+        (lambda: "/9j/" + "A" * 5000, "base64.b64decode("),
+        (lambda: "a\0b", "cannot be a path"),
+        (lambda: "\ud800", "cannot be a path"),
+    ],
+)
+def test_what_cannot_be_read_says_what_to_do(make: Callable[[], Any], advice: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        image_file(make())
+    assert advice in str(caught.value)
+
+
+def test_premultiplied_grey_is_sent_as_grey_with_alpha() -> None:
+    grey = Image.new("LA", (4, 4), (100, 128))
+    sent = Image.open(io.BytesIO(image_file(grey.convert("La"))))
+    assert sent.mode == "LA"
+    assert abs(int(np.asarray(sent)[0, 0, 0]) - 100) <= 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's of the EXIF
+@pytest.mark.parametrize("orientation", [6, b"\6"])
+def test_of_exif_the_orientation_alone_is_sent(orientation: int | bytes) -> None:
+    # Fields of a kind that Pillow reads and cannot write.
+    entries = [
+        (0x011A, 7, 8, 0x41414141),
+        (0x0112, 1, 1, 6) if isinstance(orientation, bytes) else (0x0112, 3, 1, 6),
+        (0x0131, 2, 0xFFFFFFFF, 0xFFFFFFF0),
+    ]
+    data = hostile_files.jpeg_with(
+        hostile_files.segment(0xE1, b"Exif\0\0" + hostile_files.tiff(sorted(entries)))
+    )
+    with Image.open(io.BytesIO(data)) as opened:
+        sent = image_file(opened)
+    assert dict(Image.open(io.BytesIO(sent)).getexif()) == {0x0112: 6}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's of the EXIF
+def test_damaged_exif_is_left_out() -> None:
+    for exif in (b"II*\0\xff", b"http://n", hostile_files.counting_exif()):
+        data = hostile_files.jpeg_with(hostile_files.segment(0xE1, b"Exif\0\0" + exif))
+        with Image.open(io.BytesIO(data)) as opened:
+            sent = image_file(opened)
+        assert not dict(Image.open(io.BytesIO(sent)).getexif())
 
 
 def test_a_missing_file_is_the_systems_error(tmp_path: Path) -> None:

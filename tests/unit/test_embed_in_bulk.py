@@ -14,11 +14,14 @@ from application.bulk_ports import (
     Progress,
 )
 from application.inference.image_preparation import ImagePreparation
-from application.ports import EncoderDescription, ImagePreparationPort, Pixels
+from application.ports import EncoderDescription
 from application.use_cases.bulk import EmbedInBulk
 from domain.errors import InvalidImage, ModelNotReady
-from tests.support.encoders import Loader, RecordingEncoder, pixels_of, supervisor, vector_of
+from tests.support.encoders import Loader, RecordingEncoder, supervisor, vector_of
+from tests.support.numbers import NumberedImages
 from tests.support.requests import Requests
+
+DAMAGED = {b"13": InvalidImage("image is truncated.", code="damaged_image")}
 
 
 class NumberedFiles(ImageFilesPort):
@@ -37,15 +40,6 @@ class NumberedFiles(ImageFilesPort):
         if int(file.path) in self._unreadable:
             raise PermissionError(13, "Permission denied")
         return file.path.encode()
-
-
-class NumberedPixels(ImagePreparationPort):
-    """Turns such a file into pixels that the recording encoder knows; 13 is damaged."""
-
-    def prepare(self, data: bytes) -> Pixels:
-        if data == b"13":
-            raise InvalidImage("image is truncated.", code="damaged_image")
-        return pixels_of(float(data))
 
 
 class MemoryOutput(EmbeddingsFilePort):
@@ -78,7 +72,7 @@ class MemoryOutput(EmbeddingsFilePort):
 
 @pytest.fixture
 async def bulk(requests: Requests) -> AsyncIterator[EmbedInBulk]:
-    images = ImagePreparation(NumberedPixels(), threads=2)
+    images = ImagePreparation(NumberedImages(DAMAGED), threads=2)
     yield EmbedInBulk(model=requests.model, images=images, batcher=requests.batcher, max_batch=4)
     images.close()
 
@@ -167,7 +161,7 @@ async def test_nan_is_an_error_of_its_row(bulk: EmbedInBulk, encoder: RecordingE
 
 
 async def test_without_a_model_nothing_is_begun(requests: Requests) -> None:
-    images = ImagePreparation(NumberedPixels(), threads=1)
+    images = ImagePreparation(NumberedImages(DAMAGED), threads=1)
     model = supervisor(Loader(RecordingEncoder()))
     bulk = EmbedInBulk(model=model, images=images, batcher=requests.batcher, max_batch=4)
     output = MemoryOutput()

@@ -56,12 +56,12 @@ def test_only_what_fits_is_taken_and_the_others_keep_their_turn() -> None:
     assert drained(queue) == "BAC"
 
 
-def test_what_nobody_waits_for_is_taken_out() -> None:
-    queue: FairQueue[str] = FairQueue()
+def test_what_nobody_waits_for_is_dropped() -> None:
+    queue: FairQueue[str] = FairQueue(gone=lambda item: item == "x")
     for client in ("one", "two"):
-        for item in ("x", client):
+        for item in ("x", client, "x"):
             queue.append(item, client)
     queue.append("x", "three")
-    queue.discard(lambda item: item == "x")
-    assert list(queue) == ["one", "two"]
     assert drained(queue) == "onetwo"
+    assert len(queue) == 0
+    assert not list(queue)

@@ -5,26 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from application.ports import ImagePreparationPort, Pixels
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, ImageTooLarge, InvalidImage
 from tests.support.encoders import RecordingEncoder, pixels_of, settle, vector_of
+from tests.support.numbers import NumberedImages
 from tests.support.requests import ImageRequests, Requests
-
-
-class NumberFiles(ImagePreparationPort):
-    """Takes files that hold a number; ``bad`` is no image, ``big`` is too large."""
-
-    def __init__(self) -> None:
-        self.prepared: list[bytes] = []
-
-    def prepare(self, data: bytes) -> Pixels:
-        self.prepared.append(data)
-        if data == b"bad":
-            raise InvalidImage("image is bad.", code="not_an_image")
-        if data == b"big":
-            raise ImageTooLarge("image is big.")
-        return pixels_of(float(data))
 
 
 def files(count: int) -> list[bytes]:
@@ -32,12 +17,17 @@ def files(count: int) -> list[bytes]:
 
 
 @pytest.fixture
-def port() -> NumberFiles:
-    return NumberFiles()
+def port() -> NumberedImages:
+    return NumberedImages(
+        {
+            b"bad": InvalidImage("image is bad.", code="not_an_image"),
+            b"big": ImageTooLarge("image is big."),
+        }
+    )
 
 
 @pytest.fixture
-async def images(requests: Requests, port: NumberFiles) -> AsyncIterator[ImageRequests]:
+async def images(requests: Requests, port: NumberedImages) -> AsyncIterator[ImageRequests]:
     images = ImageRequests(requests, port, threads=2, group=4)
     yield images
     images.close()
@@ -69,7 +59,7 @@ async def test_two_images_go_to_the_encoder_together(
 
 
 async def test_at_most_two_groups_are_under_way(
-    images: ImageRequests, encoder: RecordingEncoder, port: NumberFiles
+    images: ImageRequests, encoder: RecordingEncoder, port: NumberedImages
 ) -> None:
     encoder.gate.clear()
     asked = asyncio.create_task(images.encode_each(files(40)))
@@ -81,7 +71,7 @@ async def test_at_most_two_groups_are_under_way(
 
 
 async def test_another_image_waits_for_two_batches_at_most(
-    images: ImageRequests, encoder: RecordingEncoder, requests: Requests, port: NumberFiles
+    images: ImageRequests, encoder: RecordingEncoder, requests: Requests, port: NumberedImages
 ) -> None:
     encoder.gate.clear()
     many = asyncio.create_task(images.encode_each(files(40)))
@@ -128,7 +118,7 @@ async def test_all_or_none_names_the_first_that_is_bad_and_stops(
 
 
 async def test_a_caller_that_leaves_is_not_encoded_any_further(
-    images: ImageRequests, encoder: RecordingEncoder, port: NumberFiles
+    images: ImageRequests, encoder: RecordingEncoder, port: NumberedImages
 ) -> None:
     encoder.gate.clear()
     asked = asyncio.create_task(images.encode_each(files(40)))

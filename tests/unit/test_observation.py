@@ -1,39 +1,18 @@
 """What the application tells its observer, and in whose name."""
 
 import asyncio
-import contextvars
 
 import pytest
 
 from adapters.observability.observers import Observers
 from adapters.observability.stage_times import StageTimes
 from application.inference.image_preparation import ImagePreparation
-from application.ports import ImagePreparationPort, ObserverPort, Pixels, Stage
+from application.ports import ObserverPort, Stage
 from domain.errors import InvalidImage
 from tests.support.encoders import RecordingEncoder, pixels_of, settle, warm
+from tests.support.numbers import NumberedImages
+from tests.support.observers import REQUEST, RecordingObserver
 from tests.support.requests import Requests, TextRequests
-
-REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="nobody")
-
-
-class RecordingObserver(ObserverPort):
-    """Keeps what it is told, with the request in whose context it was."""
-
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, Stage]] = []
-        self.times: list[tuple[float, float]] = []
-        self.batches: list[tuple[str, int]] = []
-        self.lookups: list[tuple[int, int]] = []
-
-    def stage_passed(self, stage: Stage, started_s: float, ended_s: float) -> None:
-        self.stages.append((REQUEST.get(), stage))
-        self.times.append((started_s, ended_s))
-
-    def batch_encoded(self, images: int) -> None:
-        self.batches.append((REQUEST.get(), images))
-
-    def texts_looked_up(self, *, hits: int, misses: int) -> None:
-        self.lookups.append((hits, misses))
 
 
 @pytest.fixture
@@ -104,17 +83,10 @@ async def test_texts_that_are_known_or_coming_are_hits(
     observed.close()
 
 
-class Preparation(ImagePreparationPort):
-    """Numbers instead of images."""
-
-    def prepare(self, data: bytes) -> Pixels:
-        if not data:
-            raise InvalidImage("image is empty.")
-        return pixels_of(len(data))
-
-
 async def test_waiting_for_a_decoder_is_told_from_decoding(observer: RecordingObserver) -> None:
-    images = ImagePreparation(Preparation(), threads=1, observer=observer)
+    images = ImagePreparation(
+        NumberedImages({b"": InvalidImage("image is empty.")}), threads=1, observer=observer
+    )
     await images.prepare(b"12")
     assert [stage for _, stage in observer.stages] == [Stage.DECODE_QUEUE, Stage.DECODE]
     (asked, started), (started_again, ended) = observer.times

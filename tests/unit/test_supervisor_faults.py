@@ -12,34 +12,21 @@ import pytest
 from adapters.observability.observers import Observers
 from application.model.states import Phase, grant
 from application.model.verification import Verification
-from application.ports import EncoderLost, EncoderUnavailable, ObserverPort, RawEmbeddings
+from application.ports import EncoderLost, EncoderUnavailable, RawEmbeddings
 from domain.errors import EncoderFault, EncoderHung, EncoderSuspect, ModelNotReady
 from tests.support.clock import FakeClock
 from tests.support.encoders import (
     Loader,
     RecordingEncoder,
-    TidiedMemory,
     Upgrade,
     pixels_of,
     settle,
     supervisor,
     vector_of,
 )
+from tests.support.observers import RecordingObserver
 from tests.support.requests import Requests, TextRequests
 from tests.support.supervision import supervised, until
-
-
-class Tally(ObserverPort):
-    """Keeps what it is told of faults and reloads."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def encoder_suspected(self, cause: str) -> None:
-        self.seen.append(cause)
-
-    def encoder_reloaded(self, *, succeeded: bool) -> None:
-        self.seen.append("loaded" if succeeded else "not loaded")
 
 
 class Service:
@@ -54,12 +41,11 @@ class Service:
     ) -> None:
         self.loader = Loader(RecordingEncoder)
         self.clock = FakeClock()
-        self.tally = Tally()
-        observer = Observers(self.tally)
+        self.observer = RecordingObserver()
+        observer = Observers(self.observer)
         self.model = supervisor(
             self.loader,
             clock=self.clock,
-            memory=TidiedMemory(),
             upgrade=upgrade,
             observer=observer,
             concurrent_calls=concurrent_calls,
@@ -148,7 +134,7 @@ async def test_one_fault_and_the_encoder_is_verified_before_it_serves_again(
     await service.until_ready()
     assert service.encoder is encoder
     assert await service.ask(7) == pytest.approx(vector_of(7))
-    assert service.tally.seen == ["fault"]
+    assert service.observer.faults_and_reloads == ["fault"]
     assert service.loader.loads == 1
 
 
@@ -166,7 +152,7 @@ async def test_a_failed_verification_has_the_model_reloaded_with_growing_pauses(
     encoder.gate.set()
     del encoder
     for loads, pause_s in ((2, 1), (3, 2), (4, 4), (5, 8)):
-        await until(lambda loads=loads: len(service.tally.seen) == loads)  # type: ignore[misc]
+        await until(lambda loads=loads: len(service.observer.faults_and_reloads) == loads)  # type: ignore[misc]
         assert service.loader.loads == loads
         assert "/models/x is gone" in str(service.model.reason)
         await until(lambda: service.clock.sleeping)
@@ -176,7 +162,7 @@ async def test_a_failed_verification_has_the_model_reloaded_with_growing_pauses(
             service.loader.outcome = RecordingEncoder
         await service.clock.advance(0.5)
     await service.until_ready()
-    assert service.tally.seen == ["fault", *["not loaded"] * 4, "loaded"]
+    assert service.observer.faults_and_reloads == ["fault", *["not loaded"] * 4, "loaded"]
     assert await service.ask(7) == pytest.approx(vector_of(7))
     assert service.model.reason is None
     if fault is not raising:  # pytest keeps what is logged, a traceback with its frames too
@@ -230,7 +216,7 @@ async def test_a_call_that_does_not_return_fails_all_and_is_dropped_when_it_does
         assert all(isinstance(answer, EncoderHung) for answer in answers)
         assert service.model.health.phase is Phase.HUNG
         assert isinstance(await service.ask(7), EncoderHung)
-        assert service.tally.seen == ["hanging"]
+        assert service.observer.faults_and_reloads == ["hanging"]
         encoder.gate.set()
         await service.until_ready()
         assert service.encoder is encoder
@@ -288,7 +274,7 @@ async def test_a_request_never_goes_on_with_an_encoder_that_failed_its_verificat
         async with service.model.lease() as lease:
             service.encoder.answer = nan
             assert isinstance(await service.ask(1), EncoderFault)
-            await until(lambda: "loaded" in service.tally.seen)
+            await until(lambda: "loaded" in service.observer.faults_and_reloads)
             await service.requests.batcher.encode_texts(["7"], lease)
 
     with pytest.raises(EncoderSuspect, match="began with"):
@@ -305,7 +291,7 @@ async def test_texts_of_an_encoder_that_failed_its_verification_are_forgotten(
     assert wrong.vector != pytest.approx(vector_of(7))
     service.encoder.answer = nan
     await service.ask(1)
-    await until(lambda: "loaded" in service.tally.seen)
+    await until(lambda: "loaded" in service.observer.faults_and_reloads)
     (right,) = await texts.encode(["7"])
     assert right.vector == pytest.approx(vector_of(7))
 

@@ -1,7 +1,6 @@
 """The model unloaded after a while without requests, and loaded again for the next one."""
 
 import asyncio
-import gc
 import weakref
 from collections.abc import AsyncIterator
 
@@ -9,12 +8,19 @@ import pytest
 
 from application.inference.admission import Admission
 from application.model.states import Phase
-from application.ports import EncoderPort, EncoderUnavailable, MemoryPort
+from application.ports import EncoderPort, EncoderUnavailable
 from application.use_cases.health import Health, ReportHealth
 from domain.errors import ModelNotReady
 from domain.limits import MAX_RELOAD_SECONDS
 from tests.support.clock import FakeClock
-from tests.support.encoders import Loader, RecordingEncoder, pixels_of, settle, supervisor
+from tests.support.encoders import (
+    FakeMemory,
+    Loader,
+    RecordingEncoder,
+    pixels_of,
+    settle,
+    supervisor,
+)
 from tests.support.requests import Requests
 from tests.support.supervision import supervised, until
 
@@ -34,25 +40,13 @@ class RecordedLoader(Loader):
         return encoder
 
 
-class RecordingMemory(MemoryPort):
-    """Notes whether the encoder was gone by the time that memory was released."""
-
-    def __init__(self, loader: RecordedLoader) -> None:
-        self._loader = loader
-        self.encoders_alive: list[int] = []
-
-    def release(self) -> None:
-        gc.collect()
-        self.encoders_alive.append(sum(made() is not None for made in self._loader.made))
-
-
 class Service:
     """A supervised model, with time in the test's hands."""
 
     def __init__(self, idle_s: float | None = IDLE_S) -> None:
         self.clock = FakeClock()
         self.loader = RecordedLoader()
-        self.memory = RecordingMemory(self.loader)
+        self.memory = FakeMemory(self.loader.made)
         self.model = supervisor(self.loader, memory=self.memory, clock=self.clock, idle_s=idle_s)
         self.requests = Requests(self.model)
 
@@ -66,9 +60,9 @@ class Service:
 
     async def unload(self, seconds: float = IDLE_S) -> None:
         """Let so much time pass; then it must be unloaded."""
-        releases = len(self.memory.encoders_alive)
+        releases = len(self.memory.alive_at_release)
         await self.clock.advance(seconds)
-        await until(lambda: len(self.memory.encoders_alive) > releases)
+        await until(lambda: len(self.memory.alive_at_release) > releases)
         assert self.phase is Phase.UNLOADED
 
     def health(self) -> Health:
@@ -81,7 +75,7 @@ class Service:
 async def service() -> AsyncIterator[Service]:
     service = Service()
     async with supervised(service.model):
-        await until(lambda: bool(service.memory.encoders_alive))  # what loading has left over
+        await until(lambda: bool(service.memory.alive_at_release))  # what loading has left over
         await settle()
         yield service
 
@@ -92,7 +86,7 @@ async def test_after_the_idle_time_the_encoder_is_gone_before_memory_is_released
     await service.clock.advance(IDLE_S - 1)
     assert service.phase is Phase.READY
     await service.unload()
-    assert service.memory.encoders_alive == [1, 0]  # after loading, after unloading
+    assert service.memory.alive_at_release == [1, 0]  # after loading, after unloading
 
 
 async def test_a_request_starts_the_idle_time_again(service: Service) -> None:

@@ -26,9 +26,9 @@ from domain.embedding import Embedding
 from domain.errors import ModelNotReady
 from tests.support.encoders import (
     SAMPLES,
+    FakeMemory,
     Loader,
     RecordingEncoder,
-    TidiedMemory,
     Upgrade,
     pixels_of,
     supervisor,
@@ -58,7 +58,7 @@ class FasterEncoder(RecordingEncoder):
 
 @asynccontextmanager
 async def upgrading(
-    outcome: EncoderPort | Exception | None, memory: TidiedMemory | None = None
+    outcome: EncoderPort | Exception | None, memory: FakeMemory | None = None
 ) -> AsyncIterator[tuple[Supervisor, Upgrade]]:
     """A supervised encoder for which a faster one is prepared, once the gate is open."""
     port = Upgrade(outcome)
@@ -88,15 +88,15 @@ async def test_the_faster_encoder_takes_over() -> None:
 
 
 async def test_nobody_holds_the_encoder_that_was_replaced() -> None:
-    memory = TidiedMemory()
+    memory = FakeMemory()
     async with upgrading(FasterEncoder(), memory) as (model, port):
         await Requests(model).encode_image(pixels_of(3))
-        await until(lambda: memory.tidied_up == 1)  # after loading
+        await until(lambda: len(memory.alive_at_release) == 1)  # after loading
         assert model.encoder is not None
-        memory.replaced = weakref.ref(model.encoder)
+        memory.watched.append(weakref.ref(model.encoder))
         await switched(model, port)
-        await until(lambda: memory.tidied_up == 2)
-        assert memory.replaced() is None
+        await until(lambda: len(memory.alive_at_release) == 2)
+        assert memory.alive_at_release[-1] == 0
         assert model.upgrade_reason is None
 
 

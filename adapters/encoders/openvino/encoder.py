@@ -179,8 +179,11 @@ def _compiled(
     origin = (
         fingerprint,
         openvino.__version__,
-        *map(str, graphs),
-        how,
+        str(graphs[0]),
+        str(graphs[1].parent),
+        how.device,
+        how.precision,
+        how.streams,
         usable_cores(),
     )
     digest = hashlib.sha256(repr(origin).encode()).hexdigest()[:16]

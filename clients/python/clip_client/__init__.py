@@ -1,4 +1,4 @@
-"""Asks a CLIP embedding server, with or without asyncio. All that is meant for use is here."""
+"""Client of a CLIP embedding server, with and without asyncio. This is its public interface."""
 
 from clip_client.answers import (
     AnomalyScore,
@@ -15,6 +15,7 @@ from clip_client.errors import (
     ClipError,
     ConnectionFailed,
     FingerprintMismatch,
+    InvalidAddress,
     InvalidInput,
     InvalidRequest,
     Refused,
@@ -43,6 +44,7 @@ __all__ = [
     "Health",
     "ImageOrVector",
     "ImageSource",
+    "InvalidAddress",
     "InvalidInput",
     "InvalidRequest",
     "Refused",

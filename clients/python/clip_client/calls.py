@@ -1,4 +1,4 @@
-"""Each question as the request that asks it. Reads files, so it may block for a moment."""
+"""Each endpoint as a function that makes its request. Reads files, so it may block."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
@@ -191,7 +191,15 @@ def _post(
     **fields: Any,
 ) -> Call[Answer]:
     # msgspec writes bytes as base64, which is how the server takes images.
-    return Call("POST", path, read, msgspec.json.encode(fields), fingerprint)
+    try:
+        body = msgspec.json.encode(fields)
+    except UnicodeEncodeError as invalid:
+        raise InvalidInput(
+            f"the text {invalid.object[:60]!a} holds half a character (a surrogate) at "
+            f"position {invalid.start}, as text that was decoded wrongly does; decode it with its "
+            "own encoding."
+        ) from invalid
+    return Call("POST", path, read, body, fingerprint)
 
 
 def _given(**optional: Any) -> dict[str, Any]:

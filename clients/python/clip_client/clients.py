@@ -1,4 +1,4 @@
-"""The two clients. They differ in how they wait and send; all else is `calls` and `exchange`."""
+"""The two clients. They differ only in how they wait and send; the rest is shared."""
 
 import asyncio
 import time
@@ -14,6 +14,7 @@ from clip_client.calls import ImageOrVector
 from clip_client.errors import Refused
 from clip_client.exchange import Answer, Call, Exchange, Retries, with_key
 from clip_client.images import ImageSource
+from clip_client.proxies import made_with, proxy_for
 from clip_client.vectors import Embedding, Vector, average_embedding, cosine_similarity
 
 P = ParamSpec("P")
@@ -24,7 +25,7 @@ DEFAULT_RETRIES: Final = Retries()
 
 
 class ClipClient:
-    """Asks a CLIP embedding server; waits for each answer.
+    """Client of a CLIP embedding server; each call waits for the response.
 
     ::
 
@@ -32,7 +33,7 @@ class ClipClient:
             print(clip.classify("porch.jpg", ["a person", "a parcel"]).top_label)
 
     May be shared between threads. Each call raises, besides what it says itself, the errors of
-    `clip_client.errors`, and OSError if a path cannot be read.
+    `clip_client.errors`, and OSError if a file cannot be read.
     """
 
     average_embedding = staticmethod(average_embedding)
@@ -50,8 +51,11 @@ class ClipClient:
     ) -> None:
         """Make one; nothing is sent yet.
 
+        Raises:
+            InvalidAddress: the URL, or a proxy variable of the environment, cannot be used.
+
         Args:
-            url: where the server is, a path in front of its own included.
+            url: where the server is, including a path in front of its own.
             api_key: one of the server's, where it has any; sent as a bearer token.
             timeout: seconds to wait for the connection to move on, or each of httpx's kinds.
             retries: how calls that the server could not take are tried again.
@@ -59,8 +63,14 @@ class ClipClient:
             transport: httpx's, for a proxy, a client certificate or a Unix socket.
         """
         self._retries = retries
-        self._http = httpx.Client(
-            base_url=url, timeout=timeout, headers=with_key(headers, api_key), transport=transport
+        # httpx takes no proxy from the environment where it is given a transport.
+        self._proxy = None if transport is not None else proxy_for(url)
+        all_headers = with_key(headers, api_key)
+        self._http = made_with(
+            url,
+            lambda: httpx.Client(
+                base_url=url, timeout=timeout, headers=all_headers, transport=transport
+            ),
         )
 
     def embed(self, image: ImageSource) -> Embedding:
@@ -155,7 +165,7 @@ class ClipClient:
     def _ask(
         self, question: Callable[P, Call[Answer]], *args: P.args, **kwargs: P.kwargs
     ) -> Answer:
-        exchange = Exchange(question(*args, **kwargs), self._retries)
+        exchange = Exchange(question(*args, **kwargs), self._retries, self._proxy)
         while exchange.pause_s is not None:
             time.sleep(exchange.pause_s)
             try:
@@ -191,8 +201,14 @@ class AsyncClipClient:
     ) -> None:
         """Make one, from what `ClipClient` takes."""
         self._retries = retries
-        self._http = httpx.AsyncClient(
-            base_url=url, timeout=timeout, headers=with_key(headers, api_key), transport=transport
+        # httpx takes no proxy from the environment where it is given a transport.
+        self._proxy = None if transport is not None else proxy_for(url)
+        all_headers = with_key(headers, api_key)
+        self._http = made_with(
+            url,
+            lambda: httpx.AsyncClient(
+                base_url=url, timeout=timeout, headers=all_headers, transport=transport
+            ),
         )
 
     async def embed(self, image: ImageSource) -> Embedding:
@@ -262,7 +278,8 @@ class AsyncClipClient:
     async def _ask(
         self, question: Callable[P, Call[Answer]], *args: P.args, **kwargs: P.kwargs
     ) -> Answer:
-        exchange = Exchange(await asyncio.to_thread(question, *args, **kwargs), self._retries)
+        call = await asyncio.to_thread(question, *args, **kwargs)
+        exchange = Exchange(call, self._retries, self._proxy)
         while exchange.pause_s is not None:
             await asyncio.sleep(exchange.pause_s)
             try:

@@ -1,14 +1,15 @@
-"""Everything that can go wrong, as one tree.
+"""All errors of the client, as one tree.
 
 ::
 
     ClipError
-    ├── InvalidInput              what was given is no image or no embedding
+    ├── InvalidInput              an argument is not an image, a text or an embedding
+    ├── InvalidAddress            the server's address or a proxy variable cannot be used
     ├── FingerprintMismatch       embeddings of two different checkpoints were compared
-    ├── ConnectionFailed          no answer came
+    ├── ConnectionFailed          no response came
     │   └── TimedOut
-    ├── UnexpectedAnswer          what came is not what the server's contract says
-    └── Refused                   the server said no; has status, code, detail and request id
+    ├── UnexpectedAnswer          the response is not what the server's contract says
+    └── Refused                   the server sent an error; has status, code, detail, request id
         ├── Unauthorized          401: the server wants an api_key, or another one
         ├── InvalidRequest        400, 403, 413, 415, 422: it will not help to send it again
         ├── Unavailable           503: starting, too busy or without a model; may succeed later
@@ -21,7 +22,11 @@ class ClipError(Exception):
 
 
 class InvalidInput(ClipError, ValueError):
-    """What was given cannot be an image or an embedding; nothing was sent."""
+    """An argument cannot be an image, a text or an embedding; nothing was sent."""
+
+
+class InvalidAddress(ClipError, ValueError):
+    """The server's address, or a proxy that the environment names, cannot be used."""
 
 
 class FingerprintMismatch(ClipError):
@@ -29,25 +34,25 @@ class FingerprintMismatch(ClipError):
 
 
 class ConnectionFailed(ClipError):
-    """The server was not reached, or hung up without an answer."""
+    """The server was not reached, or closed the connection without a response."""
 
 
 class TimedOut(ConnectionFailed):
-    """The server did not answer within the time-out."""
+    """The server did not respond within the time-out."""
 
 
 class UnexpectedAnswer(ClipError):
-    """The answer is not what the server's contract says; is something else at this address?"""
+    """The response is not what the server's contract says; perhaps another program is there."""
 
 
 class Refused(ClipError):
-    """The server answered with an error (RFC 9457 problem details).
+    """The server responded with an error (RFC 9457 problem details).
 
     Attributes:
         status: the HTTP status.
         code: stable identifier for programs, such as ``too_many_labels``.
         detail: for people; names the value and the limit it broke.
-        request_id: finds the request in the server's log; None if the answer had none.
+        request_id: finds the request in the server's log; None if the response had none.
     """
 
     def __init__(self, status: int, code: str, detail: str, request_id: str | None = None) -> None:
@@ -60,7 +65,7 @@ class Refused(ClipError):
 
 
 class Unauthorized(Refused):
-    """The server has keys, and the client's ``api_key`` is missing or none of them."""
+    """The server needs a key, and the client's ``api_key`` is missing or wrong."""
 
 
 class InvalidRequest(Refused):
@@ -72,7 +77,7 @@ class ServerFault(Refused):
 
 
 class Unavailable(Refused):
-    """The server cannot answer now, and the retries are used up.
+    """The server cannot respond now, and the retries are used up.
 
     Attributes:
         retry_after_s: seconds after which the server asked to be tried again; None if it did not.

@@ -1,7 +1,7 @@
-"""One call from its request to its answer, retries and errors included, without any I/O.
+"""One call from its request to its result, with retries and errors, without any I/O.
 
-Both clients wait and send as an `Exchange` says, and tell it what came of it. So the rules stand
-here once, and are tested without waiting.
+Both clients wait and send as an `Exchange` tells them, and report the outcome to it. So the rules
+are written once, and are tested without waiting.
 """
 
 import email.utils
@@ -83,7 +83,15 @@ class Exchange(Generic[Answer]):
         pause_s: seconds to wait before sending the call (again); None once nothing is to be sent.
     """
 
-    def __init__(self, call: Call[Answer], retries: Retries) -> None:
+    def __init__(self, call: Call[Answer], retries: Retries, proxy: str | None = None) -> None:
+        """Begin.
+
+        Args:
+            call: what to send.
+            retries: how often and how long to try again.
+            proxy: the URL of the proxy on the way, which errors name; None if there is none.
+        """
+        self._proxy = proxy
         self.pause_s: float | None = 0.0
         self._call = call
         self._times_left = retries.times
@@ -128,9 +136,9 @@ class Exchange(Generic[Answer]):
         if outcome is None:
             raise RuntimeError("nothing was sent yet")
         if isinstance(outcome, httpx.TransportError):
-            raise _connection_failed(outcome) from outcome
+            raise _connection_failed(outcome, self._proxy) from outcome
         if outcome.status_code != 200:
-            raise _refused(outcome)
+            raise _refused(outcome, self._proxy)
         call = self._call
         fingerprint = outcome.headers.get("X-Model-Fingerprint")
         if call.fingerprint is not None and fingerprint not in {None, call.fingerprint}:
@@ -208,7 +216,7 @@ class _Problem(msgspec.Struct):
     request_id: str | None = None
 
 
-def _refused(response: httpx.Response) -> Refused | UnexpectedAnswer:
+def _refused(response: httpx.Response, proxy: str | None) -> Refused | UnexpectedAnswer:
     status = response.status_code
     try:
         problem = msgspec.json.decode(response.content, type=_Problem)
@@ -216,10 +224,13 @@ def _refused(response: httpx.Response) -> Refused | UnexpectedAnswer:
         if status != 503:
             return UnexpectedAnswer(
                 f"{response.request.method} {response.url} was answered with {status} and no "
-                "problem details; is this the server?"
+                f"problem details; is this the server?{_blame(proxy, response.request)}"
             )
         # A proxy with no server behind it says so in its own words.
-        problem = _Problem(detail="there is no server to answer now.", code="service_unavailable")
+        problem = _Problem(
+            detail=f"there is no server to answer now.{_blame(proxy, response.request)}",
+            code="service_unavailable",
+        )
     return refusal(
         status,
         problem.code,
@@ -229,6 +240,19 @@ def _refused(response: httpx.Response) -> Refused | UnexpectedAnswer:
     )
 
 
-def _connection_failed(failure: httpx.TransportError) -> ConnectionFailed:
+def _connection_failed(failure: httpx.TransportError, proxy: str | None) -> ConnectionFailed:
     kind = TimedOut if isinstance(failure, httpx.TimeoutException) else ConnectionFailed
-    return kind(f"no answer from {failure.request.url}: {str(failure) or type(failure).__name__}.")
+    reason = str(failure) or type(failure).__name__
+    return kind(
+        f"no response from {failure.request.url}: {reason.rstrip('.')}."
+        f"{_blame(proxy, failure.request)}"
+    )
+
+
+def _blame(proxy: str | None, request: httpx.Request) -> str:
+    if proxy is None:
+        return ""
+    return (
+        f" The request went to the proxy {proxy}, which the environment names; to reach the server "
+        f"directly, set NO_PROXY={request.url.host}."
+    )

@@ -1,4 +1,4 @@
-"""From whatever holds a picture to the bytes of an image file, as the server takes them.
+"""From anything that holds a picture to the bytes of an image file, as the server takes them.
 
 Pillow and NumPy are recognised by what their objects can do; neither is imported.
 """
@@ -7,10 +7,10 @@ import io
 import os
 import struct
 import zlib
-from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 
 from clip_client.errors import InvalidInput
+from clip_client.paths import read_path
 from clip_client.vectors import NumberArray
 
 
@@ -27,6 +27,10 @@ class PillowImage(Protocol):
     def convert(self, mode: str) -> Any:
         """The same image in another mode."""
 
+    @property
+    def info(self) -> Any:
+        """What else the file holds, by name."""
+
     def getexif(self) -> Any:
         """The file's EXIF data, its orientation among them."""
 
@@ -42,7 +46,8 @@ An array is uint8 of shape ``[height, width]`` (grey), ``[height, width, 3]`` (R
 
 _PNG_MODES: Final = {
     **{mode: mode for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")},
-    **dict.fromkeys(("PA", "La", "RGBa"), "RGBA"),
+    "La": "LA",
+    **dict.fromkeys(("PA", "RGBa"), "RGBA"),
     **dict.fromkeys(("CMYK", "YCbCr", "LAB", "HSV", "RGBX"), "RGB"),
 }
 """Pillow's modes that show colours, and the mode that a PNG file keeps each in."""
@@ -52,6 +57,10 @@ _COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
 
 _UP_FILTER: Final = b"\x02"
 
+_ORIENTATION: Final = 0x0112
+_HEADER_BYTES: Final = 33
+"""Of a PNG: its signature and the chunk IHDR."""
+
 
 def image_file(source: ImageSource) -> bytes:
     """The bytes of an image file.
@@ -60,12 +69,12 @@ def image_file(source: ImageSource) -> bytes:
     these very pixels.
 
     Raises:
-        InvalidInput: it is nothing that holds a picture.
+        InvalidInput: it holds no picture, or one that cannot be read; says what to give instead.
         OSError: the path cannot be read.
     """
     match source:
         case str() | os.PathLike():
-            return Path(source).read_bytes()
+            return read_path(source)
         case bytes():
             return source
         case bytearray() | memoryview():
@@ -85,7 +94,13 @@ def image_file(source: ImageSource) -> bytes:
 
 
 def _from_file(file: BinaryIO) -> bytes:
-    content = file.read()
+    try:
+        content = file.read()
+    except ValueError as closed:
+        raise InvalidInput(
+            f"the file cannot be read ({closed}); open it with mode 'rb' and pass it before it is "
+            "closed."
+        ) from closed
     if not isinstance(content, bytes):
         raise InvalidInput("the file is open in text mode; open it with mode 'rb'.")
     return content
@@ -97,12 +112,37 @@ def _from_pillow(image: PillowImage) -> bytes:
             f"a Pillow image in mode {image.mode!r} holds numbers, not colours; "
             "convert it to 'L' or 'RGB' as it is meant."
         )
-    # The orientation travels along: Pillow keeps pixels as they lie in the file, not upright.
-    exif = image.getexif()
-    kept = image if mode == image.mode else image.convert(mode)
     buffer = io.BytesIO()
-    kept.save(buffer, format="PNG", compress_level=1, exif=exif)
-    return buffer.getvalue()
+    try:
+        kept = image if mode == image.mode else image.convert(mode)
+        # None of the file's metadata goes along; some of it could not be written.
+        kept.save(buffer, format="PNG", compress_level=1, exif=b"", icc_profile=None)
+    except Exception as unreadable:  # Pillow raises whatever a closed or damaged file leads to
+        raise InvalidInput(
+            f"the pixels of the Pillow image cannot be read ({unreadable}): its file is closed, "
+            "truncated or damaged. Call load() before the file is closed, or give the file's path "
+            "or bytes."
+        ) from unreadable
+    file = buffer.getvalue()
+    # But the orientation does: Pillow keeps pixels as they lie in the file, not upright.
+    orientation = _orientation_of(image)
+    if orientation == 1:
+        return file
+    exif = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, _ORIENTATION, 3, 1, orientation, 0, 0)
+    return file[:_HEADER_BYTES] + _chunk(b"eXIf", exif) + file[_HEADER_BYTES:]
+
+
+def _orientation_of(image: PillowImage) -> int:
+    """EXIF's orientation from 1 to 8; 1 where it cannot be read."""
+    if "exif" not in image.info and any("xmp" in str(name).lower() for name in image.info):
+        return 1  # Pillow would take XMP's, which viewers do not
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow raises whatever damaged EXIF leads to
+        return 1
+    if isinstance(value, bytes) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _from_array(array: Any) -> bytes:

@@ -29,7 +29,8 @@ _REASONS: Final = (
 def decode_form(body: bytes, kind: type[_Body], boundary: str) -> Decoded[_Body]:
     """Decode a form.
 
-    A field that takes a list is sent several times, or once as a JSON array.
+    A field that takes a list is sent several times, or once as a JSON array, as an embedding has
+    to be: there are not so many parts.
 
     Args:
         body: the bytes as they were sent.

@@ -179,7 +179,7 @@ def _header(scope: "HTTPScope", wanted: bytes) -> str:
 
 
 def _key_refusal(scope: "HTTPScope", keys: ApiKeys) -> KeyRefused | None:
-    sent = list(_sent_keys(scope["headers"]))
+    sent = list(sent_keys(scope["headers"]))
     if not sent:
         return KeyRefused(
             f"the request has no key; send one as '{KEY_HEADER}: ...' or "
@@ -191,7 +191,8 @@ def _key_refusal(scope: "HTTPScope", keys: ApiKeys) -> KeyRefused | None:
     return None
 
 
-def _sent_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
+def sent_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
+    """All keys in a request's headers, unchecked."""
     for name, value in headers:
         if name == b"x-api-key":
             yield value.strip()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,6 +47,7 @@ class LoadShedding:
         *,
         paths: Collection[str],
         admission: Admission,
+        client_of: Callable[[HTTPScope], str],
         metrics: PrometheusMetrics,
     ) -> None:
         """Put it around ``app``.
@@ -55,28 +56,30 @@ class LoadShedding:
             app: handles what is let in.
             paths: whose POST requests are subject to admission.
             admission: says whether there is room.
+            client_of: for whom.
             metrics: counts the refusals.
         """
         self._app = app
         self._paths = frozenset(paths)
         self._admission = admission
+        self._client_of = client_of
         self._metrics = metrics
         self._refused = 0
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         if (
-            self._admission.inside >= self._admission.capacity
-            and not self._admission.draining
-            and scope["method"] == "POST"
+            scope["method"] == "POST"
             and scope["path"] in self._paths
+            and not self._admission.draining
+            and not self._admission.has_room(client=self._client_of(scope))
         ):
             await self._refuse(scope, send)
         else:
             await self._app(scope, receive, send)
 
     async def _refuse(self, scope: HTTPScope, send: Send) -> None:
-        told = await send_error(scope, send, self._admission.full())
+        told = await send_error(scope, send, self._admission.full(client=self._client_of(scope)))
         self._metrics.request_answered(
             endpoint=scope["path"], outcome=told.code, status=told.status, seconds=0.0
         )

@@ -23,6 +23,7 @@ _OWN_FILES: Final = Path(__file__).parent / "swagger"
 _THEIR_FILES: Final = Path(litestar_offline_docs.__file__).parent / "static"
 _ASSET_FILES: Final = {
     "start.js": (_OWN_FILES, "text/javascript; charset=utf-8"),
+    "contrast.css": (_OWN_FILES, "text/css; charset=utf-8"),
     "swagger-ui.css": (_THEIR_FILES, "text/css; charset=utf-8"),
     "swagger-ui-bundle.js": (_THEIR_FILES, "text/javascript; charset=utf-8"),
     "swagger-ui-standalone-preset.js": (_THEIR_FILES, "text/javascript; charset=utf-8"),
@@ -37,12 +38,16 @@ _PAGE: Final = f"""<!doctype html>
     <title>CLIP embedding server: its API</title>
     <link rel="icon" href="data:,">
     <link rel="stylesheet" href="{_ASSETS}/swagger-ui.css">
+    <link rel="stylesheet" href="{_ASSETS}/contrast.css">
     <script defer src="{_ASSETS}/swagger-ui-bundle.js"></script>
     <script defer src="{_ASSETS}/swagger-ui-standalone-preset.js"></script>
     <script defer src="{_ASSETS}/start.js"></script>
   </head>
   <body>
-    <div id="swagger-container" data-schema="{_PATH}{_SCHEMA}"></div>
+    <main>
+      <h1 class="page-title">CLIP embedding server: its API</h1>
+      <div id="swagger-container" data-schema="{_PATH}{_SCHEMA}"></div>
+    </main>
   </body>
 </html>
 """

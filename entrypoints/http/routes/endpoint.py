@@ -27,7 +27,6 @@ from entrypoints.http.bodies.raw_image import IMAGE_TYPES, decode_raw_image
 from entrypoints.http.errors.table import (
     MEDIA_TYPE,
     ClientGone,
-    MalformedForm,
     WrongContentEncoding,
     WrongContentType,
     WrongShape,
@@ -119,8 +118,8 @@ class Endpoint(Generic[_Sent]):
     responds: type[msgspec.Struct]
     openai: bool = False
 
-    def handler(self, use: UseCases) -> HTTPRouteHandler:
-        """The framework's handler."""
+    def handler(self, use_for: Callable[[Any], UseCases]) -> HTTPRouteHandler:
+        """The framework's handler; ``use_for`` has the use cases for a request's scope."""
         takes, work = self.takes, self.work
         takes_images = bool(image_fields(takes))
 
@@ -129,7 +128,7 @@ class Endpoint(Generic[_Sent]):
             decoded = await _read(scope, request.receive, takes, takes_images=takes_images)
             if decoded.unknown_field is not None:
                 note_unknown_field(scope, decoded.unknown_field)
-            call = Call(decoded.data, use, scope, time.perf_counter())
+            call = Call(decoded.data, use_for(scope), scope, time.perf_counter())
             made = await _unless_gone(request, work(call))
             return Response(msgspec.json.encode(made), media_type=MediaType.JSON)
 
@@ -171,8 +170,7 @@ async def _read(
         WrongContentType: the endpoint does not take it; nothing of it is read then.
         Others: as the decoders in `bodies` and `BodyLimits` say.
     """
-    declared = _declared(scope)
-    media_type = declared.partition(";")[0].strip().lower()
+    media_type, boundary = content_type_of(scope)
     is_json = media_type == _JSON or media_type.endswith("+json")
     if not (
         not media_type
@@ -186,20 +184,16 @@ async def _read(
         )
     body = await whole_body(receive)
     if media_type == _FORM:
-        try:
-            boundary = multipart.parse_options_header(declared)[1].get("boundary", "")
-        except (ValueError, LookupError):
-            raise MalformedForm("the form's content type is not well-formed.") from None
         return decode_form(body, kind, boundary)
     if media_type in IMAGE_TYPES or (
         not media_type and takes_images and body.startswith(_FIRST_BYTES)
     ):
-        return decode_raw_image(body, kind, _query(scope["query_string"]))
+        return decode_raw_image(body, kind, query_fields(scope["query_string"]))
     return decode_json(body, kind)
 
 
-def _declared(scope: Any) -> str:
-    """The content type; empty where nothing is declared.
+def content_type_of(scope: Any) -> tuple[str, str]:
+    """The body's media type and, of a form, its boundary; empty where nothing is declared.
 
     Raises:
         WrongContentEncoding: the body is compressed.
@@ -214,10 +208,18 @@ def _declared(scope: Any) -> str:
                 f"the body has the content encoding {shown!r}; send it uncompressed, without "
                 "'Content-Encoding'."
             )
-    return declared
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type != _FORM:
+        return media_type, ""
+    return media_type, multipart.parse_options_header(declared)[1].get("boundary", "")
 
 
-def _query(query: bytes) -> Mapping[str, list[str]]:
+def query_fields(query: bytes) -> Mapping[str, list[str]]:
+    """The values of each field of a query.
+
+    Raises:
+        WrongShape: it is not UTF-8, or has too many fields.
+    """
     try:
         return parse_qs(
             query.decode("latin-1"),

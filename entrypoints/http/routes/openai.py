@@ -35,7 +35,7 @@ _IMAGE_AS_BASE64: Final = (
     ("JPEG", re.compile(r"\s*/9j/[A-Za-z0-9+/]{12}")),
     ("PNG", re.compile(r"\s*iVBORw0KGgo[A-Za-z0-9+/]{12}")),
     ("GIF", re.compile(r"\s*R0lGOD[dl]h[A-Za-z0-9+/]{12}")),
-    ("WebP", re.compile(r"\s*UklGR[A-Za-z0-9+/]{11}XRUJQ")),
+    ("WebP", re.compile(r"\s*UklGR[A-Za-z0-9+/]{6}XRUJQ")),
     ("BMP", re.compile(r"\s*Qk[0-9A-Za-z+/]{6}AAAA[A-Za-z0-9+/]{12}")),
 )
 """How an image file of each format begins in base64; BMP has four bytes of zeros after its size."""
@@ -45,7 +45,7 @@ async def create_embeddings(call: Call[EmbeddingsRequest]) -> EmbeddingsResponse
     """Texts and images, mixed, as unit vectors."""
     sent = call.data
     as_base64 = _wants_base64(sent.encoding_format)
-    inputs = _inputs(sent.input, sent.modality, check_texts=call.use.checks_openai_texts)
+    inputs = inputs_of(sent.input, sent.modality, check_texts=call.use.checks_openai_texts)
     embedded = await call.use.embed_inputs(
         inputs, model=sent.model, dimensions=sent.dimensions or None
     )
@@ -99,7 +99,7 @@ def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
     return (list_models, retrieve_model)
 
 
-def _inputs(
+def inputs_of(
     sent: str | list[str | int | list[int]], modality: str | None, *, check_texts: bool
 ) -> list[bytes | str]:
     """Each input as an image file's bytes or as a text."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from domain.limits import EMBEDDING_DIMENSION, IMAGE_FORMATS, MAX_IMAGE_SIDE
+from domain.limits import EMBEDDING_DIMENSION, IMAGE_FORMATS, MAX_DECODED_PIXELS
 
 
 def documented(description: str, **schema: Any) -> Meta:
@@ -35,8 +35,8 @@ def _hoisted(schema: Any) -> Any:
 
 IMAGE_RULES = (
     f"white space is ignored, and so is a data URI's head (`data:image/jpeg;base64,`). "
-    f"{', '.join(IMAGE_FORMATS)}; at most 10 MiB decoded and {MAX_IMAGE_SIDE} x {MAX_IMAGE_SIDE} "
-    "pixels."
+    f"{', '.join(IMAGE_FORMATS)}; at most 10 MiB decoded and {MAX_DECODED_PIXELS:,} "
+    "pixels to decode, unless configured; JPEGs are decoded at a half to an eighth of their size."
 )
 """What every image that travels as base64 must be."""
 

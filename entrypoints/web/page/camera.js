@@ -1,9 +1,21 @@
 // One photo from this device's camera.
 
+import { announce } from "./announcer.js";
 import { Photo } from "./photo.js";
 
-/** Whether a camera can be asked for; browsers offer it on localhost and over HTTPS only. */
-export const cameraExists = () => Boolean(navigator.mediaDevices?.getUserMedia);
+const WHY_NOT = {
+  NotAllowedError: "The camera cannot be used: this page was not allowed to.",
+  NotFoundError: "No camera was found.",
+  NotReadableError: "The camera cannot be used: another program may be using it.",
+};
+
+/** Why there is no camera here, as a sentence; null if one can be asked for. */
+export function whyNoCamera() {
+  if (navigator.mediaDevices?.getUserMedia) return null;
+  return isSecureContext
+    ? "No camera: this browser does not offer one."
+    : "No camera: browsers offer it only over HTTPS, or on localhost.";
+}
 
 /** Opens the dialog; returns the photo, or null if none was taken. */
 export async function takePhoto() {
@@ -32,7 +44,8 @@ export async function takePhoto() {
     take.disabled = false;
   } catch (error) {
     outcome.dataset.state = "problem";
-    outcome.textContent = `The camera cannot be used: ${error.message}.`;
+    outcome.textContent = WHY_NOT[error.name] ?? "The camera cannot be used.";
+    announce(outcome.textContent);
   }
   await closed;
   stream?.getTracks().forEach((track) => track.stop());

@@ -2,45 +2,96 @@
 
 import { cosine } from "./describe.js";
 import { mountFinder } from "./finder.js";
-import { PhotoSlot } from "./photo.js";
-import { Question } from "./question.js";
+import { remember } from "./memory.js";
+import { Photo, PhotoSlot } from "./photo.js";
+import { Query } from "./query.js";
 import { mountRequest } from "./request.js";
-import { post } from "./server.js";
+import { csv, json, mountSaving } from "./saving.js";
+import { base64Of, post } from "./server.js";
 
-export function mountCompare(panel) {
+export function mountCompare(panel, memory) {
   const part = (selector) => panel.querySelector(selector);
-  const showRequest = mountRequest(part("[data-request=compare]"));
+  const kept = memory.compare ?? {};
+  const request = mountRequest(part("[data-request=compare]"));
   const outcome = part("#compare-outcome");
-  const question = new Question(ask, outcome);
   const threshold = part("#same-threshold");
-  const [one, other] = [new PhotoSlot(), new PhotoSlot()];
+  if (kept.threshold !== undefined) threshold.valueAsNumber = kept.threshold;
+  const [one, other] = ["one", "other"].map((name) => {
+    const slot = new PhotoSlot();
+    if (memory[`sighting-${name}`]) slot.photo = Photo.recalled(memory[`sighting-${name}`]);
+    slot.onChange((photo) => remember(`sighting-${name}`, photo?.remembered ?? null));
+    return slot;
+  });
   mountFinder(part("[data-finder=one]"), one, ["taxi", "person_walking"]);
   mountFinder(part("[data-finder=other]"), other, ["taxi", "police_car"]);
+  const query = new Query({
+    ask,
+    show,
+    outcome,
+    clear: () => {
+      showDial(null);
+      delete outcome.dataset.same;
+      request.hide();
+    },
+    results: [part(".dial svg"), part("#dial-number"), outcome, request.card],
+    onChange: (found) => {
+      showSaving(found);
+      keep();
+    },
+  });
+  const showSaving = mountSaving(part("[data-saving]"), {
+    "Save as CSV": () => {
+      const columns = Object.entries(result(query.found));
+      return csv("compare", [columns.map(([name]) => name), columns.map(([, value]) => value)]);
+    },
+    "Save as JSON": () => json("compare", result(query.found)),
+  });
 
   async function ask(options) {
-    const photos = { image_a: one.photo, image_b: other.photo };
-    const limit = { threshold: threshold.valueAsNumber };
-    const [image_a, image_b] = await Promise.all([one.photo.base64(), other.photo.base64()]);
-    const answer = await post("compare", { image_a, image_b, ...limit }, options);
-    showDial(answer.similarity);
-    outcome.dataset.same = answer.same_entity;
-    showRequest("compare", { ...photos, ...limit }, answer.inference_time_ms);
-    return answer.same_entity ? "The same" : "Not the same";
+    const asked = { threshold: threshold.valueAsNumber };
+    const photos = [one.photo.name, other.photo.name];
+    const [image_a, image_b] = await Promise.all([base64Of(one.photo), base64Of(other.photo)]);
+    const { body, fingerprint } = await post("compare", { image_a, image_b, ...asked }, options);
+    return {
+      photos,
+      ...asked,
+      similarity: body.similarity,
+      same: body.same_entity,
+      milliseconds: body.inference_time_ms,
+      fingerprint,
+    };
   }
 
-  function changed(delay) {
+  function show(found) {
+    showDial(found.similarity);
+    outcome.dataset.same = found.same;
+    const sent = { image_a: one.photo, image_b: other.photo, threshold: found.threshold };
+    request.show("compare", sent, found.milliseconds);
+    return found.same ? "The same" : "Not the same";
+  }
+
+  function keep() {
+    remember("compare", { threshold: threshold.valueAsNumber, found: query.found });
+  }
+
+  function showThreshold() {
     part("#same-from").textContent = threshold.valueAsNumber.toFixed(2);
     part("#dial-mark").setAttribute(
       "transform",
       `rotate(${(threshold.valueAsNumber - 0.5) * 180} 100 104)`,
     );
-    if (one.photo && other.photo) return question.ask(delay);
-    showDial(null);
-    return question.drop(one.photo || other.photo ? "One more photo." : "Two photos are needed.");
+  }
+
+  function changed(delay) {
+    showThreshold();
+    const refusal = one.photo?.refusal ?? other.photo?.refusal;
+    if (refusal) query.refuse(refusal);
+    else if (one.photo && other.photo) query.ask(delay);
+    else query.drop(one.photo || other.photo ? "One more photo." : "Two photos are needed.");
+    keep();
   }
 
   function showDial(similarity) {
-    delete outcome.dataset.same;
     part("#dial-number").textContent = similarity === null ? "–" : cosine(similarity);
     const share = Math.max(0, similarity ?? 0) * 100;
     // A round cap would show a dot where there is nothing.
@@ -51,7 +102,9 @@ export function mountCompare(panel) {
   threshold.addEventListener("input", () => changed());
   one.onChange(() => changed(0));
   other.onChange(() => changed(0));
-  changed();
+  showThreshold();
+  if (kept.found && one.photo && other.photo) query.restore(kept.found);
+  else changed(0);
   return {
     take: (photos) => {
       const slots = one.photo && !other.photo ? [other, one] : [one, other];
@@ -60,5 +113,17 @@ export function mountCompare(panel) {
       });
     },
     again: () => changed(0),
+    modelChanged: (fingerprint) => {
+      if (!query.isOf(fingerprint)) changed(0);
+    },
   };
 }
+
+const result = ({ photos: [photo_a, photo_b], similarity, threshold, same, fingerprint }) => ({
+  photo_a,
+  photo_b,
+  similarity,
+  threshold,
+  same,
+  model_fingerprint: fingerprint,
+});

@@ -1,7 +1,7 @@
 // The viewfinder: one photo, dropped, chosen, pasted, taken by the camera, or a sample.
 
-import { cameraExists, takePhoto } from "./camera.js";
-import { Photo, photosIn } from "./photo.js";
+import { takePhoto, whyNoCamera } from "./camera.js";
+import { photosIn } from "./photo.js";
 import { SAMPLES, sample } from "./samples.js";
 
 /** Puts a viewfinder into `place` that shows and sets `slot`'s photo. */
@@ -13,17 +13,26 @@ export function mountFinder(place, slot, sampleNames) {
   const input = part("input");
   const choose = part("[data-action=choose]");
   const camera = part("[data-action=camera]");
+  const clear = part("[data-action=clear]");
   const { label } = place.dataset;
 
   finder.setAttribute("role", "group");
   finder.setAttribute("aria-label", label);
   choose.addEventListener("click", () => input.click());
   stage.addEventListener("click", () => input.click());
-  input.addEventListener("change", () => {
-    if (input.files.length) slot.photo = new Photo(input.files[0], input.files[0].name);
+  input.addEventListener("change", async () => {
+    const reading = photosIn(input);
     input.value = ""; // so that the same file can be chosen again
+    const [photo] = await reading;
+    if (photo) slot.photo = photo;
   });
-  camera.hidden = !cameraExists();
+  clear.addEventListener("click", () => {
+    slot.photo = null;
+    choose.focus();
+  });
+  const reason = whyNoCamera();
+  camera.hidden = Boolean(reason);
+  part(".finder-hint").textContent = reason ?? "";
   camera.addEventListener("click", async () => {
     const taken = await takePhoto();
     if (taken) slot.photo = taken;
@@ -46,25 +55,29 @@ export function mountFinder(place, slot, sampleNames) {
     part(".samples").append(button);
   }
 
-  slot.onChange((photo) => {
+  function show(photo) {
     finder.toggleAttribute("data-empty", !photo);
     picture.hidden = !photo;
+    clear.hidden = !photo;
     part(".finder-invitation").hidden = Boolean(photo);
     choose.className = photo ? "quiet" : "primary";
     choose.textContent = photo ? "Another photo" : "Choose a photo";
-    if (!photo) return;
-    picture.src = photo.url;
-    picture.alt = `${label}: ${photo.name}`;
-    caption.textContent = `${photo.name} · ${photo.size}`;
-  });
+    part(".finder-note").textContent = photo?.note ?? "";
+    caption.textContent = photo ? `${photo.name} · ${photo.size}` : "";
+    picture.alt = photo ? `${label}: ${photo.name}` : "";
+    if (photo) picture.src = photo.url;
+    else picture.removeAttribute("src");
+  }
+
+  slot.onChange(show);
   picture.addEventListener("load", () => {
     const pixels = `${picture.naturalWidth} × ${picture.naturalHeight}`;
     caption.textContent = `${slot.photo.name} · ${pixels} · ${slot.photo.size}`;
   });
-  // Some formats that browsers cannot show the server refuses by name; it has the last word.
   picture.addEventListener("error", () => {
-    picture.alt = `${slot.photo.name} cannot be shown here`;
+    if (slot.photo) picture.alt = `${slot.photo.name} cannot be shown here`;
   });
+  show(slot.photo);
 
   place.append(finder);
 }
@@ -77,11 +90,11 @@ export function acceptDrops(element, take) {
     element.dataset.over = "";
   });
   element.addEventListener("dragleave", () => delete element.dataset.over);
-  element.addEventListener("drop", (event) => {
+  element.addEventListener("drop", async (event) => {
     event.preventDefault();
     event.stopPropagation();
     delete element.dataset.over;
-    const photos = photosIn(event.dataTransfer);
+    const photos = await photosIn(event.dataTransfer);
     if (photos.length) take(photos);
   });
 }

@@ -1,29 +1,33 @@
 // Which model is loaded, and a warning when it is not one to rely on.
 
+import { announce } from "./announcer.js";
 import { get } from "./server.js";
+import { asSentence, inPlainWords } from "./words.js";
 
 const CALM_MS = 20_000;
 const ANXIOUS_MS = 2_000;
 
+const NAMES = { "builtin:demo": "Demo model", fake: "Fake encoder" };
+const BACKENDS = { openvino: "OpenVINO", torch: "PyTorch", tensorrt: "TensorRT" };
+
 const NOT_FOR_REAL = {
   "builtin:demo": [
-    "This is the demo model.",
-    "It has learnt what emoji look like, not photos: of photos its answers are guesses. Set CLIP_MODEL_PATH to a real checkpoint.",
+    "The demo model knows drawings, not photos.",
+    "It was trained on emoji: what it says about a photo is a guess. The README tells how to load a real model.",
   ],
-  fake: [
-    "No model is at work here.",
-    "The fake encoder's answers mean nothing; it is for testing clients.",
-  ],
+  fake: ["No model is at work here.", "The fake encoder returns meaningless numbers, to test clients with."],
 };
 
 /**
- * Follows the server's health; `changed` is called when another checkpoint is loaded. Returns its
- * `fingerprint`, and `look`, which looks at once.
+ * Follows the server's health.
+ *
+ * @param modelChanged called with the fingerprint when another model is loaded.
+ * @returns a function that looks at once.
  */
-export function followHealth(changed) {
-  const model = { fingerprint: null, look };
-  let next;
+export function followHealth(modelChanged) {
   const part = (id) => document.getElementById(id);
+  let known = null;
+  let next;
 
   async function look() {
     clearTimeout(next);
@@ -32,13 +36,13 @@ export function followHealth(changed) {
       health = await get("health");
     } catch (problem) {
       const status = problem.status === 401 ? "locked" : "unreachable";
-      health = { status, reason: problem.message };
+      health = { status, reason: inPlainWords(problem) };
     }
     show(health);
     const fingerprint = health.model_fingerprint ?? null;
-    if (fingerprint && fingerprint !== model.fingerprint) {
-      model.fingerprint = fingerprint;
-      changed();
+    if (fingerprint && fingerprint !== known) {
+      known = fingerprint;
+      modelChanged(fingerprint);
     }
     clearTimeout(next);
     if (health.status === "locked") return; // until there is another key
@@ -46,29 +50,36 @@ export function followHealth(changed) {
   }
 
   function show(health) {
+    const works = health.status === "healthy" || health.status === "locked";
     part("model").dataset.state = health.status;
-    const locked = health.status === "locked";
-    part("model-name").textContent = health.model ?? (locked ? "Locked" : "No model");
+    part("model-name").textContent = nameOf(health);
     part("model-detail").textContent = details(health);
     part("model").title = health.model_fingerprint
       ? `Fingerprint ${health.model_fingerprint}`
       : "";
-    const warning =
-      health.status === "healthy" || locked
-        ? NOT_FOR_REAL[health.model]
-        : ["It cannot answer now:", health.reason];
+    const warning = works
+      ? NOT_FOR_REAL[health.model]
+      : ["The server cannot answer now.", asSentence(health.reason ?? "")];
     part("banner").hidden = !warning;
     part("banner").dataset.state = health.status;
-    if (!warning) return;
+    if (!warning || part("banner-text").textContent === warning[1]) return;
     [part("banner-title").textContent, part("banner-text").textContent] = warning;
+    announce(warning.join(" "));
   }
 
   look();
-  return model;
+  return look;
+}
+
+function nameOf({ status, model, model_loaded: loaded, unloaded_while_idle: idle }) {
+  if (status === "locked") return "Locked";
+  if (status === "unreachable" || !(loaded || idle)) return "No model";
+  return NAMES[model] ?? model;
 }
 
 function details(health) {
-  if (health.unloaded_while_idle) return "asleep; the next question wakes it";
-  if (!health.model) return "";
-  return `${health.backend} ${health.precision} · ${health.device} · ${health.embedding_dimension}-d`;
+  if (health.unloaded_while_idle) return "asleep; the next request wakes it";
+  if (!health.model_loaded) return "";
+  const device = health.device === "cpu" ? "CPU" : health.device;
+  return [BACKENDS[health.backend], health.precision, device].filter(Boolean).join(" · ");
 }

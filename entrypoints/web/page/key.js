@@ -1,4 +1,6 @@
-// The key, where the server has any: asked for when a request is refused, kept for this tab only.
+// The API key, if the server wants one: asked for when a request is refused, kept for this tab only.
+
+import { announce } from "./announcer.js";
 
 const STORE = "clip-api-key";
 const REFUSED = "clip-key-refused";
@@ -13,10 +15,10 @@ try {
 /** Whether requests are sent with a key. */
 export const hasKey = () => key !== null;
 
-/** What a request needs to be let in. */
+/** The headers that carry the key. */
 export const keyHeaders = () => (key === null ? {} : { Authorization: `Bearer ${key}` });
 
-/** Tell whoever asks for the key that a request was refused. */
+/** Show the field for the key: a request was refused. */
 export const refused = () => document.dispatchEvent(new Event(REFUSED));
 
 /** Shows the field when it is needed; `changed` is called when there is another key. */
@@ -30,6 +32,7 @@ export function mountKey(changed) {
     // Those that were under way with no key, or with the one before, say nothing new.
     if (!form.hidden) return;
     says.textContent = asked ? "The server does not know this key." : "It stays in this tab.";
+    announce(asked ? says.textContent : "This server asks for a key.");
     field.setAttribute("aria-invalid", String(asked));
     form.hidden = false;
     if (asked) field.select();

@@ -1,14 +1,44 @@
-// A photo as it was given: its file's bytes go to the server unchanged.
+// A photo: its file as it was given, or what the browser made of a file that the server cannot take.
 
-let nameless = 0;
+import { readable } from "./conversion.js";
+
+let unnamed = 0;
 
 export class Photo {
   #base64;
 
-  constructor(blob, name) {
+  /**
+   * @param blob the bytes that are sent.
+   * @param name the file's name; one is made up for a photo without.
+   * @param note what was done to the file, as a sentence.
+   * @param refusal why it cannot be sent, as a sentence; null if it can.
+   * @param onDisk whether the file lies on the visitor's disk under this name.
+   */
+  constructor(blob, name, { note = "", refusal = null, onDisk = false } = {}) {
     this.blob = blob;
-    this.name = name || `photo-${(nameless += 1)}.${blob.type.split("/")[1] || "jpg"}`;
+    this.name = name || `photo-${(unnamed += 1)}.${blob.type.split("/")[1] || "jpg"}`;
+    this.note = note;
+    this.refusal = refusal;
+    this.onDisk = onDisk;
     this.url = URL.createObjectURL(blob);
+  }
+
+  /** The photo of a file; converted or scaled down if the server could not take it as it is. */
+  static async of(file, { onDisk = true } = {}) {
+    const { blob, extension, note, refusal } = await readable(file);
+    if (blob === file) return new Photo(file, file.name, { refusal, onDisk });
+    return new Photo(blob, `${file.name.replace(/\.[^.]*$/, "")}.${extension}`, { note });
+  }
+
+  /** A photo as `remembered` gave it. */
+  static recalled({ blob, name, note, refusal, onDisk }) {
+    return new Photo(blob, name, { note, refusal, onDisk });
+  }
+
+  /** What `recalled` needs. */
+  get remembered() {
+    const { blob, name, note, refusal, onDisk } = this;
+    return { blob, name, note, refusal, onDisk };
   }
 
   /** The file in base64, made once. */
@@ -29,12 +59,9 @@ export class Photo {
   }
 }
 
-/** The photos among what was dropped or pasted. */
-export function photosIn(transfer) {
-  return [...(transfer?.files ?? [])]
-    .filter((file) => file.type.startsWith("image/") || file.type === "")
-    .map((file) => new Photo(file, file.name));
-}
+/** The files that were chosen, dropped or pasted, as photos. */
+export const photosIn = (transfer, options) =>
+  Promise.all([...(transfer?.files ?? [])].map((file) => Photo.of(file, options)));
 
 /** Holds one photo and tells everyone who shows or uses it when it changes. */
 export class PhotoSlot {

@@ -1,12 +1,14 @@
 // The request that was sent, as a command for a shell.
 
+import { announce } from "./announcer.js";
 import { hasKey } from "./key.js";
 import { Photo } from "./photo.js";
+import { save } from "./saving.js";
 import { address } from "./server.js";
 
 const SHOWN_NUMBERS = 3;
 
-/** Puts the card into `place`; returns a function that shows a request in it. */
+/** Puts a card into `place`; returns the `card`, `show` for a request, and `hide`. */
 export function mountRequest(place) {
   const template = document.getElementById("request-template");
   const card = template.content.cloneNode(true).firstElementChild;
@@ -16,21 +18,38 @@ export function mountRequest(place) {
   card.querySelector("h2").textContent = title;
   card.querySelector("pre").setAttribute("aria-label", title);
   copy.setAttribute("aria-label", `Copy: ${title}`);
+  const saves = card.querySelector(".save-photos");
   let whole = "";
+  let unsaved = [];
+  saves.addEventListener("click", () => unsaved.forEach(({ blob, name }) => save(blob, name)));
   copy.addEventListener("click", async () => {
     copy.textContent = (await copied(whole)) ? "Copied" : "Select it and copy";
+    announce(copy.textContent);
     setTimeout(() => {
       copy.textContent = "Copy";
     }, 1600);
   });
   card.hidden = true;
   place.append(card);
-  return (path, fields, milliseconds) => {
-    whole = curl(path, fields);
-    code.textContent = curl(path, fields, SHOWN_NUMBERS);
-    card.querySelector(".took").textContent =
-      milliseconds === undefined ? "" : `${Math.round(milliseconds)} ms in the server`;
-    card.hidden = false;
+  return {
+    card,
+    hide: () => {
+      card.hidden = true;
+      code.textContent = "";
+    },
+    show: (path, fields, milliseconds) => {
+      whole = curl(path, fields);
+      code.textContent = curl(path, fields, SHOWN_NUMBERS);
+      card.querySelector(".took").textContent =
+        milliseconds === undefined ? "" : `${Math.round(milliseconds)} ms in the server`;
+      // The command reads files by their names; those that this page made are not there yet.
+      unsaved = Object.values(fields)
+        .flat()
+        .filter((value) => value instanceof Photo && !value.onDisk);
+      saves.hidden = !unsaved.length;
+      saves.textContent = unsaved.length === 1 ? "Save the photo" : "Save the photos";
+      card.hidden = false;
+    },
   };
 }
 
@@ -76,6 +95,20 @@ async function copied(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    return false; // browsers allow it on localhost and over HTTPS only
+    return copiedTheOldWay(text);
   }
+}
+
+// The clipboard is offered on localhost and over HTTPS only; what is selected can always be copied.
+function copiedTheOldWay(text) {
+  const field = document.createElement("textarea");
+  const { activeElement } = document;
+  field.value = text;
+  field.className = "visually-hidden";
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  activeElement?.focus();
+  return done;
 }

@@ -16,9 +16,14 @@ export class Rows {
     this.#changed = changed;
   }
 
-  /** What is to be asked: each text once, none blank. */
+  /** The texts to send: each once, none blank. */
   get texts() {
-    return [...this.#askable().keys()];
+    return [...this.#usable().keys()];
+  }
+
+  /** The texts of all rows, as typed. */
+  get all() {
+    return [...this.#list.children].map((row) => row.querySelector("input").value);
   }
 
   add(text = "") {
@@ -43,11 +48,11 @@ export class Rows {
 
   /** Shows results. `share` makes a bar's width in [0, 1] of a value, `words` its text. */
   show(results, { share, words, best }) {
-    for (const [text, row] of this.#askable()) {
+    for (const [text, row] of this.#usable()) {
       const value = results[text];
       row.style.setProperty("--share", share(value));
       row.toggleAttribute("data-best", text === best);
-      row.querySelector("output").textContent = words(value);
+      row.querySelector(".value").textContent = words(value);
     }
   }
 
@@ -56,7 +61,7 @@ export class Rows {
     for (const row of this.#list.children) clearRow(row);
   }
 
-  #askable() {
+  #usable() {
     const rows = new Map();
     for (const row of this.#list.children) {
       const text = row.querySelector("input").value.trim();
@@ -96,5 +101,5 @@ export class Rows {
 function clearRow(row) {
   row.style.removeProperty("--share");
   row.removeAttribute("data-best");
-  row.querySelector("output").textContent = "";
+  row.querySelector(".value").textContent = "";
 }

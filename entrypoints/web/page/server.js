@@ -1,13 +1,20 @@
 // Requests to the server that this page came from.
 
 import { keyHeaders, refused } from "./key.js";
+import { IN_WORDS } from "./words.js";
 
 const MOST_RETRIES = 5;
 const LONGEST_WAIT_S = 10;
 
-/** An error that the server told, as RFC 9457 problem details. */
+/** A request that failed: what the server said (RFC 9457 problem details), or why nobody did. */
 export class Problem extends Error {
-  constructor(status, code, detail, retryAfter) {
+  /**
+   * @param status the HTTP status; 0 where there is none.
+   * @param code the stable name of what went wrong.
+   * @param detail the server's own sentence.
+   * @param retryAfter seconds after which another try makes sense; null if it makes none.
+   */
+  constructor(status, code, detail, retryAfter = null) {
     super(detail);
     this.status = status;
     this.code = code;
@@ -18,14 +25,14 @@ export class Problem extends Error {
 /** The full address of a call, as curl needs it. */
 export const address = (path) => new URL(path, document.baseURI).href;
 
-/** GET; returns the answer's body. */
+/** GET; resolves to the body of the response. */
 export async function get(path, signal) {
-  return read(await reach(path, { signal }));
+  return (await read(await reach(path, { signal }))).body;
 }
 
 /**
- * POST; returns the answer's body. A server that is starting or too busy is asked again after the
- * time that it names; `waiting` hears of it.
+ * POST; resolves to {body, fingerprint}: of the response, and of the model that made it. A server
+ * that is starting or too busy is asked again after the time that it names; `waiting` is told so.
  */
 export async function post(path, fields, { signal, waiting = () => {} } = {}) {
   const body = JSON.stringify(fields);
@@ -42,12 +49,18 @@ export async function post(path, fields, { signal, waiting = () => {} } = {}) {
   }
 }
 
+/** The photo in base64; throws a `Problem` if it cannot be sent. */
+export function base64Of(photo) {
+  if (photo.refusal) throw new Problem(0, IN_WORDS, photo.refusal);
+  return photo.base64();
+}
+
 async function reach(path, options) {
   try {
     return await fetch(path, { ...options, headers: { ...options.headers, ...keyHeaders() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "unreachable", "The server does not answer; is it still running?", null);
+    throw new Problem(0, "unreachable", "no response");
   }
 }
 
@@ -57,15 +70,16 @@ async function read(response) {
     body = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(response.status, "not_json", `Answered with ${response.status}.`, null);
+    throw new Problem(response.status, "not_json", `status ${response.status}`);
   }
-  if (response.ok) return body;
+  const fingerprint = response.headers.get("X-Model-Fingerprint");
+  if (response.ok) return { body, fingerprint };
   if (response.status === 401) refused();
   const after = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   throw new Problem(
     response.status,
     body.code ?? "unknown",
-    body.detail ?? `Answered with ${response.status}.`,
+    body.detail ?? `The server refused the request with status ${response.status}.`,
     Number.isNaN(after) ? null : after,
   );
 }

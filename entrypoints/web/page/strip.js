@@ -6,37 +6,47 @@ import { photosIn } from "./photo.js";
 export class Strip {
   #frames;
   #changed;
-  #label;
+  #clear;
 
-  /** Puts the strip into `place`; `changed` is called after each change. */
-  constructor(place, changed) {
+  /**
+   * Puts the strip into `place`.
+   *
+   * @param photos what is in it at first.
+   * @param changed called after each change.
+   */
+  constructor(place, photos, changed) {
     const template = document.getElementById("strip-template");
     const strip = template.content.cloneNode(true).firstElementChild;
     const input = strip.querySelector("input");
     const add = strip.querySelector(".frame-add");
+    const { label } = place.dataset;
     this.#frames = strip.querySelector(".frames");
+    this.#clear = strip.querySelector(".frames-clear");
     this.#changed = changed;
-    this.#label = place.dataset.label;
     this.photos = [];
-    add.querySelector("span").textContent = `Add ${this.#label}`;
+    add.querySelector("span").textContent = `Add ${label}`;
     add.addEventListener("click", () => input.click());
-    input.addEventListener("change", () => {
-      this.add(photosIn(input));
-      input.value = "";
+    this.#clear.setAttribute("aria-label", `Remove all ${label}`);
+    this.#clear.addEventListener("click", () => {
+      this.replace([]);
+      add.focus();
     });
-    acceptDrops(strip, (photos) => this.add(photos));
+    input.addEventListener("change", async () => {
+      const reading = photosIn(input);
+      input.value = "";
+      this.add(await reading);
+    });
+    acceptDrops(strip, (dropped) => this.add(dropped));
     place.append(strip);
+    this.#append(photos);
   }
 
   add(photos) {
-    for (const photo of photos) {
-      this.photos.push(photo);
-      this.#frames.append(this.#frame(photo));
-    }
+    this.#append(photos);
     if (photos.length) this.#changed();
   }
 
-  /** The element that shows a photo. */
+  /** The element that shows a photo; undefined if it was removed. */
   elementOf(photo) {
     return this.#frames.children[this.photos.indexOf(photo)];
   }
@@ -45,7 +55,23 @@ export class Strip {
   replace(photos) {
     this.photos = [];
     this.#frames.replaceChildren();
-    this.add(photos);
+    this.#append(photos);
+    this.#changed();
+  }
+
+  /** Marks a photo as left out, and says why; null takes the mark away. */
+  leaveOut(photo, reason) {
+    const frame = this.elementOf(photo);
+    frame.toggleAttribute("data-left-out", reason !== null);
+    frame.title = reason ?? "";
+  }
+
+  #append(photos) {
+    for (const photo of photos) {
+      this.photos.push(photo);
+      this.#frames.append(this.#frame(photo));
+    }
+    this.#clear.hidden = this.photos.length < 2;
   }
 
   #frame(photo) {
@@ -62,6 +88,7 @@ export class Strip {
         "button",
       );
       frame.remove();
+      this.#append([]);
       next?.focus();
       this.#changed();
     });
