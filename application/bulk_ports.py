@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from application.ports import EncoderDescription
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, InvalidInput
@@ -129,3 +132,37 @@ class EmbeddingsFilePort(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release what was recorded, so that another run may continue it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexBlock:
+    """Some rows of an index, in order.
+
+    Attributes:
+        paths: of the images, as many as rows.
+        vectors: float32 ``[rows, dimension]``, unit rows; NaN where an image has no embedding.
+    """
+
+    paths: Sequence[str] | NDArray[np.str_]
+    vectors: NDArray[np.float32]
+
+
+class EmbeddingsIndexPort(ABC):
+    """A finished file of embeddings."""
+
+    name: str
+    """What users call it."""
+
+    fingerprint: str
+    """Of the model that made the embeddings."""
+
+    dimension: int
+    """Floats of an embedding."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[IndexBlock]:
+        """All rows from the first to the last, some thousand at a time. Blocks.
+
+        Raises:
+            BulkFailure: the file is damaged or has changed.
+        """

@@ -135,7 +135,7 @@ def _suggested_threshold(vectors: NDArray[np.float64]) -> float | None:
     count = len(vectors)
     if count < FEWEST_FRAMES_FOR_A_THRESHOLD:
         return None
-    roots = np.cbrt(_scores_against_the_others(vectors))
+    roots = np.cbrt(scores_against_the_others(vectors))
     room = _student_quantile(_DEVIATIONS, count - 1) * math.sqrt(1.0 + 1.0 / count)
     bound = float(roots.mean() + room * roots.std(ddof=1))
     return min(max(bound**3, SMALLEST_THRESHOLD), 1.0)
@@ -155,7 +155,7 @@ def _student_quantile(z: float, freedom: int) -> float:
     )
 
 
-def _scores_against_the_others(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+def scores_against_the_others(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Anomaly score of each row against the mean of all other rows; float64 ``[n]`` in [0, 1]."""
     total = vectors.sum(axis=0)
     own = np.einsum("nd,nd->n", vectors, vectors)

@@ -113,6 +113,12 @@ class InvalidFrames(InvalidInput):
     code = "invalid_frames"
 
 
+class InvalidExamples(InvalidInput):
+    """Examples that no threshold can be taken from, or a rate that cannot be aimed at."""
+
+    code = "invalid_examples"
+
+
 class InvalidInputs(InvalidInput):
     """Images and texts mixed: none, too many, a blank one, or a dimension that cannot be had."""
 

@@ -103,6 +103,12 @@ so many only where a token has 14 characters on average; in any language it has 
 MAX_FRAMES = 1000
 """Frames of one baseline, images and embeddings together."""
 
+MAX_SEARCH_RESULTS = 10_000
+"""Results of one search in a file of embeddings."""
+
+MAX_CALIBRATION_PICTURES = 2000
+"""Pictures of one calibration, which compares each with every other: two million pairs."""
+
 MAX_INPUTS = 2048
 """Inputs of one request for embeddings that follows OpenAI's API, whose own limit it is."""
 

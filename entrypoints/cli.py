@@ -6,12 +6,14 @@ import sys
 import click
 
 from entrypoints.commands.bundle import bundle
+from entrypoints.commands.calibrate import calibrate
 from entrypoints.commands.classify import classify
 from entrypoints.commands.doctor import doctor
 from entrypoints.commands.embed import embed
 from entrypoints.commands.embed_on_ray import embed_on_ray
 from entrypoints.commands.export import export
 from entrypoints.commands.pipeline import pipeline
+from entrypoints.commands.search import search
 from entrypoints.commands.serve import serve
 from entrypoints.commands.tensorrt import tensorrt
 from entrypoints.commands.validate import validate
@@ -30,7 +32,8 @@ def main() -> None:
       clip-server doctor
       clip-server serve --model builtin:demo
       clip-server classify photo.jpg 'a cat' 'a delivery truck'
-      clip-server embed photos/ --output photos.parquet
+      clip-server embed photos/ --output photos.npz
+      clip-server search photos.npz 'a red car at night'
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal cannot show is no reason to end with a traceback.
@@ -38,7 +41,8 @@ def main() -> None:
 
 
 for command in (
-    serve, embed, classify, doctor, bundle, export, validate, tensorrt, pipeline, embed_on_ray,
+    serve, embed, search, calibrate, classify, doctor,
+    bundle, export, validate, tensorrt, pipeline, embed_on_ray,
 ):  # fmt: skip
     main.add_command(command)
 

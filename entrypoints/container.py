@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from dependency_injector import containers, providers
 
+from adapters.bulk.index_files import open_index
 from adapters.bulk.journal import JournalledEmbeddings
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.encoders.selection import EncoderSelection
@@ -32,10 +33,12 @@ from application.model.supervisor import Supervisor
 from application.use_cases.anomaly import ScoreAnomaly
 from application.use_cases.baseline import BuildBaseline
 from application.use_cases.bulk import EmbedInBulk
+from application.use_cases.calibrate import MeasureExamples
 from application.use_cases.classify import ClassifyImage
 from application.use_cases.compare import CompareSightings, CompareTexts
 from application.use_cases.embed import EmbedImage, EmbedImages, EmbedInputs, EmbedTexts
 from application.use_cases.health import ReportHealth, ReportLoad
+from application.use_cases.search import SearchIndex
 from entrypoints.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,6 +99,7 @@ class Container(containers.DeclarativeContainer):
     memory = providers.Singleton(SystemMemory)
     image_files = providers.Factory(LocalImageFiles)
     embeddings_file = providers.Factory(JournalledEmbeddings)
+    index_file = providers.Factory(open_index)
 
     concurrent_calls = providers.Object(1)  # that the encoder behind the port takes
     call_timeout_s = settings.provided.encode_timeout_s
@@ -173,6 +177,8 @@ class Container(containers.DeclarativeContainer):
         batcher=batcher,
         max_batch=settings.provided.max_batch,
     )
+    search_index = providers.Singleton(SearchIndex, inference=inference)
+    measure_examples = providers.Singleton(MeasureExamples, inference=inference)
     report_health = providers.Singleton(
         ReportHealth,
         model=model,

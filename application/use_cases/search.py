@@ -1,0 +1,131 @@
+"""Use case: what in a file of embeddings is most like a text, a photo, or both."""
+
+import asyncio
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from application.bulk_ports import BulkFailure, EmbeddingsIndexPort
+from application.inference.inference import Inference
+from domain.embedding import Embedding, Vector
+from domain.errors import InvalidInputs
+from domain.limits import MAX_SEARCH_RESULTS
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A row of the index.
+
+    Attributes:
+        path: of the image, as it was when it was embedded.
+        similarity: cosine with the query in [-1, 1]; with a text and a photo, the mean of both.
+    """
+
+    path: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What was found.
+
+    Attributes:
+        matches: the most similar first; of equal ones, the one that comes first in the index.
+        searched: rows that have an embedding.
+        without_embedding: rows that have an error instead.
+    """
+
+    matches: list[Match]
+    searched: int
+    without_embedding: int
+
+
+class SearchIndex:
+    """Compares a query with every row: exact, a block of rows at a time.
+
+    A product of 1,000,000 rows of 768 floats takes about as long as reading them from memory. An
+    approximate index would take minutes to build for a search that takes seconds.
+    """
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def __call__(
+        self,
+        index: EmbeddingsIndexPort,
+        *,
+        text: str | None = None,
+        photo: bytes | None = None,
+        top: int = 10,
+    ) -> SearchResult:
+        """Find the ``top`` rows that are most like the query.
+
+        Args:
+            index: what is searched.
+            text: words that the image should fit.
+            photo: an image file that it should resemble.
+            top: 1 to `MAX_SEARCH_RESULTS` results.
+
+        Raises:
+            InvalidInputs: neither text nor photo, or too many results asked for.
+            BulkFailure: the index was made with another model, or cannot be read. Else as
+                `Inference` says.
+        """
+        if text is None and photo is None:
+            raise InvalidInputs("a search needs a text, a photo, or both.", code="empty_query")
+        if not 1 <= top <= MAX_SEARCH_RESULTS:
+            raise InvalidInputs(
+                f"{top} results were asked for; 1 to {MAX_SEARCH_RESULTS} are possible.",
+                code="wrong_number_of_results",
+            )
+        images = {} if photo is None else {"photo": photo}
+        embedded, texts = await self._inference.embed_all(images, [] if text is None else [text])
+        model = self._inference.encoder
+        if index.fingerprint != model.fingerprint:
+            raise BulkFailure(
+                f"{index.name} was made with the model of fingerprint {index.fingerprint}; the "
+                f"model that is loaded, {model.model}, has {model.fingerprint}. Embeddings of two "
+                "models cannot be compared: load the other model, or embed the images again."
+            )
+        query = _mean([*embedded, *texts])
+        return await asyncio.to_thread(_scan, index, query, top)
+
+
+def _mean(queries: list[Embedding]) -> Vector:
+    """The vector whose product with a row is the mean of the queries' cosines with it."""
+    vector: Vector = np.mean([query.vector for query in queries], axis=0, dtype=np.float32)
+    return vector
+
+
+def _scan(index: EmbeddingsIndexPort, query: Vector, top: int) -> SearchResult:
+    best: list[tuple[float, int, str]] = []  # a heap whose first is the weakest kept
+    rows = searched = 0
+    for block in index.blocks():
+        cosines = block.vectors @ query
+        known = ~np.isnan(cosines)
+        searched += int(np.count_nonzero(known))
+        cosines[~known] = -np.inf
+        for place in _candidates(cosines, top, best[0][0] if len(best) == top else -np.inf):
+            # Of equal cosines the row that comes first wins: its negative number is larger.
+            entry = (float(cosines[place]), -(rows + place), str(block.paths[place]))
+            if len(best) < top:
+                heapq.heappush(best, entry)
+            else:
+                heapq.heappushpop(best, entry)
+        rows += len(cosines)
+    matches = [
+        Match(path, min(max(cosine, -1.0), 1.0)) for cosine, _, path in sorted(best, reverse=True)
+    ]
+    return SearchResult(matches, searched, rows - searched)
+
+
+def _candidates(cosines: Vector, top: int, floor: float) -> Iterator[int]:
+    """Places of a block that may be among the ``top`` of all, at most about ``top`` of them."""
+    places = np.flatnonzero(cosines > floor)
+    if len(places) > top:
+        # Everything that equals the weakest kept is looked at too, so that the order decides.
+        weakest = np.partition(cosines[places], len(places) - top)[len(places) - top]
+        places = places[cosines[places] >= weakest]
+    return (int(place) for place in places if cosines[place] != -np.inf)
