@@ -22,11 +22,12 @@ export async function recall() {
   return Promise.race([read().catch(() => ({})), late]);
 }
 
-/** Remember `value` under `name`; null forgets it. */
+/** Remember `value` under `name`; null forgets it, at once. */
 export function remember(name, value) {
   waiting.set(name, value);
   clearTimeout(timer);
-  timer = setTimeout(write, SETTLED_MS);
+  if (value === null) write();
+  else timer = setTimeout(write, SETTLED_MS);
 }
 
 addEventListener("pagehide", write);
