@@ -474,10 +474,20 @@ class Scenario:
                 np.testing.assert_allclose(task.result().vector, vector_of(number), atol=1e-6)
             else:
                 assert isinstance(failure, ALLOWED)
+        async with asyncio.timeout(20):
+            while not await self._serves_or_is_lost():
+                pass
+
+    async def _serves_or_is_lost(self) -> bool:
         await self.patiently(lambda: self.model.health.phase in {"ready", "unloaded", "lost"})
-        if self.model.health.phase != "lost":
+        if self.model.health.phase == "lost":
+            return True
+        try:
             again = await self.requests.encode_image(pixels_of(7))
-            np.testing.assert_allclose(again.vector, vector_of(7), atol=1e-6)
+        except EncoderHung:  # on a busy machine a good call may take longer than is allowed here
+            return False
+        np.testing.assert_allclose(again.vector, vector_of(7), atol=1e-6)
+        return True
 
 
 ALLOWED = (EncoderFault, RuntimeError, EncoderSuspect, EncoderHung, ModelNotReady)
