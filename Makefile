@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve install test hostile fuzz gpu-check image-check lint audit sbom format docs bench overload hostile-clients soak train-demo evaluate-demo constraints clean
+.PHONY: help serve install test hostile fuzz gpu-check image-check lint types audit sbom format docs bench overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -43,11 +43,13 @@ gpu-check: $(VENV)/.gpu ## On a machine with an NVIDIA GPU: verify TensorRT and 
 image-check: $(VENV)/.test ## As root on Linux: build the CPU image's contents without a container engine, and run them
 	$(BIN)/python -m checks.image.check $(IMAGE_CHECK_ARGS)
 
-lint: $(VENV)/.lint ## Style, types and the direction of imports
+lint: $(VENV)/.lint ## Style and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(VENV)/.types ## Types, those of the libraries that only some parts use included
+	$(BIN)/mypy
 
 audit: $(VENV)/.lint ## Look up known vulnerabilities of the pinned versions
 	$(BIN)/python -m checks.supply_chain.audit
@@ -136,5 +138,10 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(VENV)/.made
+	$(INSTALL) --editable '.[lint]' --editable $(CLIENT)
+	@touch $@
+
+# The type checker reads the types of everything that is imported anywhere.
+$(VENV)/.types: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(VENV)/.made
 	$(INSTALL) --editable '.[test,lint,demo-training,bench]' --editable $(CLIENT)
 	@touch $@
