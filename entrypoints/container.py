@@ -1,4 +1,4 @@
-"""The composition root: every object of the service, made and joined here and nowhere else."""
+"""The composition root: every object of the service is made and wired here and nowhere else."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
 
 _CLIENTS_KEPT: Final = 256
-"""Clients whose use cases are kept, a few hundred bytes each, rather than made for a request."""
+"""Clients whose use cases are cached, a few hundred bytes each."""
 
 
 class Container(containers.DeclarativeContainer):
-    """Give it ``settings``; override a port's provider to swap the adapter behind it."""
+    """Needs ``settings``; override a port's provider to swap the adapter behind it."""
 
     settings = providers.Dependency(instance_of=Settings)
 
@@ -101,7 +101,7 @@ class Container(containers.DeclarativeContainer):
     embeddings_file = providers.Factory(JournalledEmbeddings)
     index_file = providers.Factory(open_index)
 
-    concurrent_calls = providers.Object(1)  # that the encoder behind the port takes
+    concurrent_calls = providers.Object(1)  # how many the encoder behind the port takes
     call_timeout_s = settings.provided.encode_timeout_s
 
     # Application services
@@ -190,7 +190,7 @@ class Container(containers.DeclarativeContainer):
 
 def http_service(container: Container) -> "ASGIApp":
     """The HTTP service as an ASGI application; the model is loaded once it has started."""
-    # Here, since commands that serve nothing start faster without the framework.
+    # Imported here: commands that serve nothing start faster without the framework.
     from entrypoints.http.app import Parts, create_app
     from entrypoints.http.routes.endpoint import UseCases
 
@@ -249,19 +249,19 @@ def http_service(container: Container) -> "ASGIApp":
 
 
 def _model_name(model_path: str) -> str:
-    """The last part of a folder's or a hub model's name, without its revision."""
+    """The last part of the name of a folder or hub model, without its revision."""
     return model_path.rstrip("/").rpartition("/")[2].partition("@")[0] or model_path
 
 
 def decode_in_this_process(container: Container) -> None:
-    """Decode pictures in threads of this process, for one that ends as soon as one is decoded.
+    """Decode pictures in threads of this process, for commands that end after one picture.
 
-    Starting a worker would take longer than the picture, and a crash harms nobody else.
+    Starting a worker would take longer than the picture, and a crash affects nothing else.
     """
     container.image_preparation_port.override(container.in_process_preparation)
 
 
 def close_threads(container: Container) -> None:
-    """Let the encoder's threads and the decoders end once they have done what they are doing."""
+    """End the encoder's threads and the decoders once they have finished their work."""
     container.model().close()
     container.images().close()

@@ -1,4 +1,4 @@
-"""The process's log: a JSON object a line, or lines for people."""
+"""The process's log: one JSON object per line, or text for people."""
 
 import logging
 import re
@@ -12,16 +12,19 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 def _without_colours(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    line.pop("color_message", None)  # uvicorn's message once more, for terminals
+    line.pop("color_message", None)  # uvicorn's copy of the message for terminals
     return line
 
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""Characters that end a line or steer a terminal."""
+"""Characters that end a line or control a terminal."""
 
 
 def _on_one_line(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    """What a client sent must not look like a line of its own; tracebacks are added later."""
+    """Escape control characters: what a client sent must not look like another line of the log.
+
+    Tracebacks are added later.
+    """
     for name, value in line.items():
         if isinstance(value, str) and _CONTROL.search(value):
             line[name] = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], value)
@@ -39,7 +42,7 @@ _ABOUT_EACH_LINE: Final[tuple[Processor, ...]] = (
 
 
 class LogLevel(StrEnum):
-    """Severity of a line, by the names of `logging`."""
+    """Severity of a line; the names are those of `logging`."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -48,17 +51,17 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How a line of the log looks."""
+    """The format of the log's lines."""
 
     JSON = "json"
     TEXT = "text"
 
 
 def configure_logging(log_format: LogFormat | None, level: LogLevel) -> None:
-    """Send the log of all modules, ours and others', to standard error.
+    """Send the log of all modules, including those of libraries, to standard error.
 
     Args:
-        log_format: None takes text on a terminal, else JSON.
+        log_format: None means text on a terminal, else JSON.
         level: less severe lines are dropped.
     """
     handler = logging.StreamHandler(sys.stderr)
@@ -68,7 +71,7 @@ def configure_logging(log_format: LogFormat | None, level: LogLevel) -> None:
             _on_one_line,
             structlog.dev.ConsoleRenderer(
                 colors=terminal,
-                # The default one shows local variables, and with them what clients have sent.
+                # The default shows local variables, and with them what clients have sent.
                 exception_formatter=structlog.dev.plain_traceback,
             ),
         ]
@@ -78,7 +81,7 @@ def configure_logging(log_format: LogFormat | None, level: LogLevel) -> None:
             structlog.processors.JSONRenderer(serializer=_json),
         ]
     handler.setFormatter(
-        # Modules log by the standard library, since the inner rings know no other.
+        # Modules log with the standard library, the only one that the inner layers may import.
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_ABOUT_EACH_LINE,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],

@@ -1,6 +1,6 @@
 """Checksums of files, recorded when they are written and compared before they are used.
 
-A file whose size and modification time are as recorded is taken for unchanged. Where only the time
+A file whose size and modification time are as recorded counts as unchanged. If only the time
 differs, as after copying or a checkout, its bytes are compared by their SHA-256.
 """
 
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 CHECKSUMS: Final = "sealed.json"
-"""The record of a whole directory, in that directory."""
+"""The record of a whole directory, in that directory.
+
+The name is that of earlier versions, so that artefacts which they built stay valid.
+"""
 
 
 def checksums_of(files: Iterable[Path]) -> dict[str, dict[str, int | str]]:

@@ -176,7 +176,7 @@ def _build(place: Path, build: Callable[[Path], None], files: Sequence[str]) -> 
 
 
 def _flush(path: Path) -> None:
-    """Make sure that a file, or a directory's entries, outlive a power cut."""
+    """Make sure that a file, or a directory's entries, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

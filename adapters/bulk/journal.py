@@ -1,4 +1,4 @@
-"""An unfinished embeddings file: a SQLite database beside it, which outlives the process."""
+"""An unfinished embeddings file: a SQLite database beside it that survives the process."""
 
 import os
 import sqlite3
@@ -42,17 +42,17 @@ _ROWS: Final = "FROM files LEFT JOIN results USING (path, size, modified_ns)"
 
 
 class JournalledEmbeddings(EmbeddingsFilePort):
-    """Records rows in ``OUTPUT.journal`` and in the end writes OUTPUT from it.
+    """Records rows in ``OUTPUT.journal``, and writes OUTPUT from it at the end.
 
-    Paths are kept as bytes, since a file's name need not be valid text.
+    Paths are stored as bytes, since a file's name need not be valid text.
     """
 
     def __init__(self, output: Path, *, overwrite: bool = False) -> None:
-        """Check that the file can be made.
+        """Check that the file can be written.
 
         Args:
             output: its name ends in ``.parquet``, ``.npz`` or ``.jsonl``.
-            overwrite: replace a file that is there already, once the new one is whole.
+            overwrite: replace an existing file, once the new one is complete.
 
         Raises:
             BulkFailure: no such format, it exists already, or its directory does not.
@@ -74,7 +74,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
             database = self._open()
             with database:
                 database.execute("BEGIN IMMEDIATE")
-                return self._take_up(database, model, files)
+                return self._continue_run(database, model, files)
         except (BulkFailure, KeyboardInterrupt):
             self.close()
             if new:
@@ -87,7 +87,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
         except sqlite3.DatabaseError as failure:
             raise self._unusable(failure) from failure
 
-    def _take_up(
+    def _continue_run(
         self, database: sqlite3.Connection, model: EncoderDescription, files: Iterable[ImageFile]
     ) -> Progress:
         for statement in _TABLES.split(";"):
@@ -119,7 +119,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
         """See `EmbeddingsFilePort.remaining`."""
         after = b""
         while True:
-            # Page by page: no query stays open while rows are recorded.
+            # Page by page, so that no query is open while rows are recorded.
             page = self._opened.execute(
                 f"SELECT path, size, modified_ns {_ROWS} WHERE path > ? AND embedding IS NULL "
                 "AND error IS NULL ORDER BY path LIMIT ?",
@@ -185,14 +185,15 @@ class JournalledEmbeddings(EmbeddingsFilePort):
         database = sqlite3.connect(self._journal, timeout=0, isolation_level=None)
         self._database = database
         # Exclusive: a second run with the same output fails at once, and a killed one leaves no
-        # lock behind. Then a write-ahead log needs no shared memory, so network disks do too.
+        # lock behind. In this mode a write-ahead log needs no shared memory, so that it also works
+        # on network disks.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         return database
 
     def _chunks(self) -> Iterator[list[Row]]:
-        """Every row in order; complete, or an error."""
+        """Every row in order. Each has an embedding or an error."""
         cursor = self._opened.execute(f"SELECT path, embedding, error {_ROWS} ORDER BY path")
         while page := cursor.fetchmany(ROWS_AT_A_TIME):
             rows = []
@@ -210,7 +211,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
 
 
 def _flush(path: Path) -> None:
-    """Make sure that a file, or a directory's entries, outlive a power cut."""
+    """Make sure that a file, or a directory's entries, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Image files by name, by folder and by pattern, on this machine's file systems."""
+"""Image files on this machine, given by name, by folder or by pattern."""
 
 import glob
 import os
@@ -16,16 +16,16 @@ SUFFIXES: Final = (
     # Not decoded: their rows say so, which is better than leaving them out silently.
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"),
 )
-"""Ends of the names, in lower case, by which a folder's files count as images."""
+"""Endings, in lower case, by which a folder's files count as images."""
 
 
 class LocalImageFiles(ImageFilesPort):
     """Files, folders and patterns as a person names them.
 
-    A file that is named or matched is taken whatever its name; of a folder, every file with an
-    image's suffix, down to the deepest subfolder. Links to files are followed. Links to folders are
-    followed where they are named, or matched by anything but ``**``; below a folder, and by ``**``,
-    they are not, since they may lead round in circles. Names that begin with a dot count as others.
+    A file that is named or matched is always taken; of a folder and all its subfolders, every file
+    with an image's suffix is. Links to files are followed. Links to folders are followed where they
+    are named, or matched by anything but ``**``. Below a folder, and by ``**``, they are not, since
+    they may lead round in circles. Files whose names begin with a dot are not skipped.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:

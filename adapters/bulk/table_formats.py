@@ -1,4 +1,4 @@
-"""The three kinds of file that embeddings are written to, each as a stream."""
+"""The three file formats that embeddings are written in, each as a stream."""
 
 import zipfile
 from collections.abc import Callable, Iterator
@@ -28,13 +28,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All rows, and what they have in common.
+    """All rows, and what is the same for all of them.
 
     Attributes:
-        fingerprint: of the model that made the embeddings.
+        fingerprint: of the model that computed the embeddings.
         dimension: floats per embedding.
         count: how many rows there are.
-        chunks: the rows from the first to the last, `ROWS_AT_A_TIME` each; can be called again.
+        chunks: all rows in order, `ROWS_AT_A_TIME` in a chunk; can be called more than once.
     """
 
     fingerprint: str
@@ -163,7 +163,7 @@ def _write_array(
     shape: tuple[int, ...],
     chunks: Iterator[Any],
 ) -> None:
-    """One array of an npz file (numpy's NEP 1), without ever holding all of it."""
+    """Write one array of an npz file (numpy's NEP 1) without ever holding all of it in memory."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array_header_2_0(file, header)

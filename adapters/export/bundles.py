@@ -1,4 +1,4 @@
-"""Makes bundles of checkpoints: once for a directory that is named, or kept in the store."""
+"""Makes bundles from checkpoints, in a given directory or in the store."""
 
 import json
 import os
@@ -31,7 +31,7 @@ Times: TypeAlias = Mapping[Path, int]
 
 
 def bundle_of(source: str, store: Store) -> Bundle:
-    """The checkpoint as a bundle: it may be one itself, or one is kept, or it is made now.
+    """The checkpoint as a bundle: itself if it is one, the one in the store, or a new one.
 
     Args:
         source: what ``CLIP_MODEL_PATH`` names.
@@ -48,7 +48,7 @@ def bundle_of(source: str, store: Store) -> Bundle:
     try:
         read_at = times_of(checkpoint.files)
         fingerprint = checkpoint.fingerprint
-    except OSError as failure:  # the checkpoint's own fault, and not the store's
+    except OSError as failure:  # of the checkpoint, not of the store
         raise unreadable(directory, failure) from failure
     return store.get_or_build(
         f"bundles/{fingerprint}",
@@ -58,11 +58,11 @@ def bundle_of(source: str, store: Store) -> Bundle:
 
 
 def write_bundle(checkpoint: Checkpoint, directory: Path, *, link: bool = False) -> Bundle:
-    """Make a bundle; it appears whole or not at all.
+    """Make a bundle; it appears complete or not at all.
 
     Args:
-        checkpoint: a plain CLIP vision transformer whose weights lie in safetensors files.
-        directory: where the bundle goes. A bundle that is there is returned; a damaged one is
+        checkpoint: a plain CLIP vision transformer whose weights are in safetensors files.
+        directory: where the bundle goes. An existing bundle is returned; a damaged one is
             replaced.
         link: hard-link the weights where the file system allows it, instead of copying them.
 
@@ -76,14 +76,14 @@ def write_bundle(checkpoint: Checkpoint, directory: Path, *, link: bool = False)
 
 
 def write_graphs(checkpoint: Checkpoint, directory: Path) -> None:
-    """Write a bundle's own files beside the checkpoint's, which are there already.
+    """Write a bundle's own files beside the checkpoint's, which must be there already.
 
     Raises:
         InvalidCheckpoint: it cannot be bundled; says why.
         OSError: the directory cannot be written.
     """
     try:
-        # Imported here: serving a bundle that is there needs no ONNX library.
+        # Imported here: serving an existing bundle needs no ONNX library.
         from adapters.export.towers import image_tower, text_tower
     except ImportError as missing:
         raise InvalidCheckpoint(
@@ -126,7 +126,7 @@ def _build(
     """Fill a directory with a bundle.
 
     Args:
-        checkpoint: what to make it of.
+        checkpoint: what it is made from.
         directory: empty.
         link: see `write_bundle`.
         read_at: the `times_of` the checkpoint's files before its fingerprint was computed.
@@ -144,7 +144,7 @@ def _build(
 def _place(source: Path, target: Path, *, link: bool) -> None:
     if link:
         try:
-            # Not a symbolic link: runtimes refuse weights outside of the graph's directory.
+            # Not a symbolic link: runtimes refuse weights outside the graph's directory.
             os.link(source.resolve(), target)
         except OSError:
             pass

@@ -35,7 +35,7 @@ _ALIGNMENT: Final = 4096
 
 
 class WeightsFile:
-    """A graph's external data while it is written: one weight after the other, as a context."""
+    """A graph's external data while it is written, one weight after another; a context manager."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -67,9 +67,9 @@ class WeightsFile:
 
 
 class Graph:
-    """A graph under construction. Values are named by strings, as ONNX has it.
+    """A graph under construction. Values are named by strings, as in ONNX.
 
-    Without a file of its own it refers to the checkpoint's files and computes in float32.
+    Without a weights file of its own it refers to the checkpoint's files and computes in float32.
     """
 
     def __init__(self, own: WeightsFile | None = None, *, half: bool = False) -> None:
@@ -77,7 +77,7 @@ class Graph:
 
         Args:
             own: where the weights are written; None leaves them in the checkpoint's files.
-            half: compute in float16 what is not asked for in float32; needs a file of its own.
+            half: compute in float16 unless float32 is asked for; needs a weights file of its own.
         """
         if half and own is None:
             raise ValueError("weights in float16 need a file of their own")
@@ -94,7 +94,7 @@ class Graph:
         return output
 
     def constant(self, values: NDArray[Any] | list[int] | float) -> str:
-        """A constant in the graph itself; lists become int64, floats the type it computes in."""
+        """A constant in the graph itself. Lists become int64, floats the graph's compute type."""
         if isinstance(values, list):
             array: NDArray[Any] = np.array(values, dtype=np.int64)
         else:
@@ -105,15 +105,15 @@ class Graph:
         return name
 
     def in_float32(self, value: str) -> str:
-        """The value in float32, whatever the graph computes in."""
+        """The value in float32."""
         return self.op("Cast", value, to=TensorProto.FLOAT) if self.half else value
 
     def from_float32(self, value: str) -> str:
-        """A float32 value in what the graph computes in."""
+        """A float32 value in the graph's compute type."""
         return self.op("Cast", value, to=TensorProto.FLOAT16) if self.half else value
 
     def weight(self, tensor: Tensor, *, exact: bool = False) -> str:
-        """A weight in what the graph computes in, read from its file by the runtime.
+        """A weight in the graph's compute type, read from its file by the runtime.
 
         Args:
             tensor: the weight.
@@ -148,7 +148,7 @@ class Graph:
         """Rows of a table by number: ``rows`` ``[...]`` → ``[..., width]``."""
         if not isinstance(table, SparseRows):
             return self.op("Gather", self.weight(table), rows, axis=0)
-        # All rows that are not kept point to one extra row, which is zero.
+        # All rows that are not stored point to one extra row, which is zero.
         kept = table.kept.shape[0]
         place = np.full(table.height, kept, dtype=np.int32)
         place[table.rows.raw().astype(np.int64)] = np.arange(kept, dtype=np.int32)
@@ -171,8 +171,8 @@ class Graph:
             name: of the graph.
             inputs: name → (element type, shape); strings are dynamic dimensions.
             output: name and shape of the float32 output.
-            value: what the output is.
-            metadata: to be stored with the model.
+            value: the value that is the output.
+            metadata: stored with the model.
         """
         self._nodes.append(helper.make_node("Identity", [value], [output[0]]))
         graph = helper.make_graph(

@@ -1,14 +1,14 @@
-"""The image tower as an ONNX file of its own, in float32 or float16, for TensorRT and others.
+"""The image tower as a separate ONNX file, in float32 or float16, for TensorRT and others.
 
 Float16 is a property of the graph, since TensorRT 11 has only strongly typed networks: a node
 computes in what its inputs are. The graph is therefore *written* in float16, with float32 inputs
-and outputs and float32 layer normalisation, rather than converted afterwards. What a random
-ViT-L/14 showed on 2 cores, by ONNX Runtime and against the float32 graph:
+and outputs and float32 layer normalisation, rather than converted afterwards. Measured with a
+random ViT-L/14 on 2 cores, with ONNX Runtime, against the float32 graph:
 
 - written: 3 s, valid, smallest cosine 0.9999999, one cast on each side of a normalisation;
-- ``onnxconverter-common`` 1.16: 9 s. It raises every weight below 1e-7 to 1e-7. Told to keep the
-  normalisations in float32, it makes a graph that both the checker and ONNX Runtime reject (their
-  weights become float32, their input stays float16); otherwise it puts them in float16.
+- ``onnxconverter-common`` 1.16: 9 s. It raises every weight below 1e-7 to 1e-7. When told to keep
+  the normalisations in float32, it makes a graph that both the checker and ONNX Runtime reject
+  (their weights become float32, their input stays float16); otherwise it puts them in float16.
 - ModelOpt's AutoCast runs the model on calibration data to find the nodes that need float32, and
   needs twenty further packages. For this architecture the nodes are known: OpenCLIP's own half
   precision keeps only the normalisations (PyTorch in float16 against float32: 0.999999).
@@ -40,15 +40,15 @@ from domain.limits import IMAGE_SIZE
 logger = logging.getLogger(__name__)
 
 EXPORTABLE: Final = (Precision.FP16, Precision.FP32)
-"""What an exported tower may compute in."""
+"""The types that an exported tower may compute in."""
 
 
 Trace: TypeAlias = Callable[[Checkpoint, Path, Precision], None]
-"""Exports, through PyTorch, an image tower that is not written here."""
+"""Exports, through PyTorch, an image tower that this module cannot write."""
 
 
 def data_file(path: Path) -> Path:
-    """The weights of the graph at ``path``: a file beside it, which must be moved with it."""
+    """The weights of the graph at ``path``: a file beside it, to be moved together with it."""
     return path.with_name(path.name + ".data")
 
 
@@ -75,7 +75,7 @@ def write_image_tower(
         raise ValueError(f"an image tower cannot be exported in {precision}")
 
     def build(directory: Path) -> None:
-        # Under its final name, which the graph holds as the place of its weights.
+        # Under its final name, since the graph refers to its weights by file name.
         written = directory / path.name
         try:
             with WeightsFile(data_file(written)) as weights:
@@ -96,7 +96,7 @@ def check_image_tower(path: Path) -> dict[str, str]:
     """Check a graph and its weights as strictly as ONNX can; returns its metadata.
 
     Raises:
-        InvalidCheckpoint: not an ONNX file, damaged, or not an image tower as it is written here.
+        InvalidCheckpoint: not an ONNX file, damaged, or not an image tower as written here.
     """
     try:
         onnx.checker.check_model(str(path), full_check=True)
@@ -114,10 +114,10 @@ def check_image_tower(path: Path) -> dict[str, str]:
 
 
 def check_exported_from(checkpoint: Checkpoint, path: Path) -> None:
-    """Check a graph, and that it is this checkpoint's.
+    """Check a graph, and that it was exported from this checkpoint.
 
     Raises:
-        InvalidCheckpoint: it is not; says why.
+        InvalidCheckpoint: it was not; says why.
     """
     fingerprint = check_image_tower(path).get("fingerprint")
     if fingerprint != checkpoint.fingerprint:
@@ -138,7 +138,7 @@ def _add_metadata(path: Path, metadata: dict[str, str]) -> None:
 
 
 def _shape(values: Any, name: str) -> list[int | str]:
-    """Dimensions of the value of that name, numbers where they are fixed; empty if missing."""
+    """Dimensions of the value with that name; fixed ones are numbers. ``[""]`` if missing."""
     for value in values:
         if value.name == name:
             return [

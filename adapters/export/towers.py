@@ -1,8 +1,8 @@
 """Both towers of a CLIP vision transformer as ONNX graphs, with dynamic batch.
 
-Written node by node from OpenCLIP's architecture (open_clip, transformer.py) and not traced: no
-PyTorch is needed, and only what reaches the output is computed. The last block's attention and MLP
-run for the one token that is read out; the others would be thrown away.
+Written node by node from OpenCLIP's architecture (open_clip, transformer.py), not traced: this
+needs no PyTorch, and only what reaches the output is computed. The last block's attention and MLP
+run only for the one token that is read out, since the others would be discarded.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ _SHARED_KEYS: Final = {"norm_kwargs"}
 
 
 class UnusualTower(InvalidCheckpoint):
-    """The architecture is not plain CLIP, which is all that is written here."""
+    """The architecture is not plain CLIP, the only one that this module can write."""
 
 
 def image_tower(checkpoint: Checkpoint, graph: Graph | None = None) -> onnx.ModelProto:
@@ -42,7 +42,7 @@ def image_tower(checkpoint: Checkpoint, graph: Graph | None = None) -> onnx.Mode
 
     Args:
         checkpoint: weights and architecture.
-        graph: an empty one, which decides what to compute in and where the weights go; by default
+        graph: an empty one, which determines the compute type and where the weights go; by default
             float32 and the checkpoint's own files.
 
     Raises:
@@ -94,8 +94,8 @@ def image_tower(checkpoint: Checkpoint, graph: Graph | None = None) -> onnx.Mode
 def text_tower(checkpoint: Checkpoint) -> onnx.ModelProto:
     """``input_ids`` int64 ``[batch, length]`` → ``text_embeds`` float32 ``[batch, dimension]``.
 
-    Length may be anything up to 77: what follows the end-of-text token, the highest number in a
-    row, cannot reach it through the causal mask. The output is not normalised.
+    Length may be anything up to 77: tokens after the end-of-text token, which has the highest
+    number in a row, cannot affect it, because of the causal mask. The output is not normalised.
 
     Raises:
         UnusualTower: not CLIP's own text tower.
@@ -170,8 +170,8 @@ class _Transformer:
 
         Args:
             tokens: ``[batch, tokens, width]``.
-            read_out: picks the one token of each that is read: → ``[batch, 1, width]``.
-            masks: added to the attention's scores, of all tokens and of the one that is read.
+            read_out: picks the one token that is read of each item: → ``[batch, 1, width]``.
+            masks: added to the attention scores: of all tokens, and of the token that is read.
 
         Returns:
             That token after the last block, ``[batch, 1, width]``.
@@ -197,15 +197,15 @@ class _Transformer:
     ) -> str:
         name = f"{self.prefix}.{layer}"
         normed = self.norm(tokens, f"{name}.ln_1")
-        asking = normed if read_out is None else read_out(normed)
+        queries = normed if read_out is None else read_out(normed)
         kept = tokens if read_out is None else read_out(tokens)
-        attended = self._attention(f"{name}.attn", asking, normed, mask)
+        attended = self._attention(f"{name}.attn", queries, normed, mask)
         kept = self.graph.op("Add", kept, attended)
         return self.graph.op("Add", kept, self._mlp(name, self.norm(kept, f"{name}.ln_2")))
 
-    def _attention(self, name: str, asking: str, asked: str, mask: str | None) -> str:
+    def _attention(self, name: str, queries: str, tokens: str, mask: str | None) -> str:
         graph = self.graph
-        query, key, value = self._in_projection(name, asking, asked)
+        query, key, value = self._in_projection(name, queries, tokens)
         scale = graph.constant(float((self.width // self.heads) ** -0.5))
         scores = graph.op("MatMul", graph.op("Mul", query, scale), key)
         if mask is not None:
@@ -222,7 +222,7 @@ class _Transformer:
             self.graph.weight(self.weights[f"{name}.out_proj.bias"]),
         )
 
-    def _in_projection(self, name: str, asking: str, asked: str) -> tuple[str, str, str]:
+    def _in_projection(self, name: str, queries: str, tokens: str) -> tuple[str, str, str]:
         """Query ``[batch, heads, n, d]``, key ``[batch, heads, d, m]``, value like the query."""
         graph = self.graph
         matrix = graph.weight(self.weights[f"{name}.in_proj_weight"])
@@ -230,7 +230,7 @@ class _Transformer:
         split = graph.constant([0, 0, self.heads, self.width // self.heads])
         results = []
         for place, (source, order) in enumerate(
-            ((asking, [0, 2, 1, 3]), (asked, [0, 2, 3, 1]), (asked, [0, 2, 1, 3]))
+            ((queries, [0, 2, 1, 3]), (tokens, [0, 2, 3, 1]), (tokens, [0, 2, 1, 3]))
         ):
             span = [
                 graph.constant([place * self.width]),
@@ -265,7 +265,7 @@ class _Transformer:
         )
 
     def _linear(self, value: str, weight: str, bias: str) -> str:
-        """``value @ weight.T + bias``, the weight stored as PyTorch's linear layers have it."""
+        """``value @ weight.T + bias``, the weight stored as in PyTorch's linear layers."""
         turned = self.graph.op("Transpose", weight, perm=[1, 0])
         return self.graph.op("Add", self.graph.op("MatMul", value, turned), bias)
 
@@ -289,7 +289,7 @@ def _epsilon(settings: Mapping[str, Any]) -> float:
 
 
 def tower_metadata(checkpoint: Checkpoint) -> dict[str, str]:
-    """What is stored with a graph: whose weights it has, and what its input must be."""
+    """What is stored with a graph: which checkpoint it comes from, and what its input must be."""
     return {
         "model": checkpoint.model,
         "fingerprint": checkpoint.fingerprint,

@@ -30,7 +30,7 @@ FORMAT: Final = 2
 
 
 class UnusableBundle(InvalidCheckpoint, Unusable):
-    """There is no bundle that may be served; the message says why."""
+    """No bundle here can be served; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def is_bundle(directory: Path) -> bool:
 
 
 def read_bundle(directory: Path) -> Bundle:
-    """Read a bundle's description and check that its files are those that it describes.
+    """Read a bundle's description and check its files against the checksums in it.
 
     Raises:
         UnusableBundle: there is no bundle, it is incomplete or of another version, or one of its

@@ -1,4 +1,4 @@
-"""A checkpoint in the one form that encoders take, whatever layout it was read from."""
+"""A checkpoint in the one form that encoders take; the readers of all layouts return it."""
 
 import hashlib
 import json
@@ -33,16 +33,16 @@ _LARGEST: Final[Mapping[str, float]] = {
     "patch_size": IMAGE_SIZE,
     "mlp_ratio": 100,
 }
-"""Far above any CLIP's, by the setting's name."""
+"""Limits by the setting's name, far above any CLIP's values."""
 
 _LARGEST_NUMBER: Final = 65536
-"""For any other setting; the vocabulary has 49,408 tokens."""
+"""The limit of any other setting; the vocabulary has 49,408 tokens."""
 
 _LARGEST_DESCRIPTION: Final = 1024 * 1024
-"""Bytes of a file that describes a checkpoint; real ones have a few thousand."""
+"""Bytes that a file describing a checkpoint may have; real ones have a few thousand."""
 
 _LARGEST_LOGIT_SCALE: Final = 1000.0
-"""CLIP's own is held at 100."""
+"""CLIP's own is clipped at 100."""
 
 
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
@@ -61,7 +61,7 @@ class Checkpoint:
         model: the name to show, e.g. ``clip-vit-large-patch14``.
         architecture: OpenCLIP's ``model_cfg``.
         weights: OpenCLIP's state dict.
-        preprocessing: what happens to a picture before the image tower.
+        preprocessing: how a picture becomes the image tower's input.
     """
 
     model: str
@@ -119,7 +119,7 @@ class Checkpoint:
 
 
 def read_description(path: Path) -> Any:
-    """What a JSON file beside the weights says.
+    """The content of a JSON file beside the weights.
 
     Raises:
         InvalidCheckpoint: it cannot be read, is not JSON, or is too large.
@@ -139,7 +139,7 @@ def read_description(path: Path) -> Any:
 
 
 def unreadable(path: Path, failure: OSError) -> InvalidCheckpoint:
-    """What to say of a file or directory of a checkpoint that the system does not let us read."""
+    """The error for a file or directory of a checkpoint that cannot be read."""
     if isinstance(failure, FileNotFoundError):
         return InvalidCheckpoint(f"{path} does not exist.")
     advice = ""
@@ -153,7 +153,7 @@ def unreadable(path: Path, failure: OSError) -> InvalidCheckpoint:
 
 
 def check_not_a_pointer(path: Path, beginning: bytes) -> None:
-    """Refuse what a clone without Git LFS leaves in the place of a large file.
+    """Refuse a Git LFS pointer, which a clone without Git LFS has instead of a large file.
 
     Args:
         path: of the file.
@@ -170,10 +170,10 @@ def check_not_a_pointer(path: Path, beginning: bytes) -> None:
 
 
 def check_servable(architecture: Mapping[str, Any], *, origin: str) -> None:
-    """Refuse an architecture whose inputs differ from what this service prepares.
+    """Refuse an architecture whose inputs differ from those that this service produces.
 
-    Sizes that no machine has memory for, and anything that would be downloaded, are refused too: a
-    checkpoint may come from anywhere.
+    Sizes that no machine has memory for, and anything that would be downloaded, are refused too,
+    since the checkpoint may come from an untrusted source.
 
     Raises:
         InvalidCheckpoint: says what differs.
@@ -209,7 +209,7 @@ def check_servable(architecture: Mapping[str, Any], *, origin: str) -> None:
 
 
 def architecture_name(architecture: Mapping[str, Any]) -> str:
-    """``clip-vit-large-patch14`` for the architecture that is usually called so."""
+    """The architecture's usual name, such as ``clip-vit-large-patch14``."""
     vision = architecture["vision_cfg"]
     patch = vision.get("patch_size")
     if isinstance(vision.get("layers"), int) and patch is not None:
@@ -221,7 +221,7 @@ def architecture_name(architecture: Mapping[str, Any]) -> str:
 
 
 def _check_numbers(settings: Mapping[str, Any], *, origin: str) -> None:
-    """Refuse sizes that are not numbers or are absurd: memory would be allocated for them."""
+    """Refuse sizes that are not numbers or are absurd, before memory is allocated for them."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             _check_numbers(value, origin=origin)
@@ -239,14 +239,14 @@ def _check_number(key: str, number: object, *, origin: str) -> None:
         return
     largest = _LARGEST.get(key, _LARGEST_NUMBER)
     large_enough = number > 0 if key in _LARGEST else number >= -largest
-    if not (large_enough and number <= largest):  # nor is NaN
+    if not (large_enough and number <= largest):  # true for NaN as well
         raise InvalidCheckpoint(
             f"{origin}: {key} is {str(number)[:40]}; it must be above 0 and at most {largest}."
         )
 
 
 def _without_defaults(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture without what equals OpenCLIP's defaults, for a stable fingerprint."""
+    """The architecture without settings that equal OpenCLIP's defaults: a stable fingerprint."""
     stripped: dict[str, Any] = {}
     for name, value in architecture.items():
         if isinstance(value, Mapping):

@@ -57,10 +57,10 @@ _BLOCK_NAMES: Final = {
 
 
 def read_hugging_face(directory: Path) -> Checkpoint:
-    """Read a directory as `transformers.CLIPModel.save_pretrained` writes it.
+    """Read a directory written by `transformers.CLIPModel.save_pretrained`.
 
     Raises:
-        InvalidCheckpoint: not a CLIP model, damaged, or one this service cannot serve.
+        InvalidCheckpoint: not a CLIP model, damaged, or one that this service cannot serve.
     """
     path = directory / CONFIG
     try:
@@ -79,10 +79,10 @@ def read_hugging_face(directory: Path) -> Checkpoint:
 
 
 def _preprocessing(directory: Path) -> Preprocessing:
-    """What the image processor's file says; CLIP's own where there is none.
+    """The image processor's settings; CLIP's own if there is no such file.
 
-    transformers writes it into ``processor_config.json`` since version 5, and takes it from there
-    first if both files are there (`get_image_processor_config`).
+    transformers writes them to ``processor_config.json`` since version 5, and prefers that file if
+    both exist (`get_image_processor_config`).
     """
     for name, section in ((_PROCESSOR, "image_processor"), (_IMAGE_PROCESSOR, None)):
         path = directory / name
@@ -153,7 +153,7 @@ def _architecture(path: Path) -> dict[str, Any]:
 
 
 def _norm_settings(tower: Mapping[str, Any]) -> dict[str, Any]:
-    # OpenCLIP's layer norm has 1e-5 of itself.
+    # OpenCLIP's layer norm has 1e-5 by default.
     epsilon = tower["layer_norm_eps"]
     return {} if epsilon == 1e-5 else {"norm_kwargs": {"eps": epsilon}}
 
@@ -165,12 +165,12 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _to_open_clip(
     stored: Mapping[str, Tensor], architecture: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The same weights under OpenCLIP's names; raises KeyError naming a tensor that is missing."""
+    """The same weights under OpenCLIP's names. Raises KeyError with a missing tensor's name."""
     weights: dict[str, Tensor] = {
         "logit_scale": stored["logit_scale"],
         "token_embedding.weight": stored["text_model.embeddings.token_embedding.weight"],
         "positional_embedding": stored["text_model.embeddings.position_embedding.weight"],
-        # Linear layers keep their weight transposed; OpenCLIP multiplies by the matrix itself.
+        # Linear layers store their weight transposed; OpenCLIP multiplies by the matrix itself.
         "text_projection": Transposed(stored["text_projection.weight"]),
         "visual.proj": Transposed(stored["visual_projection.weight"]),
         "visual.class_embedding": stored["vision_model.embeddings.class_embedding"],

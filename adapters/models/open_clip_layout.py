@@ -32,15 +32,15 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
     """Read a directory with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
 
     One extension: with a tensor ``token_embedding.rows`` (int, ``[n]``) the token table holds only
-    those n rows of the full one, and every other row is zero. It keeps a model that was trained
-    on few words small.
+    those n rows of the full one, and every other row is zero. That keeps a model small that was
+    trained on few words.
 
     Args:
-        directory: where the files lie.
+        directory: where the files are.
         model: the name to show; from the architecture if None.
 
     Raises:
-        InvalidCheckpoint: damaged, or one this service cannot serve.
+        InvalidCheckpoint: damaged, or one that this service cannot serve.
     """
     path = directory / CONFIG
     try:
@@ -62,10 +62,10 @@ def is_open_clip_name(source: str) -> bool:
 
 
 def read_from_hub(source: str) -> Checkpoint:
-    """Download (or take from the cache under ``HF_HOME``) an OpenCLIP ``name:tag`` and read it.
+    """Download an OpenCLIP ``name:tag``, or take it from the cache under ``HF_HOME``, and read it.
 
     Raises:
-        InvalidCheckpoint: unknown tag, no network, or one this service cannot serve.
+        InvalidCheckpoint: unknown tag, no network, or one that this service cannot serve.
     """
     try:
         import open_clip

@@ -1,9 +1,9 @@
-"""How a checkpoint wants pictures to become pixels, as its own files say it.
+"""The preprocessing that a checkpoint asks for in its own files.
 
 The service resizes every picture in one way: short side to 224 with a bicubic filter, then the
-middle. Mean and standard deviation are the checkpoint's own: encoders take pixels that are
-normalised with CLIP's, and convert them where the checkpoint has others. What else a checkpoint
-asks for is refused by name.
+centre crop. Mean and standard deviation are the checkpoint's own: encoders take pixels that are
+normalised with CLIP's, and convert them where the checkpoint has others. Anything else that a
+checkpoint asks for is refused, and the error names it.
 """
 
 import math
@@ -21,7 +21,7 @@ _CLIPS_PROCESSORS: Final = (
     *("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil"),
     "CLIPFeatureExtractor",
 )
-"""Names under which transformers has had CLIP's image processor, and so its defaults."""
+"""Names of CLIP's image processor in versions of transformers; all have its defaults."""
 
 _FILTERS: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """By Pillow's numbers, which is how Hugging Face's files name them."""
@@ -31,16 +31,16 @@ _RESIZE: Final = "shortest"
 
 
 class UnservedPreprocessing(Exception):
-    """The checkpoint wants what this service does not do; one sentence says what."""
+    """The checkpoint asks for preprocessing that this service does not do; says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """What happens to a picture before the image tower sees it.
+    """How a picture's levels become the image tower's input.
 
     Attributes:
-        mean: of each channel, R, G and B, subtracted from levels between 0 and 1.
-        std: of each channel; what is left is divided by it.
+        mean: of each channel, R, G and B; subtracted from levels between 0 and 1.
+        std: of each channel; the difference is divided by it.
     """
 
     mean: tuple[float, ...] = MEAN
@@ -48,7 +48,7 @@ class Preprocessing:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What goes into fingerprints and bundles."""
+        """What fingerprints and bundles record of it."""
         return {"size": IMAGE_SIZE, "mean": self.mean, "std": self.std, "resize": _FILTER}
 
     @property
@@ -87,7 +87,8 @@ def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
     kind = config.get("image_processor_type") or config.get("feature_extractor_type")
     if kind is not None and kind not in _CLIPS_PROCESSORS:
         raise UnservedPreprocessing(
-            f"images are prepared by {_short(kind)}; this service does what CLIPImageProcessor does"
+            f"images are preprocessed by {_short(kind)}; this service does what "
+            "CLIPImageProcessor does"
         )
     for key, needed in (("do_resize", True), ("do_center_crop", True), ("do_pad", False)):
         if bool(config.get(key, needed)) is not needed:
@@ -135,13 +136,13 @@ def from_open_clip(config: Mapping[str, Any]) -> Preprocessing:
 
 
 def from_bundle(config: object) -> Preprocessing:
-    """Read what a bundle says of its graphs' input.
+    """Read what a bundle records of its graphs' input.
 
     Raises:
         UnservedPreprocessing: it asks for what this service does not do.
     """
     if not isinstance(config, Mapping):
-        raise UnservedPreprocessing("it does not say how images are prepared")
+        raise UnservedPreprocessing("it does not say how images are preprocessed")
     _check_size("size", config.get("size"))
     _check_filter(config.get("resize"))
     return _normalised_with(
@@ -152,16 +153,16 @@ def from_bundle(config: object) -> Preprocessing:
 def _normalised_with(mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocessing:
     if not all(value > 0 for value in std):
         raise UnservedPreprocessing(f"images are divided by std {list(std)}; it must be above 0")
-    # Rounded to four digits they are the same to every picture, and must have one fingerprint.
+    # Rounded to four digits they give every picture the same embedding: one fingerprint.
     near = all(abs(a - b) < 1e-4 for a, b in zip(mean + std, MEAN + STD, strict=True))
     return CLIPS_OWN if near else Preprocessing(mean, std)
 
 
 def _hugging_face_size(size: Any) -> str | None:
-    """OpenCLIP's name of the resize that a ``size`` asks for.
+    """OpenCLIP's name for the resize mode that a ``size`` asks for.
 
     Raises:
-        UnservedPreprocessing: its short side is not what this service makes it.
+        UnservedPreprocessing: the short side is not this service's.
     """
     if size is None:
         return None
@@ -222,6 +223,6 @@ def _number(key: str, value: Any, usual: float | None = None) -> float:
 
 
 def _short(value: object) -> str:
-    """At most so much of what a file says as a message can hold."""
+    """A value from a file, cut to what fits into a message."""
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

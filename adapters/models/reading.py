@@ -1,4 +1,4 @@
-"""One way in for every kind of checkpoint that ``CLIP_MODEL_PATH`` may name."""
+"""Reads any kind of checkpoint that ``CLIP_MODEL_PATH`` may name."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from adapters.models.bundle import DESCRIPTION, read_bundle
 from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint, unreadable
 
 DEMO: Final = "builtin:demo"
-"""The embedded demo model; served only when it is asked for by this name."""
+"""The embedded demo model; served only when requested by this name."""
 
 DEMO_DIRECTORY: Final = Path(__file__).parent / "demo" / "checkpoint"
 
@@ -56,7 +56,7 @@ def read_checkpoint(source: str) -> Checkpoint:
         if (directory / hugging_face.CONFIG).is_file():
             return hugging_face.read_hugging_face(directory)
         if directory.is_dir():
-            # A directory that may not be listed has nothing in it to `is_file`.
+            # `is_file` is False for everything in a directory that may not be entered.
             raise _without_checkpoint(directory, [entry.name for entry in directory.iterdir()])
         if directory.exists():
             raise InvalidCheckpoint(

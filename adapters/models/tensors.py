@@ -1,7 +1,7 @@
-"""Weights where they lie: tensors in files, and what must be done to them to be OpenCLIP's.
+"""Weights in their files: tensors, and how they must be changed to become OpenCLIP's.
 
-Nothing is read before it is asked for, and PyTorch is not needed, so that an encoder can hand the
-files themselves to its runtime.
+Nothing is read before it is needed, and PyTorch is not used, so that an encoder can pass the files
+themselves to its runtime.
 """
 
 from abc import ABC, abstractmethod
@@ -30,16 +30,16 @@ class Tensor(ABC):
     @property
     @abstractmethod
     def files(self) -> frozenset[Path]:
-        """The files it lies in."""
+        """The files that hold it."""
 
     @abstractmethod
     def array(self) -> NDArray[np.float32]:
-        """Its values in float32; exact, whatever they are stored in."""
+        """Its values in float32. The conversion is exact for every stored type."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor(Tensor):
-    """A tensor as it lies in a file.
+    """A tensor as it is stored in a file.
 
     Attributes:
         file: the file.
@@ -66,7 +66,7 @@ class StoredTensor(Tensor):
         return frozenset({self.file})
 
     def raw(self) -> NDArray[np.generic]:
-        """Its values as they are stored (bfloat16 as uint16), mapped and not read."""
+        """Its values as they are stored (bfloat16 as uint16), memory-mapped, not read."""
         return np.memmap(
             self.file, _NUMPY_TYPES[self.kind], "r", offset=self.offset, shape=self.dimensions
         )
@@ -82,7 +82,7 @@ class StoredTensor(Tensor):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedTensor(Tensor):
-    """A tensor in memory, where its file could not be mapped."""
+    """A tensor in memory, for a file that cannot be mapped."""
 
     values: NDArray[np.float32]
 
@@ -103,7 +103,7 @@ class LoadedTensor(Tensor):
 
 @dataclass(frozen=True, slots=True)
 class Transposed(Tensor):
-    """A matrix turned over: a linear layer's weight as the matrix that is multiplied by."""
+    """A transposed matrix: a linear layer's weight as the matrix to multiply by."""
 
     of: Tensor
 
@@ -124,7 +124,7 @@ class Transposed(Tensor):
 
 @dataclass(frozen=True, slots=True)
 class Stacked(Tensor):
-    """Tensors one below the other: query, key and value as one."""
+    """Tensors concatenated along the first axis: query, key and value as one."""
 
     parts: Sequence[Tensor]
 
@@ -146,12 +146,12 @@ class Stacked(Tensor):
 
 @dataclass(frozen=True, slots=True)
 class SparseRows(Tensor):
-    """A tall matrix of which only some rows are kept; all others are zero.
+    """A tall matrix that stores only some of its rows; all others are zero.
 
     Attributes:
-        kept: ``[n, width]``.
-        rows: integers ``[n]``, which rows of the whole those are.
-        height: rows of the whole.
+        kept: the stored rows, ``[n, width]``.
+        rows: integers ``[n]``, the numbers of these rows in the full matrix.
+        height: rows of the full matrix.
     """
 
     kept: Tensor

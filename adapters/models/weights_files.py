@@ -1,4 +1,4 @@
-"""Weights files: safetensors are mapped, pickles read only in PyTorch's restricted mode."""
+"""Weights files: safetensors are memory-mapped, pickles read only in PyTorch's restricted mode."""
 
 import json
 import math
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 _HEADER_LENGTH: Final = struct.Struct("<Q")
 _LONGEST_HEADER: Final = 2 * 1024 * 1024
-"""Bytes. The format allows 100 MB, of which Python would make gigabytes; CLIP's have 0.2 MB."""
+"""Bytes. The format allows 100 MB, which would take gigabytes in Python; CLIP's have 0.2 MB."""
 
 _LONGEST_POINTER: Final = 1024
-"""Bytes of a Git LFS pointer at most, as its specification has it."""
+"""Bytes that a Git LFS pointer may have, by its specification."""
 
 _MOST_SIDES: Final = 8
 _BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8}
@@ -36,10 +36,10 @@ _DAMAGED: Final = (
 
 
 def first_existing(directory: Path, names: tuple[str, ...]) -> Path:
-    """The first of ``names`` that is in the directory; put the preferred one first.
+    """The first of ``names``, in order of preference, that is in the directory.
 
     Raises:
-        InvalidCheckpoint: none does.
+        InvalidCheckpoint: none of them is.
     """
     for name in names:
         if (directory / name).is_file():
@@ -51,8 +51,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a weights file.
 
     Raises:
-        InvalidCheckpoint: it cannot be read, is damaged, or is a pickle that holds anything but
-            tensors.
+        InvalidCheckpoint: it cannot be read, is damaged, or is a pickle that holds something other
+            than tensors.
     """
     try:
         with path.open("rb") as file:
@@ -101,7 +101,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_apart(tensors: Iterable[StoredTensor]) -> None:
-    """The format forbids tensors that share bytes: a small file could be any number of them."""
+    """The format forbids tensors that share bytes: a small file could hold any number of them."""
     end = 0
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         if tensor.offset < end:
@@ -124,7 +124,7 @@ def _stored(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> Stor
             f"it holds a tensor of type {kind}; {', '.join(sorted(STORABLE))} can be read"
         )
     if not 0 <= first <= end <= size - start or end - first != math.prod(shape) * _BYTES[kind]:
-        raise ValueError("a tensor reaches beyond its end")
+        raise ValueError("a tensor reaches beyond the end of the file")
     return StoredTensor(path, start + first, end - first, kind, shape)
 
 
@@ -156,7 +156,7 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
         for name, tensor in stored.items()
     ):
         raise InvalidCheckpoint(f"{path} holds something other than named tensors.")
-    # Views may repeat a stored number any number of times; each would be written out in float32.
+    # Views may repeat one stored number many times; each would be written out in float32.
     if sum(tensor.numel() for tensor in stored.values()) > path.stat().st_size:
         raise InvalidCheckpoint(f"{path} holds tensors of more numbers than it has bytes.")
     try:
@@ -176,7 +176,7 @@ def _in_float32(tensor: "torch.Tensor") -> NDArray[np.float32]:
 
 
 def _check_plainly_stored(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it is; PyTorch itself never compresses."""
+    """Refuse an archive that unpacks to more than its size; PyTorch itself never compresses."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:

@@ -1,4 +1,4 @@
-"""Several observers in the place of one."""
+"""Several observers behind one port."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from application.ports import ObserverPort, Stage
 
 
 class Observers(ObserverPort):
-    """Tells each of them, in their order."""
+    """Passes every event to each observer, in the order given."""
 
     def __init__(self, *observers: ObserverPort) -> None:
         self._observers: Sequence[ObserverPort] = observers

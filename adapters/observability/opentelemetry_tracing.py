@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, sent over OTLP/HTTP."""
+"""Traces with OpenTelemetry, sent over OTLP/HTTP."""
 
 import threading
 import time
@@ -24,8 +24,7 @@ _CLOSE_SECONDS: Final = 2.0
 class OpenTelemetryTracing(Tracing):
     """A server span for each request and a child for each stage.
 
-    Sampling, collector, headers, limits and resource are the SDK's to read from the standard
-    variables.
+    The SDK reads sampling, collector, headers, limits and resource from the standard variables.
     """
 
     def __init__(self) -> None:
@@ -68,8 +67,8 @@ class _OpenTelemetrySpan(RequestSpan):
         context = span.get_span_context()
         self.trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else None
 
-    def answered(self, *, endpoint: str, outcome: str, status: int) -> None:
-        """See `RequestSpan.answered`."""
+    def finished(self, *, endpoint: str, outcome: str, status: int) -> None:
+        """See `RequestSpan.finished`."""
         # Names and statuses by OpenTelemetry's semantic conventions for HTTP servers.
         self._span.update_name(f"{self._method} {endpoint}")
         self._span.set_attribute("http.route", endpoint)

@@ -1,4 +1,4 @@
-"""Continuous profiling by Pyroscope, where its package and its server are there."""
+"""Continuous profiling with Pyroscope, if its package is installed and its server reachable."""
 
 import logging
 import socket
@@ -19,8 +19,8 @@ _RETRY_SECONDS: Final = 60.0
 class Profiling:
     """Starts the profiler once its server can be reached, and not before.
 
-    Until then nothing is sampled: a thread of its own tries to connect, once a minute. Whatever
-    goes wrong with profiling ends profiling, never the service.
+    Until then nothing is sampled: a separate thread tries to connect once a minute. A failure of
+    profiling ends profiling, never the service.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class Profiling:
         """Make one; nothing runs yet.
 
         Args:
-            url: the Pyroscope server's.
+            url: of the Pyroscope server.
             environment: the value of the tag ``environment``.
-            start: called with both once the server can be reached; says whether it worked.
+            start: called with both once the server can be reached; returns whether it worked.
             retry_s: seconds between attempts to reach the server.
         """
         self._url = url
@@ -47,20 +47,20 @@ class Profiling:
         self._thread = threading.Thread(target=self._run, name="profiling", daemon=True)
 
     def start(self) -> None:
-        """Begin to look for the server, in the background."""
+        """Begin to try to connect, in the background."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop looking for it."""
+        """Stop trying."""
         self._closed.set()
 
     def join(self, seconds: float) -> None:
-        """Wait, so long at most, until it was found and the profiler started, or was given up."""
+        """Wait until the profiler has started or the attempt has ended, at most ``seconds``."""
         self._thread.join(seconds)
 
     @property
     def ended(self) -> bool:
-        """Whether it looks no longer."""
+        """Whether it has stopped trying."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:

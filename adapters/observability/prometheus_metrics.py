@@ -21,7 +21,7 @@ _SECONDS: Final = (
 _FORMER_ENDPOINTS: Final = frozenset(
     ("/embed", "/anomaly-score", "/classify", "/similarity", "/batch-similarity")
 )
-"""What the server before this one had, and counted under `_FormerNames`."""
+"""The former server's endpoints, which are also counted under `_FormerNames`."""
 
 _BYTES_PER_GIB: Final = 1024**3
 
@@ -40,13 +40,13 @@ class PrometheusMetrics(ObserverPort):
         ProcessCollector(registry=registry)
         self._requests = Counter(
             "clip_requests",
-            "Requests answered; outcome is ok or the error's code.",
+            "Requests that have ended; outcome is ok or the error's code.",
             ("endpoint", "outcome", "status"),
             registry=registry,
         )
         self._request_seconds = Histogram(
             "clip_request_duration_seconds",
-            "From a request's headers to the end of its answer.",
+            "From a request's headers to the end of its response.",
             ("endpoint",),
             buckets=_SECONDS,
             registry=registry,
@@ -66,24 +66,24 @@ class PrometheusMetrics(ObserverPort):
             buckets=_IMAGES,
             registry=registry,
         )
-        doubts = Counter(
+        suspicions = Counter(
             "clip_encoder_doubts",
-            "Times that the encoder was kept from answering: it broke its contract (fault), or a "
-            "call of it did not return in time (hanging).",
+            "Times that the encoder became suspect and took no more requests: it failed or "
+            "returned no embeddings (fault), or a call did not return in time (hanging).",
             ("cause",),
             registry=registry,
         )
-        self._doubts = {cause: doubts.labels(cause) for cause in ("fault", "hanging")}
-        loads = Counter(
+        self._suspicions = {cause: suspicions.labels(cause) for cause in ("fault", "hanging")}
+        reloads = Counter(
             "clip_encoder_reloads",
-            "Loads of an encoder that had failed its self-test; outcome is ok or failed.",
+            "Reloads of an encoder that failed its verification; outcome is ok or failed.",
             ("outcome",),
             registry=registry,
         )
-        self._loads_anew = {True: loads.labels("ok"), False: loads.labels("failed")}
+        self._reloads = {True: reloads.labels("ok"), False: reloads.labels("failed")}
         self._cache_hits = Counter(
             "clip_text_cache_hits",
-            "Texts whose embedding was in the cache or coming.",
+            "Texts whose embedding was in the cache or already being computed.",
             registry=registry,
         )
         self._cache_misses = Counter(
@@ -102,7 +102,7 @@ class PrometheusMetrics(ObserverPort):
         )
         self._limit = gauge("clip_requests_limit", "Requests that may be waiting or running.")
         self._cached_texts = gauge("clip_text_cache_entries", "Text embeddings that are kept.")
-        self._ready = gauge("clip_ready", "1 if a request sent now would be taken, else 0.")
+        self._ready = gauge("clip_ready", "1 if a request sent now would be accepted, else 0.")
         self._loaded = gauge("clip_model_loaded", "1 while a model is in memory, else 0.")
         self._device_bytes = gauge(
             "clip_device_memory_bytes",
@@ -119,7 +119,7 @@ class PrometheusMetrics(ObserverPort):
         )
         self._backend = gauge(
             "clip_backend_info",
-            "1, labelled with the encoder that is loaded or was until it was unloaded while idle.",
+            "1, labelled with the encoder that is loaded, or was until it was unloaded while idle.",
             ("backend", "precision", "device", "model", "fingerprint"),
         )
 
@@ -133,23 +133,23 @@ class PrometheusMetrics(ObserverPort):
 
     def encoder_suspected(self, cause: str) -> None:
         """See `ObserverPort.encoder_suspected`."""
-        self._doubts[cause].inc()
+        self._suspicions[cause].inc()
 
     def encoder_reloaded(self, *, succeeded: bool) -> None:
         """See `ObserverPort.encoder_reloaded`."""
-        self._loads_anew[succeeded].inc()
+        self._reloads[succeeded].inc()
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:
         """See `ObserverPort.texts_looked_up`."""
         self._cache_hits.inc(hits)
         self._cache_misses.inc(misses)
 
-    def request_answered(self, *, endpoint: str, outcome: str, status: int, seconds: float) -> None:
+    def request_finished(self, *, endpoint: str, outcome: str, status: int, seconds: float) -> None:
         """Count a request.
 
         Args:
             endpoint: the route's template.
-            outcome: ``ok``, or the code of the error that it was answered with.
+            outcome: ``ok``, or the code of the error in the response.
             status: of HTTP.
             seconds: how long it took.
         """
@@ -195,7 +195,7 @@ class PrometheusMetrics(ObserverPort):
 
 
 class _FormerNames(Collector):
-    """Requests by the names of the server before this one, for dashboards that still ask for them.
+    """Requests under the former server's metric names, for dashboards that still use them.
 
     Derived from ours when they are scraped, so that requests don't pay for them.
     """
@@ -215,7 +215,7 @@ class _FormerNames(Collector):
                     counts[key] = counts.get(key, 0.0) + sample.value
         former = CounterMetricFamily(
             "clip_inference_requests",
-            "clip_requests_total of the five first endpoints, by its former name.",
+            "clip_requests_total of the first five endpoints, by its former name.",
             labels=("endpoint", "status"),
         )
         for labels, count in counts.items():
@@ -223,7 +223,7 @@ class _FormerNames(Collector):
         yield former
         latency = HistogramMetricFamily(
             "clip_inference_latency_seconds",
-            "clip_request_duration_seconds of the five first endpoints, by its former name.",
+            "clip_request_duration_seconds of the first five endpoints, by its former name.",
             labels=("endpoint",),
         )
         for family in self._seconds.collect():

@@ -1,4 +1,4 @@
-"""Something that is costly to make and asked for by anyone, made as often as is affordable."""
+"""Limits how much time goes into a costly result that anyone may request."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -7,19 +7,19 @@ from typing import Final, Generic, TypeVar
 Made = TypeVar("Made")
 
 _SHARE: Final = 0.05
-"""Of one processor core's time that may be spent on it in the long run."""
+"""The share of one processor core's time that may be spent on it in the long run."""
 
 _BURST_SECONDS: Final = 0.1
-"""Of such time that may be saved up: who asks now and then always gets a fresh one."""
+"""How much of that time may be saved up, so that occasional requests always get a fresh result."""
 
 _MOST_KEPT: Final = 8
 
 
 class Rationed(Generic[Made]):
-    """Makes a thing, or gives the last one again when too much time has been spent on making it.
+    """Computes a result, or returns the last one if too much time has gone into computing it.
 
-    So the last one is never older than twenty times what it takes to make it. Used from the event
-    loop only.
+    So a result is never older than twenty times the time that it takes to compute. Used from the
+    event loop only.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -34,7 +34,7 @@ class Rationed(Generic[Made]):
         self._kept: dict[Hashable, Made] = {}
 
     def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """The thing of that key, fresh where that is affordable."""
+        """The result for that key, fresh if there is time left for it."""
         started_s = self._clock()
         earned_s = (started_s - self._counted_s) * _SHARE
         self._saved_s = min(_BURST_SECONDS, self._saved_s + earned_s)

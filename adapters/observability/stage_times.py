@@ -1,4 +1,4 @@
-"""What one request spent its time on, for its line in the log."""
+"""What one request spent its time on, for its line in the request log."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ _OF_THIS_REQUEST: Final[ContextVar[SecondsByStage | None]] = ContextVar("stages"
 
 
 class StageTimes(ObserverPort):
-    """Adds the stages up for the request in whose context they are passed."""
+    """Sums up the seconds of each stage for the request in whose context the stage ran."""
 
     @contextmanager
     def of_request(self) -> Iterator[SecondsByStage]:
-        """What is passed in the block, and in tasks that it starts, is added to what it yields."""
+        """Yield the sums for the stages that run in the block or in tasks that it starts."""
         seconds: SecondsByStage = {}
         token = _OF_THIS_REQUEST.set(seconds)
         try:

@@ -1,4 +1,4 @@
-"""Which tracing there is: OpenTelemetry's where the standard ``OTEL_*`` variables ask for it."""
+"""Starts tracing with OpenTelemetry if the standard ``OTEL_*`` variables ask for it."""
 
 import logging
 

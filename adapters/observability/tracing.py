@@ -1,4 +1,4 @@
-"""Traces of requests: what the server reports to; this implementation traces nothing."""
+"""Traces of requests: the interface that the server uses. This implementation traces nothing."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +11,14 @@ class RequestSpan:
 
     trace_id: str | None = None
 
-    def answered(self, *, endpoint: str, outcome: str, status: int) -> None:
-        """Say how it ended: the route's template, ``ok`` or an error's code, HTTP's status."""
+    def finished(self, *, endpoint: str, outcome: str, status: int) -> None:
+        """Record how it ended.
+
+        Args:
+            endpoint: the route's template.
+            outcome: ``ok``, or the error's code.
+            status: HTTP's.
+        """
 
 
 class Tracing(ObserverPort):

@@ -1,4 +1,4 @@
-"""The folder that a Ray Data job writes, and what outlives a job that was killed."""
+"""The folder that a Ray Data job writes, and the state that survives a killed job."""
 
 import json
 import shutil
@@ -11,10 +11,10 @@ from application.ports import EncoderDescription
 
 
 class BulkOutput:
-    """What outlives the job: whose embeddings these are, and what is done."""
+    """What survives the job: which model's embeddings these are, and which are done."""
 
     def __init__(self, output: Path) -> None:
-        """Nothing is looked at yet.
+        """Name the folder; nothing is read or written yet.
 
         Args:
             output: the folder; beside it, ``OUTPUT.journal`` is kept until it is complete.
@@ -24,7 +24,7 @@ class BulkOutput:
         self.folder = output.with_name(f"{output.name}.journal")
 
     def begin(self, model: EncoderDescription) -> None:
-        """Begin, or go on where an earlier job stopped.
+        """Begin, or continue where an earlier job stopped.
 
         Raises:
             BulkFailure: the folder is complete, of another model, or something else.
@@ -43,11 +43,11 @@ class BulkOutput:
                 )
             if not self.folder.exists():
                 raise BulkFailure(
-                    f"{self._output} is unfinished, and {self.folder}, which tells what is done, "
-                    "is gone: name another folder."
+                    f"{self._output} is unfinished, and {self.folder}, which records what is "
+                    "done, is missing: name another folder."
                 )
         else:
-            # A journal without an output would have rows skipped that are nowhere.
+            # With a journal but no output, the job would skip rows that are not written anywhere.
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._output.mkdir(exist_ok=True)
@@ -55,10 +55,10 @@ class BulkOutput:
         self._write(complete=False)
 
     def complete(self, expected: int) -> int:
-        """Mark the output as complete, and forget what only going on would need.
+        """Mark the output as complete, and delete what was kept to continue the job.
 
         Raises:
-            BulkFailure: there are not as many rows as images.
+            BulkFailure: the number of rows is not the number of images.
         """
         if (rows := count_rows(self._output)) != expected:
             raise BulkFailure(

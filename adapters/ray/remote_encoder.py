@@ -1,4 +1,4 @@
-"""The encoder that runs elsewhere: calls the encoder deployment of a Ray Serve application."""
+"""An encoder in other processes: calls the encoder deployment of a Ray Serve application."""
 
 import logging
 import time
@@ -25,22 +25,22 @@ from domain.errors import ServiceUnavailable
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 30.0
-"""How long a call may take, with every replica that dies meanwhile and its successor."""
+"""How long a call may take, including retries on other replicas."""
 
 TravellingPixels: TypeAlias = NDArray[np.uint8] | PixelBatch
-"""Preprocessed images on their way: eight-bit levels wherever they are exact, 150 KB each."""
+"""Preprocessed images in transit: as eight-bit levels where those are exact, 150 KB each."""
 
 _PAUSE_S: Final = 0.1
-"""Between two tries: the router has to hear of the death."""
+"""Between two tries: the router has to learn that the replica has died."""
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteRows:
+class RemoteEmbeddings:
     """What an encoder replica returns.
 
     Attributes:
         rows: float32 ``[n, dimension]``.
-        fingerprint: of the model that made them.
+        fingerprint: of the model that computed them.
     """
 
     rows: RawEmbeddings
@@ -50,8 +50,8 @@ class RemoteRows:
 class RemoteEncoder(EncoderPort):
     """Stands for all replicas of the encoder deployment; may be called from several threads.
 
-    A call whose replica dies is made again on another one: encoding has no side effects. Rows made
-    by another model than the one described, as during a roll-out, are never handed on.
+    A call whose replica dies is retried on another one, since encoding has no side effects. Rows
+    from a model other than the one described, as during a roll-out, are never returned.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class RemoteEncoder(EncoderPort):
         *,
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        """Make one.
+        """Use a deployment.
 
         Args:
             handle: of a deployment with the methods of `entrypoints.ray.serving.Encoder`.
-            description: what its replicas say they are.
-            patience_s: how long a call may take, with every replica that dies meanwhile.
+            description: as its replicas report it.
+            patience_s: how long a call may take, including retries.
         """
         self._handle = handle
         self._patience_s = patience_s
@@ -100,7 +100,7 @@ class RemoteEncoder(EncoderPort):
         return None
 
     def _rows(self, call: Callable[[], Any]) -> RawEmbeddings:
-        result: RemoteRows = result_of(call, self._patience_s)
+        result: RemoteEmbeddings = result_of(call, self._patience_s)
         if result.fingerprint != self._description.fingerprint:
             raise ServiceUnavailable(
                 f"the model is being changed from {self._description.fingerprint} to "
@@ -141,17 +141,17 @@ class RemoteEncoderLoader(EncoderLoaderPort):
 
 
 def arrived(pixels: TravellingPixels) -> PixelBatch:
-    """The same pixels as they set out, bit for bit: ``[n, 3, 224, 224]``."""
+    """The same pixels as were sent, bit for bit: ``[n, 3, 224, 224]``."""
     if pixels.dtype == np.uint8:
         return normalised(pixels.astype(np.uint8, copy=False))
     return pixels.astype(np.float32, copy=False)
 
 
 def result_of(call: Callable[[], Any], patience_s: float) -> Any:
-    """The result of a call, which is made again if the replica that has it dies.
+    """The result of a call, which is retried if its replica dies.
 
     Args:
-        call: makes it and returns Ray's ``DeploymentResponse``.
+        call: makes the call and returns Ray's ``DeploymentResponse``.
         patience_s: for all tries together.
 
     Raises:
@@ -165,7 +165,7 @@ def result_of(call: Callable[[], Any], patience_s: float) -> Any:
         except TimeoutError:
             response.cancel()
         except (ActorDiedError, ActorUnavailableError) as death:
-            logger.warning("an encoder replica is gone, asking another: %s", type(death).__name__)
+            logger.warning("an encoder replica is gone, trying another: %s", type(death).__name__)
             time.sleep(min(_PAUSE_S, left))
     raise ServiceUnavailable(
         f"no replica of the encoder responded within {patience_s:g} seconds.",

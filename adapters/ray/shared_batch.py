@@ -1,11 +1,11 @@
-"""Several callers' images in one batch: who gets which rows, and whose failure is whose."""
+"""Several callers' images in one batch: each caller gets its own rows or its own failure."""
 
 import logging
 from collections.abc import Sequence
 
 import numpy as np
 
-from adapters.ray.remote_encoder import RemoteRows, TravellingPixels, arrived
+from adapters.ray.remote_encoder import RemoteEmbeddings, TravellingPixels, arrived
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.errors import EncoderFault
 
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 def encode_together(
     encoder: EncoderPort, calls: Sequence[TravellingPixels]
-) -> list[RemoteRows | Exception]:
-    """Image tower for several calls at once.
+) -> list[RemoteEmbeddings | Exception]:
+    """Run the image tower for several calls at once.
 
     Args:
-        encoder: blocks.
+        encoder: its calls block.
         calls: the preprocessed images of each, ``[n, 3, 224, 224]``.
 
     Returns:
@@ -30,16 +30,16 @@ def encode_together(
         if len(calls) == 1:
             return [failure]
         # One caller's bad image must not fail the others that happened to share its batch.
-        logger.warning("a batch of %d calls failed; encoding them singly", len(calls))
+        logger.warning("a batch of %d calls failed; encoding each alone", len(calls))
         return [result for call in calls for result in encode_together(encoder, [call])]
     ends = np.cumsum([len(call) for call in calls])
     fingerprint = encoder.description.fingerprint
-    return [RemoteRows(part, fingerprint) for part in np.split(rows, ends[:-1])]
+    return [RemoteEmbeddings(part, fingerprint) for part in np.split(rows, ends[:-1])]
 
 
 def _rows(encoder: EncoderPort, batch: PixelBatch) -> RawEmbeddings:
     rows = encoder.encode_images(batch)
-    # With a row too few, all after it would go to the wrong callers.
+    # If one row were missing, all rows after it would go to the wrong callers.
     expected = (len(batch), encoder.description.embedding_dimension)
     if rows.shape != expected:
         raise EncoderFault(f"the encoder returned shape {rows.shape} instead of {expected}")

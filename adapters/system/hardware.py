@@ -41,7 +41,7 @@ def usable_cores(quota: Path = _CGROUP_QUOTA) -> int:
 
 
 def multiplies_bfloat16(cpu_info: Path = _PROCESSOR) -> bool:
-    """Whether the processor has instructions for bfloat16 products; without, it is no gain.
+    """Whether the processor has instructions for bfloat16 products; without them it gains nothing.
 
     Args:
         cpu_info: Linux's ``/proc/cpuinfo``. Elsewhere the result is False.
@@ -59,7 +59,7 @@ class Processor:
     """The processor.
 
     Attributes:
-        name: as its maker calls it.
+        name: as its vendor writes it.
         instructions: sets that matter for encoding, slowest first, by Linux's names.
     """
 
@@ -74,7 +74,7 @@ _INSTRUCTIONS: Final = (
 
 
 def processor(cpu_info: Path = _PROCESSOR) -> Processor:
-    """Name and instruction sets; as far as the system tells.
+    """Name and instruction sets, as far as the system reports them.
 
     Args:
         cpu_info: Linux's ``/proc/cpuinfo``.
@@ -95,14 +95,14 @@ def processor(cpu_info: Path = _PROCESSOR) -> Processor:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Main memory in bytes: what this process may have at most, and what is free now."""
+    """Main memory in bytes: what this process may use at most, and what is free now."""
 
     total: int
     available: int
 
 
 def memory(info: Path = _MEMORY_INFO, limit: Path = _CGROUP_MEMORY) -> Memory | None:
-    """Main memory, or None where the system does not tell.
+    """Main memory, or None where the system does not report it.
 
     Args:
         info: Linux's ``/proc/meminfo``.

@@ -18,10 +18,10 @@ def is_installed(module: str) -> bool:
 
 
 def install_command(*extras: str) -> str:
-    """The command line that adds extras to this very installation.
+    """The command line that adds extras to this installation.
 
-    Names this Python, since another one's pip would install into another environment, and the
-    directory that the program was installed from, if it was one.
+    It names this Python, since another one's pip would install into another environment, and the
+    directory that the program was installed from, if it was installed from a directory.
 
     Args:
         extras: such as ``torch``.
@@ -38,7 +38,7 @@ def install_command(*extras: str) -> str:
 
 
 def _source() -> tuple[str, bool]:
-    """What pip is to install, and whether it was installed to be edited (PEP 610)."""
+    """What pip should install, and whether it is an editable installation (PEP 610)."""
     try:
         recorded = distribution(_DISTRIBUTION).read_text("direct_url.json")
         origin = json.loads(recorded or "{}")

@@ -1,4 +1,4 @@
-"""Memory that is no longer used, given back to the system and to the graphics card."""
+"""Returns unused memory to the system and to the graphics card."""
 
 import ctypes
 import gc
@@ -8,7 +8,7 @@ from typing import Final
 from application.ports import MemoryPort
 
 _LARGE_BYTES: Final = 4 * 1024 * 1024
-"""From this size on memory goes back to the system when it is freed: pictures of a megapixel."""
+"""Blocks of at least this size go back to the system when they are freed: about a megapixel."""
 
 _M_MMAP_THRESHOLD: Final = -3
 """What ``mallopt`` calls it (mallopt(3))."""
@@ -20,7 +20,7 @@ class SystemMemory(MemoryPort):
     def release(self) -> None:
         """See `MemoryPort.release`."""
         gc.collect()
-        # Only if an encoder has imported it: importing it here would take more than is given back.
+        # Only if an encoder has imported it: importing it here would use more than is returned.
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -29,17 +29,17 @@ class SystemMemory(MemoryPort):
 
 
 def return_large_blocks_at_once() -> None:
-    """Let no large picture leave a hole that nothing else fits into.
+    """Keep large pictures from fragmenting the heap.
 
-    glibc takes a large block that was freed for a sign that more will come, and puts the next ones
-    where they cannot be given back alone: after every kind of large file had been decoded once,
-    700 MiB stayed with a server that needs 260.
+    When a large block is freed, glibc expects more of that size and takes the next ones from the
+    heap, which cannot be returned in part: after every kind of large file had been decoded once, a
+    server that needs 260 MiB kept 700 MiB.
     """
     _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def _glibc(name: str, *arguments: int) -> None:
-    """Call a function of glibc's. musl has none of them, and returns memory by itself."""
+    """Call a function of glibc. musl has none of them, and returns memory without being asked."""
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     if function is not None:
         function(*arguments)

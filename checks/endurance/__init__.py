@@ -1,6 +1,6 @@
 """What a server withstands: an hour of load, ten times too much load, and hostile clients.
 
-Each module is a program that writes a report; the tests use the same attackers and questions.
+Each module is a program that writes a report; the tests use the same attackers and requests.
 """
 
 from pathlib import Path

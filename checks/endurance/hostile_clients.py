@@ -16,8 +16,8 @@ from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from benchmarks.machine import machine_name
 from checks.endurance import REPORTS, attackers
 from checks.endurance.attackers import Attack, Target, attacking
+from checks.endurance.known_requests import KnownRequest, KnownRequests
 from checks.endurance.load import RIGHT, WRONG, Tally, ask_steadily
-from checks.endurance.questions import Question, Questions
 from checks.endurance.vitals import watched
 from tests.support.photos import as_file, photos
 from tests.support.servers import SERVE, Server, running, wait_for
@@ -46,25 +46,25 @@ def main(seconds: int, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     encoder = EncoderSelection(EncoderChoice.OPENVINO, "builtin:demo", 768, cache=None).load()
     files = [as_file(picture.resize((320, 240))) for picture in photos().values()]
-    known = Questions(random.Random(7), encoder, files)
-    questions = [known.draw() for _ in range(200)]
+    known = KnownRequests(random.Random(7), encoder, files)
+    requests = [known.draw() for _ in range(200)]
     settings = {"CLIP_MODEL_PATH": "builtin:demo", "CLIP_ENCODER": "openvino"}
     with (
         tempfile.TemporaryDirectory() as scratch,
         running(SERVE, Path(scratch) / "log", **settings) as server,
     ):
         wait_for(server, "/health/ready")
-        report = asyncio.run(_measure(server, questions, seconds))
+        report = asyncio.run(_measure(server, requests, seconds))
         assert "Traceback" not in server.log
         assert server.stop() == 0
     (output / "hostile-clients.md").write_text(report, encoding="utf-8")
     click.echo(report)
 
 
-async def _measure(server: Server, questions: Sequence[Question], seconds: int) -> str:
+async def _measure(server: Server, requests: Sequence[KnownRequest], seconds: int) -> str:
     lines = [
         f"The demo model on {machine_name()}, which attackers and others share. Others asked "
-        f"{_RATE:.0f} mixed questions a second all the time.",
+        f"{_RATE:.0f} mixed requests a second all the time.",
         "",
         "| attack | clients | others: answered | p50, p99 before | p50, p99 meanwhile | memory "
         "| open files |",
@@ -72,13 +72,13 @@ async def _measure(server: Server, questions: Sequence[Question], seconds: int) 
     ]
     for attack, clients, what in _ATTACKS:
         before, during = Tally(), Tally()
-        await ask_steadily(server.url, questions, _RATE, seconds, before)
+        await ask_steadily(server.url, requests, _RATE, seconds, before)
         async with (
             watched(server.process.pid) as seen,
             attacking(Target(server.url), attack, clients=clients),
         ):
             await asyncio.sleep(1)
-            await ask_steadily(server.url, questions, _RATE, seconds, during)
+            await ask_steadily(server.url, requests, _RATE, seconds, during)
         assert during.outcomes[WRONG] == 0
         row = (
             f"| {what} | {clients} | {during.outcomes[RIGHT]} of {len(during.asked)} "

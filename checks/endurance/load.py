@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 import numpy as np
 
-from checks.endurance.questions import Question, Questions
+from checks.endurance.known_requests import KnownRequest, KnownRequests
 
 RIGHT: Final = "right"
 WRONG: Final = "wrong"
@@ -62,16 +62,14 @@ def session() -> aiohttp.ClientSession:
     )
 
 
-async def ask(client: aiohttp.ClientSession, url: str, question: Question, tally: Tally) -> str:
+async def ask(client: aiohttp.ClientSession, url: str, request: KnownRequest, tally: Tally) -> str:
     """Ask once; returns the outcome, which is in the tally too."""
     started_s = time.monotonic()
-    headers = {"Content-Type": question.content_type}
+    headers = {"Content-Type": request.content_type}
     try:
-        async with client.post(
-            url + question.path, data=question.body, headers=headers
-        ) as response:
+        async with client.post(url + request.path, data=request.body, headers=headers) as response:
             answer = await response.json(content_type=None)
-            outcome = _judged(response.status, answer, question)
+            outcome = _judged(response.status, answer, request)
     except (aiohttp.ClientError, TimeoutError, OSError):
         outcome = BROKEN
     ended_s = time.monotonic()
@@ -80,7 +78,7 @@ async def ask(client: aiohttp.ClientSession, url: str, question: Question, tally
 
 
 async def ask_steadily(
-    url: str, questions: Sequence[Question], rate: float, seconds: float, tally: Tally
+    url: str, requests: Sequence[KnownRequest], rate: float, seconds: float, tally: Tally
 ) -> None:
     """So many requests a second, whether or not the ones before have been answered."""
     gc.disable()  # looking through a million answers takes a second in which nothing would be asked
@@ -93,8 +91,8 @@ async def ask_steadily(
                 await asyncio.sleep(ahead_s)
             elif number % 100 == 0:
                 await asyncio.sleep(0)  # behind: answers must be seen all the same
-            question = questions[number % len(questions)]
-            task = asyncio.create_task(ask(client, url, question, tally))
+            request = requests[number % len(requests)]
+            task = asyncio.create_task(ask(client, url, request, tally))
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.gather(*running)
@@ -103,7 +101,7 @@ async def ask_steadily(
 
 async def ask_in_turn(
     url: str,
-    questions: Questions,
+    requests: KnownRequests,
     clients: int,
     seconds: float,
     tally: Tally,
@@ -118,24 +116,24 @@ async def ask_in_turn(
 
     async def one(client: aiohttp.ClientSession) -> None:
         while time.monotonic() < end_s:
-            outcome = await ask(client, url, questions.draw(), tally)
+            outcome = await ask(client, url, requests.draw(), tally)
             await asyncio.sleep(pause_s if outcome == RIGHT else max(pause_s, 0.1))
 
     async with session() as client:
         await asyncio.gather(*(one(client) for _ in range(clients)))
 
 
-async def abandon(client: aiohttp.ClientSession, url: str, question: Question) -> None:
+async def abandon(client: aiohttp.ClientSession, url: str, request: KnownRequest) -> None:
     """Ask, and hang up before the answer."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(ask(client, url, question, Tally()), 0.01)
+        await asyncio.wait_for(ask(client, url, request, Tally()), 0.01)
 
 
-def _judged(status: int, answer: Any, question: Question) -> str:
+def _judged(status: int, answer: Any, request: KnownRequest) -> str:
     if status != 200:
         error = answer.get("error", answer)
         return f"{status} {error['code']}"
-    for item in answer["results"] if question.path == "/embed/batch" else ():
+    for item in answer["results"] if request.path == "/embed/batch" else ():
         if item["error"] is not None:  # of one image, in its place
             return f"{item['error']['status']} {item['error']['code']}"
-    return RIGHT if question.fits(answer) else WRONG
+    return RIGHT if request.fits(answer) else WRONG

@@ -16,8 +16,8 @@ import click
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from benchmarks.machine import machine_name
 from checks.endurance import REPORTS
+from checks.endurance.known_requests import KnownRequests
 from checks.endurance.load import RIGHT, WRONG, Tally, ask_in_turn, ask_steadily
-from checks.endurance.questions import Questions
 from checks.endurance.vitals import Vitals, plot_vitals, watched
 from tests.support.photos import as_file, photos
 from tests.support.servers import SERVE, Server, running, wait_for
@@ -36,23 +36,23 @@ def main(checkpoint: str, seconds: int, output: Path) -> None:
     click.echo("working out the right answers")
     encoder = EncoderSelection(EncoderChoice.OPENVINO, checkpoint, 768, cache=None).load()
     files = [as_file(picture.resize((320, 240))) for picture in photos().values()]
-    questions = Questions(random.Random(7), encoder, files)
+    requests = KnownRequests(random.Random(7), encoder, files)
     del encoder
     with tempfile.TemporaryDirectory() as scratch:
         settings = {"CLIP_MODEL_PATH": checkpoint, "CLIP_ENCODER": "openvino"}
         with running(SERVE, Path(scratch) / "log", **settings) as server:
             wait_for(server, "/health/ready")
-            asyncio.run(_measure(server, questions, seconds, checkpoint, output))
+            asyncio.run(_measure(server, requests, seconds, checkpoint, output))
             assert "Traceback" not in server.log
             assert server.stop() == 0
 
 
 async def _measure(
-    server: Server, questions: Questions, seconds: int, checkpoint: str, output: Path
+    server: Server, requests: KnownRequests, seconds: int, checkpoint: str, output: Path
 ) -> None:
-    drawn = [questions.draw() for _ in range(500)]
+    drawn = [requests.draw() for _ in range(500)]
     full = Tally()
-    await ask_in_turn(server.url, questions, 16, _CALM_SECONDS, full)
+    await ask_in_turn(server.url, requests, 16, _CALM_SECONDS, full)
     capacity = full.outcomes[RIGHT] / _CALM_SECONDS
     click.echo(f"it can take {capacity:.1f} requests a second")
     phases = {"before": Tally(), "overload": Tally(), "after": Tally()}

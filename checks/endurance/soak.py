@@ -1,6 +1,6 @@
 """An hour of everything: ``python -m checks.endurance.soak --help``.
 
-Mixed questions all the time, some given up; attackers of changing kinds; hostile requests; and an
+Mixed requests all the time, some given up; attackers of changing kinds; hostile requests; and an
 encoder that fails at random. Writes ``soak.md`` and ``soak.png``.
 """
 
@@ -26,8 +26,8 @@ from adapters.models.reading import DEMO
 from benchmarks.machine import machine_name
 from checks.endurance import REPORTS, attackers
 from checks.endurance.attackers import Attack, Target, attacking
+from checks.endurance.known_requests import KnownRequests
 from checks.endurance.load import RIGHT, WRONG, Tally, abandon, ask_in_turn, session
-from checks.endurance.questions import Questions
 from checks.endurance.vitals import Vitals, plot_vitals, watched
 from tests.support.hostile_corpus import Hostile, corpus
 from tests.support.hostile_measuring import send
@@ -79,7 +79,7 @@ def soaked(seconds: float, fault_share: float, *, settle_s: float) -> "Soak":
     encoder = EncoderSelection(EncoderChoice.OPENVINO, DEMO, 768, cache=None).load()
     files = [as_file(picture.resize((320, 240))) for picture in photos().values()]
     files += [path.read_bytes() for path in sorted(HELD_OUT.glob("*.png"))]
-    questions = Questions(random.Random(7), encoder, files)
+    requests = KnownRequests(random.Random(7), encoder, files)
     settings = {
         "CLIP_MODEL_PATH": DEMO,
         "CLIP_ENCODER": "openvino",
@@ -91,7 +91,7 @@ def soaked(seconds: float, fault_share: float, *, settle_s: float) -> "Soak":
         running(FAULTY, Path(scratch) / "log", **settings) as server,
     ):
         wait_for(server, "/health/ready")
-        soak = Soak(server, questions, seconds, settle_s)
+        soak = Soak(server, requests, seconds, settle_s)
         asyncio.run(soak.run())
         return soak
 
@@ -100,10 +100,10 @@ class Soak:
     """One run of it."""
 
     def __init__(
-        self, server: Server, questions: Questions, seconds: float, settle_s: float
+        self, server: Server, requests: KnownRequests, seconds: float, settle_s: float
     ) -> None:
         self._server = server
-        self._questions = questions
+        self._requests = requests
         self._seconds = seconds
         self._settle_s = settle_s
         self._log = ""
@@ -121,7 +121,7 @@ class Soak:
             await asyncio.gather(
                 ask_in_turn(
                     self._server.url,
-                    self._questions,
+                    self._requests,
                     _CLIENTS,
                     self._seconds,
                     self._tally,
@@ -139,7 +139,7 @@ class Soak:
     async def _give_up(self, end_s: float) -> None:
         async with session() as client:
             while time.monotonic() < end_s:
-                await abandon(client, self._server.url, self._questions.draw())
+                await abandon(client, self._server.url, self._requests.draw())
                 await asyncio.sleep(0.5)
 
     async def _attack(self, end_s: float) -> None:
@@ -195,7 +195,7 @@ class Soak:
                 f"{self._seconds / 60:.0f} minutes, the demo model on {machine_name()}, with the "
                 "load on the same cores.",
                 "",
-                f"- {len(self._tally.asked)} questions: {outcomes}; {outcomes.get(WRONG, 0)} wrong "
+                f"- {len(self._tally.asked)} requests: {outcomes}; {outcomes.get(WRONG, 0)} wrong "
                 f"answers. p50 {self._tally.milliseconds(50):.0f} ms, "
                 f"p99 {self._tally.milliseconds(99):.0f} ms.",
                 f"- Faults injected into the encoder: {dict(self.faults)}. Errors in the log "

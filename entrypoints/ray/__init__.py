@@ -1,1 +1,1 @@
-"""The same use cases on a Ray cluster: `serving` answers requests, `bulk` embeds whole folders."""
+"""The same use cases on a Ray cluster: `serving` serves HTTP, `bulk` embeds whole folders."""

@@ -1,8 +1,8 @@
 """Embedding more images than one machine can: a Ray Data job that writes a folder of Parquet files.
 
-Reading and decoding run as tasks wherever there are processors, the model in one actor for each
-accelerator; Ray streams the images from one to the other. Files and output must lie where every
-node sees them under the same path.
+Reading and decoding run as tasks on any processor, the model in one actor for each accelerator; Ray
+streams the images from the tasks to the actors. Every node must see the files and the output under
+the same path.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ from entrypoints.container import Container
 from entrypoints.settings import Settings
 
 _PREPARED_AT_A_TIME: Final = 32
-"""Images that one task reads and decodes (150 KB each once they are pixels)."""
+"""Images that one task reads and decodes (150 KB each as pixels)."""
 
 _ROWS_OF_A_FILE: Final = 256
-"""Images that travel together and end in one file: what is lost when a node dies."""
+"""Images that are processed together and written to one file: what is lost when a node dies."""
 
 _LISTED_AT_A_TIME: Final = 100_000
-"""Names in one file of the listing."""
+"""File names in one file of the listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ def embed_on_ray(
             and, unless the images are to be read from there, a column ``image`` of their bytes.
         output: a folder; rows have the columns that ``clip-server embed`` writes.
         settings: of the model.
-        resources: what to use.
+        resources: what the job may use.
 
     Returns:
         Rows in the output.
 
     Raises:
-        BulkFailure: the output is complete already or of another model, or nothing is listed.
+        BulkFailure: the output is complete already or of another model, or there are no images.
     """
     run = BulkOutput(output)
     describe = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(_describe)
@@ -112,9 +112,9 @@ def embed_on_ray(
 
 @functools.cache
 def _preparation(max_pixels: int) -> ImagePreparationPort:
-    """One decoding worker for each of Ray's processes, which ends with it.
+    """One decoding worker for each of Ray's processes; it ends with that process.
 
-    A picture that crashes the decoder gets an error in its row, and the job goes on.
+    A picture that crashes the decoder gets an error in its row, and the job continues.
     """
     if workers_possible():
         return DecodingWorkers(1, max_pixels=max_pixels)
@@ -122,7 +122,7 @@ def _preparation(max_pixels: int) -> ImagePreparationPort:
 
 
 class _Prepare:
-    """Read and decode: from names, and perhaps bytes, to eight-bit pixels."""
+    """Read and decode: from paths, or the images' bytes, to eight-bit pixels."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -195,7 +195,7 @@ def _read(path: str) -> bytes:
 
 
 def _parquet_input(paths: Sequence[str]) -> str | None:
-    """The Parquet file or folder that is meant, if one is."""
+    """The Parquet file or folder that ``paths`` names; None if it names something else."""
     if len(paths) != 1:
         return None
     path = Path(paths[0])
@@ -212,10 +212,10 @@ def _columns(listing: str) -> list[str]:
 
 
 def _listed(paths: Sequence[str], folder: Path) -> Path:
-    """All names, once each and sorted, as Parquet: the form in which Ray skips what is done."""
+    """All names, sorted and without repetitions, as Parquet: Ray can skip what is done only so."""
     names = sorted({file.path for file in LocalImageFiles(paths).listing()})
     if not names:
-        raise BulkFailure("there is no image in what was named.")
+        raise BulkFailure("there is no image in the given paths.")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for number, part in enumerate(_parts(names)):

@@ -1,7 +1,7 @@
 """The service on Ray Serve: HTTP and decoding in one deployment, the model in another.
 
 ``serve run deploy/ray/serve.yaml`` starts it. Every replica reads the same environment variables as
-a single server does (see the README's table).
+a single server does (see docs/configuration.md).
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from dependency_injector import providers
 from ray import serve
 
-from adapters.ray.remote_encoder import RemoteEncoderLoader, RemoteRows, TravellingPixels
+from adapters.ray.remote_encoder import RemoteEmbeddings, RemoteEncoderLoader, TravellingPixels
 from adapters.ray.shared_batch import encode_together
 from application.model.supervisor import Supervisor
 from application.ports import EncoderDescription, EncoderPort
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _Input = TypeVar("_Input")
-_Answer = TypeVar("_Answer")
+_Output = TypeVar("_Output")
 
 _CONCURRENT_CALLS: Final = 16
-"""Calls that one ingress replica keeps under way, each of up to ``CLIP_MAX_BATCH_SIZE`` images."""
+"""Concurrent calls of one ingress replica, each of up to ``CLIP_MAX_BATCH_SIZE`` images."""
 
 
 def _images(batches: Sequence[Any]) -> int:
@@ -38,7 +38,7 @@ def _images(batches: Sequence[Any]) -> int:
 
 
 class EncoderReplica:
-    """One model on one accelerator. Calls of all ingress replicas share its batches."""
+    """One model on one accelerator. Calls from all ingress replicas share its batches."""
 
     def __init__(self) -> None:
         """Load the model; until then the replica takes no calls.
@@ -51,8 +51,8 @@ class EncoderReplica:
         self._encoder = _loaded(container.model(), self._thread)
         self._fingerprint = self._encoder.description.fingerprint
         self._last_took_s = 0.0
-        self._free_at_s = 0.0  # by `time.monotonic`, as far as can be told
-        # Ray's types don't know what its decorator adds.
+        self._free_at_s = 0.0  # by `time.monotonic`, estimated
+        # Ray's type hints lack what its decorator adds.
         self._ray_batches = cast(Any, self._batched)
         self._ray_batches.set_max_batch_size(container.settings().max_batch)
 
@@ -60,37 +60,39 @@ class EncoderReplica:
         """What is loaded."""
         return self._encoder.description
 
-    async def encode_texts(self, texts: Sequence[str]) -> RemoteRows:
+    async def encode_texts(self, texts: Sequence[str]) -> RemoteEmbeddings:
         """Text tower, as `EncoderPort.encode_texts`."""
         rows = await self._call(self._encoder.encode_texts, texts)
-        return RemoteRows(rows, self._fingerprint)
+        return RemoteEmbeddings(rows, self._fingerprint)
 
-    async def encode_images(self, batch: TravellingPixels) -> RemoteRows:
+    async def encode_images(self, batch: TravellingPixels) -> RemoteEmbeddings:
         """Image tower, as `EncoderPort.encode_images`."""
-        # Ray forms a batch before it looks whether the encoder is free. So a batch waits for more
-        # calls as long as the one before it will take, and not at all at an idle encoder.
+        # Ray forms a batch without checking whether the encoder is free. So a batch waits for more
+        # calls for as long as the batch before it will take, and not at all if the encoder is idle.
         busy_s = max(self._free_at_s - time.monotonic(), 0.0)
         self._ray_batches.set_batch_wait_timeout_s(busy_s)
-        answer: RemoteRows | Exception = await self._batched(batch)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        result: RemoteEmbeddings | Exception = await self._batched(batch)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     @serve.batch(batch_wait_timeout_s=0, batch_size_fn=_images)
-    async def _batched(self, batches: list[TravellingPixels]) -> list[RemoteRows | Exception]:
-        """The answers to several calls, in their order; Ray gathers the calls."""
+    async def _batched(self, batches: list[TravellingPixels]) -> list[RemoteEmbeddings | Exception]:
+        """The results of several calls, in their order; Ray forms the batch."""
         return await self._call(self._encode_together, batches)
 
-    def _encode_together(self, batches: Sequence[TravellingPixels]) -> list[RemoteRows | Exception]:
+    def _encode_together(
+        self, batches: Sequence[TravellingPixels]
+    ) -> list[RemoteEmbeddings | Exception]:
         start_s = time.monotonic()
         self._free_at_s = start_s + self._last_took_s
-        answers = encode_together(self._encoder, batches)
+        results = encode_together(self._encoder, batches)
         self._free_at_s = time.monotonic()
         self._last_took_s = self._free_at_s - start_s
-        return answers
+        return results
 
-    async def _call(self, tower: Callable[[_Input], _Answer], inputs: _Input) -> _Answer:
-        """Run a tower in the one thread that may, so that the replica goes on taking calls."""
+    async def _call(self, tower: Callable[[_Input], _Output], inputs: _Input) -> _Output:
+        """Run a tower in the encoder's thread, so that the replica still accepts calls."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, tower, inputs)
 
 
@@ -104,35 +106,35 @@ def _ingress() -> "ASGIApp":
     container = Container(settings=read_settings())
     settings = container.settings()
     if settings.api_keys is None:
-        logger.warning("CLIP_API_KEYS is not set: anyone who reaches Ray's proxy may ask")
+        logger.warning("CLIP_API_KEYS is not set: anyone who reaches Ray's proxy may use the API")
     if settings.tls is not None:
-        logger.warning("CLIP_TLS_CERTIFICATE means nothing here: Ray's proxy speaks plain HTTP")
+        logger.warning("CLIP_TLS_CERTIFICATE has no effect here: Ray's proxy speaks plain HTTP")
     container.encoder_loader.override(
         providers.Singleton(
             RemoteEncoderLoader, handle=serve.get_deployment_handle("Encoder", application)
         )
     )
     container.concurrent_calls.override(providers.Object(_CONCURRENT_CALLS))
-    # The remote encoder has a time-out of its own, and no thread here is lost to a replica's call.
+    # The remote encoder has its own time-out, and a hanging replica blocks no thread here.
     container.call_timeout_s.override(providers.Object(None))
-    # Ray sends requests here as soon as this returns: not before there is an encoder.
+    # Ray sends requests here as soon as this returns, so wait for the encoder first.
     with ThreadPoolExecutor(max_workers=1) as thread:
         _loaded(container.model(), thread)
     return http_service(container)
 
 
 def _loaded(model: Supervisor, thread: ThreadPoolExecutor) -> EncoderPort:
-    """The encoder once it is ready. In ``thread``, since Ray's own has an event loop running."""
+    """The encoder once it is ready. Loaded in ``thread``, since Ray's own runs an event loop."""
     thread.submit(asyncio.run, model.load()).result()
     if model.encoder is None:
         raise RuntimeError(f"no model is loaded: {model.reason}")
     return model.encoder
 
 
-_deployment: Any = serve.deployment  # Ray's own types say that it returns a function
+_deployment: Any = serve.deployment  # Ray's type hints say that it returns a function
 
 Encoder = _deployment(EncoderReplica, name="Encoder", max_ongoing_requests=16)
-# More than CLIP_MAX_REQUESTS (64) and a quarter, so that the service itself says when it is full.
+# More than 1.25 times CLIP_MAX_REQUESTS (64), so that the service itself refuses when it is full.
 Ingress = _deployment(serve.ingress(_ingress)(), name="Ingress", max_ongoing_requests=96)
 
 app = Ingress.bind(Encoder.bind())

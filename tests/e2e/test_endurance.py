@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 from adapters.encoders.fake import FakeEncoder
+from checks.endurance.known_requests import KnownRequests
 from checks.endurance.load import RIGHT, Tally, ask_in_turn, ask_steadily
-from checks.endurance.questions import Questions
 from checks.endurance.soak import soaked
 from checks.endurance.vitals import vitals_of
 from tests.support.photos import as_file, plain
@@ -14,17 +14,17 @@ from tests.support.servers import SLOW, running, wait_for
 
 async def test_overload_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
     files = [as_file(plain(shade, 0, 0), "PNG") for shade in range(0, 250, 10)]
-    questions = Questions(random.Random(1), FakeEncoder(embedding_dimension=768), files)
-    drawn = [questions.draw() for _ in range(100)]
+    requests = KnownRequests(random.Random(1), FakeEncoder(embedding_dimension=768), files)
+    drawn = [requests.draw() for _ in range(100)]
     settings = {"CLIP_MAX_BATCH_SIZE": "1", "SLOW_SECONDS": "0.02"}
     with running(SLOW, tmp_path / "log", **settings) as server:
         wait_for(server, "/health/ready")
         calm, overload, after = Tally(), Tally(), Tally()
-        await ask_in_turn(server.url, questions, 8, 3, calm)
+        await ask_in_turn(server.url, requests, 8, 3, calm)
         before = vitals_of(server.process.pid)
         # It can do fifty a second.
         await ask_steadily(server.url, drawn, 500, 6, overload)
-        await ask_in_turn(server.url, questions, 4, 1, after)
+        await ask_in_turn(server.url, requests, 4, 1, after)
         assert set(calm.outcomes) == set(after.outcomes) == {RIGHT}
         assert set(overload.outcomes) == {RIGHT, "503 queue_full"}
         assert overload.outcomes["503 queue_full"] > overload.outcomes[RIGHT] > 100

@@ -145,7 +145,7 @@ async def test_bodies_hold_no_more_memory_than_they_may(tmp_path: Path) -> None:
             await asyncio.sleep(3)
             await ask_often(server, 10)
         assert 503 in target.statuses or target.closed
-        assert "too_many_bytes" in {line["outcome"] for line in server.answered("/embed")}
+        assert "too_many_bytes" in {line["outcome"] for line in server.requests_to("/embed")}
         assert server.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""Ten thousand mixed requests, some of them abandoned: every answer belongs to its question."""
+"""Ten thousand mixed requests, some of them abandoned: every answer belongs to its request."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from adapters.encoders.fake import FakeEncoder
-from checks.endurance.questions import Question, Questions
+from checks.endurance.known_requests import KnownRequest, KnownRequests
 from tests.support.photos import as_file, plain
 from tests.support.servers import SLOW, Server, running, wait_for
 
@@ -21,45 +21,45 @@ ABANDONED = 0.1
 SEED = 20261124
 
 
-def questions(rng: random.Random) -> Questions:
+def requests(rng: random.Random) -> KnownRequests:
     """About a few hundred images of one colour each."""
     byte = functools.partial(rng.randrange, 256)
     pictures = [plain(byte(), byte(), byte(), size=(32, 24)) for _ in range(300)]
     files = [as_file(picture, "PNG") for picture in pictures]
-    return Questions(rng, FakeEncoder(embedding_dimension=768), files)
+    return KnownRequests(rng, FakeEncoder(embedding_dimension=768), files)
 
 
-async def ask(client: httpx.AsyncClient, question: Question) -> bool:
+async def ask(client: httpx.AsyncClient, request: KnownRequest) -> bool:
     """Whether the answer was the right one; a refusal is tried again, as its header says."""
     while True:
         answer = await client.post(
-            question.path, content=question.body, headers={"Content-Type": question.content_type}
+            request.path, content=request.body, headers={"Content-Type": request.content_type}
         )
         if answer.status_code != 503:
             break
         await asyncio.sleep(float(answer.headers["Retry-After"]) / 10)
-    return answer.status_code == 200 and question.fits(answer.json())
+    return answer.status_code == 200 and request.fits(answer.json())
 
 
-async def abandon(client: httpx.AsyncClient, question: Question, after_s: float) -> None:
+async def abandon(client: httpx.AsyncClient, request: KnownRequest, after_s: float) -> None:
     """Ask, and hang up."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(ask(client, question), after_s)
+        await asyncio.wait_for(ask(client, request), after_s)
 
 
 async def ask_all(server: Server) -> tuple[int, int]:
     """Right answers, and requests that were abandoned."""
     rng = random.Random(SEED)
-    known = questions(rng)
+    known = requests(rng)
     gate = asyncio.Semaphore(CONCURRENCY)
 
     async def one() -> bool | None:
         async with gate:
-            question = known.draw()
+            request = known.draw()
             if rng.random() < ABANDONED:
-                await abandon(client, question, rng.random() * 0.02)
+                await abandon(client, request, rng.random() * 0.02)
                 return None
-            return await ask(client, question)
+            return await ask(client, request)
 
     limits = httpx.Limits(max_connections=CONCURRENCY)
     async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=120) as client:

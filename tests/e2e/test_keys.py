@@ -76,9 +76,9 @@ def test_the_log_tells_of_refusals_and_never_a_key(server: Server) -> None:
         assert answer.status_code == 401
         assert "server" not in answer.headers
     httpx.post(f"{server.url}/embed", content=TRUCK.read_bytes(), headers=PHOTO)
-    outcomes = [line["outcome"] for line in server.answered("/metrics")]
+    outcomes = [line["outcome"] for line in server.requests_to("/metrics")]
     assert "wrong_api_key" in outcomes
-    assert "missing_api_key" in [line["outcome"] for line in server.answered("/embed")]
+    assert "missing_api_key" in [line["outcome"] for line in server.requests_to("/embed")]
     assert "s3cr3t" not in server.log
     assert "CLIP_API_KEYS is not set" not in server.log
 

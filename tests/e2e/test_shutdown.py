@@ -62,14 +62,14 @@ def test_restarts_under_load_lose_nothing_that_was_accepted(tmp_path: Path) -> N
             for camera in cameras:
                 if not restart:
                     camera.start()
-            while sum(line["status"] == 200 for line in server.answered("/embed")) < 40:
+            while sum(line["status"] == 200 for line in server.requests_to("/embed")) < 40:
                 assert server.process.poll() is None
                 time.sleep(0.05)
             assert server.stop() == 0
             # It was stopped in the middle of something, else this shows nothing.
             assert "finishing 0 requests" not in server.log
             assert "Traceback" not in server.log
-            logged |= {line["request_id"]: line["outcome"] for line in server.answered("/embed")}
+            logged |= {line["request_id"]: line["outcome"] for line in server.requests_to("/embed")}
     for camera in cameras:
         camera.asking = False
     received: dict[str, str] = {}

@@ -57,9 +57,9 @@ def test_a_request_and_its_stages_under_the_callers_span(
         assert httpx.post(server.url + "/embed", json={"image": "x"}).status_code == 422
         assert httpx.get(server.url + "/secret-path").status_code == 404
         assert server.stop() == 0  # sends what was not sent yet
-        (line,) = server.answered("/classify")
+        (line,) = server.requests_to("/classify")
         assert (line["trace_id"], line["request_id"]) == (TRACE, "frame-1")
-        assert all("trace_id" not in line for line in server.answered("/health/ready"))
+        assert all("trace_id" not in line for line in server.requests_to("/health/ready"))
     sent = exported(collector)
     assert attributes(sent[0].resource)["service.name"] == "cameras"
     spans = {

@@ -40,7 +40,7 @@ async def test_a_request_is_one_line_with_where_its_time_went(
     await client.post("/embed", json={"image": IMAGE}, headers={"x-request-id": "frame-7"})
     (line,) = lines(capsys)
     assert {
-        "event": "answered",
+        "event": "request",
         "level": "info",
         "request_id": "frame-7",
         "method": "POST",

@@ -9,7 +9,12 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from adapters.images.preprocessing import preprocess
-from adapters.ray.remote_encoder import RemoteEncoder, RemoteEncoderLoader, RemoteRows, arrived
+from adapters.ray.remote_encoder import (
+    RemoteEmbeddings,
+    RemoteEncoder,
+    RemoteEncoderLoader,
+    arrived,
+)
 from application.ports import Device, EncoderDescription
 from domain.errors import ServiceUnavailable
 from tests.support.photos import photos
@@ -39,7 +44,7 @@ class Replicas:
     def _call(self, inputs: Sequence[Any]) -> Any:
         self.sent.append(inputs)
         return self._answer(
-            lambda fingerprint: RemoteRows(np.ones((len(inputs), 4), np.float32), fingerprint)
+            lambda fingerprint: RemoteEmbeddings(np.ones((len(inputs), 4), np.float32), fingerprint)
         )
 
     def _answer(self, make: Callable[[str], Any]) -> Any:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from adapters.ray.remote_encoder import RemoteRows, TravellingPixels
+from adapters.ray.remote_encoder import RemoteEmbeddings, TravellingPixels
 from adapters.ray.shared_batch import encode_together
 from domain.errors import EncoderFault
 from tests.support.encoders import RecordingEncoder, pixels_of, vector_of
@@ -17,7 +17,7 @@ def test_everyone_gets_their_own_rows_of_one_batch() -> None:
     answers = encode_together(encoder, [call(1), call(20, 21, 22), call(3, 4)])
     assert encoder.image_batches == [[1, 20, 21, 22, 3, 4]]
     for answer, numbers in zip(answers, ([1], [20, 21, 22], [3, 4]), strict=True):
-        assert isinstance(answer, RemoteRows)
+        assert isinstance(answer, RemoteEmbeddings)
         assert answer.fingerprint == "r"
         np.testing.assert_allclose(answer.rows, [vector_of(number) for number in numbers])
 
@@ -28,7 +28,7 @@ def test_one_callers_bad_image_fails_that_caller_alone() -> None:
     first, bad, last = encode_together(encoder, [call(10), call(19, 20), call(30)])
     assert isinstance(bad, RuntimeError)
     for answer, number in ((first, 10), (last, 30)):
-        assert isinstance(answer, RemoteRows)
+        assert isinstance(answer, RemoteEmbeddings)
         np.testing.assert_allclose(answer.rows, [vector_of(number)])
 
 

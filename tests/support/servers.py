@@ -43,11 +43,11 @@ class Server:
         """The processes in which it decodes pictures."""
         return [worker for child in _children(self.process.pid) for worker in _children(child)]
 
-    def answered(self, endpoint: str) -> list[dict[str, Any]]:
-        """The log's lines about requests to an endpoint."""
+    def requests_to(self, endpoint: str) -> list[dict[str, Any]]:
+        """The request log's lines about an endpoint."""
         lines = (json.loads(line) for line in self.log.splitlines())
         return [
-            line for line in lines if line["event"] == "answered" and line["endpoint"] == endpoint
+            line for line in lines if line["event"] == "request" and line["endpoint"] == endpoint
         ]
 
     def stop(self) -> int:

@@ -1,4 +1,4 @@
-"""Image files that travel as base64, bare or as a data URI."""
+"""Image files that are sent as base64, bare or as a data URI."""
 
 import re
 from typing import Any, Final
@@ -12,14 +12,14 @@ _DROP_WHITE_SPACE: Final = str.maketrans("", "", " \t\r\n\v\f")
 _DATA_URI: Final = re.compile(r"\s*+data:([^,]{0,256}+),", re.IGNORECASE)
 """RFC 2397's ``data:[<media type>][;<parameter>]*[;base64],`` up to its comma.
 
-It never goes back over what it has read: megabytes of white space would make that take seconds.
+Possessive, so that it never backtracks: with megabytes of white space that would take seconds.
 """
 
 _HEX_DIGITS: Final = np.full(256, 255, dtype=np.uint8)
 _HEX_DIGITS[np.frombuffer(b"0123456789", np.uint8)] = np.arange(10)
 _HEX_DIGITS[np.frombuffer(b"abcdef", np.uint8)] = np.arange(10, 16)
 _HEX_DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
-"""uint8 ``[256]``: a hexadecimal digit's value by its ASCII code; 255 for what is none."""
+"""uint8 ``[256]``: a hexadecimal digit's value by its ASCII code; 255 for other characters."""
 
 
 class NotBase64(InvalidInput):
@@ -37,7 +37,7 @@ class NotBase64(InvalidInput):
 
 
 def is_data_uri(text: str) -> bool:
-    """Whether a text is meant to be an image: a data URI of an image, or of base64."""
+    """Whether a text is meant as an image: a data URI of an image type, or with base64."""
     head = _DATA_URI.match(text)
     if head is None:
         return False
@@ -50,16 +50,16 @@ def decode_image(text: str, *, name: str) -> bytes:
 
     Args:
         text: base64, bare or as a data URI.
-        name: what the client calls it.
+        name: the client's name for it, for the error.
 
     Raises:
-        NotBase64: it is not.
+        NotBase64: the text is not base64.
     """
     # msgspec's decoder is faster than the standard library's strict one.
     try:
         return msgspec.convert(text, bytes)
-    except msgspec.ValidationError:  # those who send it bare and unbroken don't pay for the rest
-        pass
+    except msgspec.ValidationError:
+        pass  # only texts that are not plain base64 pay for the slower way
     try:
         return msgspec.convert(plain_base64(text), bytes)
     except msgspec.ValidationError:
@@ -67,23 +67,23 @@ def decode_image(text: str, *, name: str) -> bytes:
 
 
 def plain_base64(text: str) -> str:
-    """Base64 without white space and without a data URI's head; anything else as it is."""
+    """Base64 without white space and without a data URI's prefix; other texts unchanged."""
     if not text.isascii():
         return text
     if head := _DATA_URI.match(text):
         if not head[1].lower().rstrip().endswith(";base64"):
             return text
         text = text[head.end() :]
-        if "%" in text:  # RFC 2397 allows what any URI may hold
+        if "%" in text:  # a data URI may be percent-encoded, as any URI
             text = _unescaped(text)
     return text.translate(_DROP_WHITE_SPACE)
 
 
 def _unescaped(text: str) -> str:
-    """With percent-encoded characters (RFC 3986) as what they stand for.
+    """The text with percent-encoded characters (RFC 3986) decoded.
 
-    As a whole if anything in it is no base64, escaped or not: it is refused then. The standard
-    library's way takes six seconds and 2 GiB for a body full of escapes.
+    Returned unchanged if an escape is invalid: the text is then refused as not base64. The standard
+    library takes six seconds and 2 GiB for a body full of escapes.
     """
     characters = np.frombuffer(text.encode(), dtype=np.uint8)
     (escapes,) = np.nonzero(characters == ord("%"))
@@ -100,7 +100,7 @@ def _unescaped(text: str) -> str:
 
 
 def plainly(value: Any) -> Any:
-    """A JSON value in which each text, on its own or in a list, is `plain_base64`."""
+    """A JSON value with `plain_base64` applied to a text, or to each text of a list."""
     if isinstance(value, str):
         return plain_base64(value)
     if isinstance(value, list):

@@ -200,10 +200,10 @@ class RequestLog:
         state = scope["state"]
         endpoint = scope.get("path_template") or _UNROUTED
         outcome = state.get(OUTCOME_KEY) or _outcome(status)
-        self._metrics.request_answered(
+        self._metrics.request_finished(
             endpoint=endpoint, outcome=outcome, status=status, seconds=seconds
         )
-        span.answered(endpoint=endpoint, outcome=outcome, status=status)
+        span.finished(endpoint=endpoint, outcome=outcome, status=status)
         routine = endpoint in _PROBES and status < 400
         level = logging.DEBUG if routine else logging.INFO
         if not logger.isEnabledFor(level):
@@ -216,7 +216,7 @@ class RequestLog:
             sometimes["unknown_field"] = state[_UNKNOWN_FIELD_KEY]
         logger.log(
             level,
-            "answered",
+            "request",
             extra={
                 "method": scope["method"],
                 "endpoint": endpoint,

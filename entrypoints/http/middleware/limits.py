@@ -80,7 +80,7 @@ class LoadShedding:
 
     async def _refuse(self, scope: HTTPScope, send: Send) -> None:
         told = await send_error(scope, send, self._admission.full(client=self._client_of(scope)))
-        self._metrics.request_answered(
+        self._metrics.request_finished(
             endpoint=scope["path"], outcome=told.code, status=told.status, seconds=0.0
         )
         if not self._refused:

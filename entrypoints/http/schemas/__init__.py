@@ -1,1 +1,1 @@
-"""The bodies of requests and answers: a module for each group of calls."""
+"""The bodies of requests and responses: a module for each group of endpoints."""

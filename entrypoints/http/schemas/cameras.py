@@ -1,4 +1,4 @@
-"""The questions that cameras ask: the same one again, and what a scene usually looks like."""
+"""Bodies of `/compare` and `/baseline`."""
 
 from typing import Annotated
 
@@ -19,7 +19,9 @@ class CompareRequest(Struct):
     embedding_b: SentVector | None = None
     threshold: Annotated[
         float,
-        documented("Cosine from which on the two count as the same.", minimum=-1.0, maximum=1.0),
+        documented(
+            "Smallest cosine at which the two count as the same.", minimum=-1.0, maximum=1.0
+        ),
     ] = SAME_ENTITY_THRESHOLD
 
 
@@ -41,37 +43,38 @@ class BaselineRequest(Struct):
     embeddings: Annotated[
         list[SentVector],
         documented(
-            f"Frames that were embedded before; with the images 1 to {MAX_FRAMES} in all.",
+            f"Frames that were embedded before; 1 to {MAX_FRAMES} in all, images included.",
             max_items=MAX_FRAMES,
         ),
     ] = []
 
 
 class Spread(Struct):
-    """How the frames lie around the baseline."""
+    """How much the frames differ from the baseline."""
 
     mean_similarity: Annotated[
         float,
-        documented("Mean cosine of a frame and the baseline; 1 if all frames are the same."),
+        documented("Mean of the frames' cosines with the baseline; 1 if all frames are the same."),
     ]
     std_similarity: Annotated[
-        float | None, documented("Its sample standard deviation; null for a single frame.")
+        float | None,
+        documented("Sample standard deviation of these cosines; null for a single frame."),
     ]
-    min_similarity: Annotated[float, documented("Cosine of the frame farthest off.")]
-    max_similarity: Annotated[float, documented("Cosine of the frame closest.")]
+    min_similarity: Annotated[float, documented("Cosine of the frame least like the baseline.")]
+    max_similarity: Annotated[float, documented("Cosine of the frame most like the baseline.")]
 
 
 class BaselineResponse(Struct):
-    """What `/anomaly-score` takes, and how sure one can be of it."""
+    """The baseline that `/anomaly-score` takes, and how much its frames vary."""
 
     baseline_embedding: Vector
-    count: Annotated[int, documented("Frames that it was made of.")]
+    count: Annotated[int, documented("Number of frames in the baseline.")]
     spread: Spread
     suggested_threshold: Annotated[
         float | None,
         documented(
-            "Anomaly score above which a frame is unlike these; null for fewer than "
-            f"{FEWEST_FRAMES_FOR_A_THRESHOLD} frames, which say too little."
+            "Anomaly score above which a frame is unusual for this scene; null for fewer than "
+            f"{FEWEST_FRAMES_FOR_A_THRESHOLD} frames, which are too few to tell."
         ),
     ]
     inference_time_ms: InferenceTime

@@ -9,7 +9,7 @@ from entrypoints.http.schemas.fields import IMAGE_RULES, InferenceTime, Vector, 
 
 
 class EmbedBatchRequest(Struct):
-    """Several images, each of which may succeed or fail on its own."""
+    """Several images; each succeeds or fails on its own."""
 
     images: Annotated[
         list[str],
@@ -22,24 +22,26 @@ class EmbedBatchRequest(Struct):
 
 
 class ItemError(Struct):
-    """Why one image has no embedding: what the answer had been had it come alone."""
+    """Why one image has no embedding: the error that it would have got in a request of its own."""
 
-    status: Annotated[int, documented("The HTTP status that it would have got alone.")]
+    status: Annotated[
+        int, documented("The HTTP status that it would have got in a request of its own.")
+    ]
     code: Annotated[str, documented("For programs: stable.")]
     detail: Annotated[str, documented("For people: names the value and the limit it broke.")]
 
 
 class EmbedBatchItem(Struct):
-    """What became of one image: an embedding or an error, the other one null."""
+    """The result for one image: an embedding or an error; the other is null."""
 
     embedding: Vector | None
     error: ItemError | None
 
 
 class EmbedBatchResponse(Struct):
-    """What became of each image."""
+    """The result for each image."""
 
-    results: Annotated[list[EmbedBatchItem], documented("One for each image, in its order.")]
+    results: Annotated[list[EmbedBatchItem], documented("One for each image, in the same order.")]
     inference_time_ms: InferenceTime
 
 
@@ -49,8 +51,8 @@ class EmbedTextRequest(Struct):
     texts: Annotated[
         list[str],
         documented(
-            "1 to CLIP_MAX_BATCH_TEXTS_SIZE (100 unless configured) texts, none blank; "
-            "cut at CLIP's 77 tokens.",
+            "1 to CLIP_MAX_BATCH_TEXTS_SIZE (100 by default) texts, none blank; "
+            "cut off after CLIP's 77 tokens.",
             min_items=1,
         ),
     ]
@@ -59,5 +61,5 @@ class EmbedTextRequest(Struct):
 class EmbedTextResponse(Struct):
     """The texts' embeddings."""
 
-    embeddings: Annotated[list[Vector], documented("One for each text, in its order.")]
+    embeddings: Annotated[list[Vector], documented("One for each text, in the same order.")]
     inference_time_ms: InferenceTime

@@ -74,7 +74,7 @@ RESPONSES: Final = {
         summary="A unit vector", value={"embedding": _BASELINE, "inference_time_ms": 11.8}
     ),
     "/anomaly-score": Example(
-        summary="Much as usual",
+        summary="Close to the baseline",
         value={
             "anomaly_score": 0.08,
             "similarity_to_baseline": 0.92,
@@ -129,7 +129,7 @@ RESPONSES: Final = {
         value={"embeddings": [_BASELINE] * len(_LABELS), "inference_time_ms": 8.4},
     ),
     "/compare": Example(
-        summary="Not the same",
+        summary="Not the same entity",
         value={
             "similarity": 0.62,
             "same_entity": False,
@@ -138,7 +138,7 @@ RESPONSES: Final = {
         },
     ),
     "/baseline": Example(
-        summary="Of three frames, too few for a threshold",
+        summary="From three frames, too few for a threshold",
         value={
             "baseline_embedding": _BASELINE,
             "count": 3,

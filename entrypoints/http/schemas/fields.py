@@ -9,7 +9,7 @@ from domain.limits import EMBEDDING_DIMENSION, IMAGE_FORMATS, MAX_DECODED_PIXELS
 
 
 def documented(description: str, **schema: Any) -> Meta:
-    """A field's description and further OpenAPI keywords; limits are enforced by the domain."""
+    """A field's description and further OpenAPI keywords. The domain enforces the limits."""
     return Meta(extra_json_schema={"description": description, "extra": schema})
 
 
@@ -21,7 +21,7 @@ def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _hoisted(schema: Any) -> Any:
-    """With `documented`'s further keywords where JSON Schema has them, and as it spells them."""
+    """The schema with `documented`'s further keywords moved to where JSON Schema expects them."""
     if isinstance(schema, list):
         return [_hoisted(item) for item in schema]
     if not isinstance(schema, dict):
@@ -34,25 +34,25 @@ def _hoisted(schema: Any) -> Any:
 
 
 IMAGE_RULES = (
-    f"white space is ignored, and so is a data URI's head (`data:image/jpeg;base64,`). "
+    f"white space is ignored, and so is a data URI's prefix (`data:image/jpeg;base64,`). "
     f"{', '.join(IMAGE_FORMATS)}; at most 10 MiB decoded and {MAX_DECODED_PIXELS:,} "
-    "pixels to decode, unless configured; JPEGs are decoded at a half to an eighth of their size."
+    "pixels to decode by default. Large JPEGs are decoded at a half to an eighth of their size."
 )
-"""What every image that travels as base64 must be."""
+"""The rules for every image that is sent as base64."""
 
 Image = Annotated[
     bytes, documented(f"An image file as base64; {IMAGE_RULES}", content_encoding="base64")
 ]
 Vector = Annotated[
-    list[float], documented(f"Unit vector; {EMBEDDING_DIMENSION} numbers unless configured.")
+    list[float], documented(f"Unit vector; {EMBEDDING_DIMENSION} numbers by default.")
 ]
 SentVector = Annotated[
     list[float],
     documented(
-        f"{EMBEDDING_DIMENSION} finite numbers unless configured, not all zero; normalised here."
+        f"{EMBEDDING_DIMENSION} finite numbers by default, not all zero; normalised by the server."
     ),
 ]
 InferenceTime = Annotated[
     float,
-    documented("Milliseconds from the parsed request to its result, waiting in queue included."),
+    documented("Milliseconds from the decoded request to its result, including time in queues."),
 ]

@@ -1,4 +1,4 @@
-"""What the service says about itself."""
+"""Bodies of the health endpoints."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from entrypoints.http.schemas.fields import documented
 
 
 class HealthResponse(Struct):
-    """The service at this moment."""
+    """The state of the service now."""
 
     status: Annotated[str, documented("`healthy`, or `degraded` while there is no model.")]
     model: Annotated[
@@ -16,15 +16,16 @@ class HealthResponse(Struct):
     ]
     model_loaded: bool
     unloaded_while_idle: Annotated[
-        bool, documented("Its memory was given back; the next request loads it again and waits.")
+        bool,
+        documented("The model was unloaded to free memory; the next request waits for its reload."),
     ]
-    device: Annotated[str | None, documented("`cuda:0` or `cpu`; null until it was looked at.")]
+    device: Annotated[str | None, documented("`cuda:0` or `cpu`; null until it is known.")]
     cuda_available: bool
     vram_used_gb: Annotated[float | None, documented("GiB; null without CUDA.")]
     embedding_dimension: int
     backend: Annotated[
         str,
-        documented("`torch`, …; while no model is loaded, what `CLIP_ENCODER` says, as `auto`."),
+        documented("`torch`, …; while no model is loaded, `CLIP_ENCODER`'s value, such as `auto`."),
     ]
     tensorrt_engine_path: str | None
     precision: Annotated[str | None, documented("What the towers compute in, such as `fp32`.")]
@@ -35,23 +36,24 @@ class HealthResponse(Struct):
     reason: Annotated[str | None, documented("Why the service is degraded.")]
     backend_reason: Annotated[
         str | None,
-        documented("Why TensorRT, though asked for, is not what answers; null where it is."),
+        documented("Why TensorRT is not in use although it was asked for; otherwise null."),
     ]
 
 
 class LivenessResponse(Struct):
-    """Whether the process can go on."""
+    """Whether the process works or must be restarted."""
 
     status: Annotated[
         str,
         documented(
-            "`alive`; `hanging` in a call that does not return; `lost` once the device has failed."
+            "`alive`; `hanging` if a call of the encoder does not return; `lost` if its device "
+            "has failed."
         ),
     ]
 
 
 class ReadinessResponse(Struct):
-    """Whether a request sent now would be taken."""
+    """Whether a request sent now would be accepted."""
 
     ready: bool
     reason: str | None

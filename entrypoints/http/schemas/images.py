@@ -29,14 +29,14 @@ class AnomalyScoreRequest(Struct):
     baseline_embedding: Annotated[
         list[float],
         documented(
-            f"{EMBEDDING_DIMENSION} finite numbers unless configured, of any length; "
-            "all zeros are similar to nothing."
+            f"{EMBEDDING_DIMENSION} finite numbers by default; the vector may have any length. "
+            "If all are zero, every cosine is 0."
         ),
     ]
     threshold: Annotated[
         float | None,
         documented(
-            "Anomaly score above which `is_anomaly` is said; without it nothing is.",
+            "Anomaly score above which `is_anomaly` is true; without it, the field is absent.",
             minimum=0.0,
             maximum=1.0,
         ),
@@ -44,10 +44,10 @@ class AnomalyScoreRequest(Struct):
 
 
 class AnomalyScoreResponse(Struct):
-    """How far the scene has moved from its baseline."""
+    """How much the image differs from its baseline."""
 
     anomaly_score: Annotated[
-        float, documented("clamp(1 - cosine, 0, 1): 0 as always, 1 nothing in common.")
+        float, documented("clamp(1 - cosine, 0, 1): 0 is as usual, 1 is nothing in common.")
     ]
     similarity_to_baseline: Annotated[float, documented("Cosine in [-1, 1].")]
     inference_time_ms: InferenceTime
@@ -70,15 +70,15 @@ class ClassifyRequest(Struct):
     use_ensemble: Annotated[
         bool | UnsetType,
         documented(
-            "Put each label through five prompt templates and average them. Where it is absent: "
-            "true if `camera_type` is sent, else as CLIP_USE_ENSEMBLE says (false)."
+            "Put each label into five prompt templates and average their embeddings. By default "
+            "true if `camera_type` is sent, else CLIP_USE_ENSEMBLE (false)."
         ),
     ] = UNSET
     camera_type: (
         Annotated[
             str,
             documented(
-                "Which templates the ensemble takes; `standard` where it is absent.",
+                "The templates that the ensemble uses; `standard` by default.",
                 enum=[str(kind) for kind in CameraType],
             ),
         ]
@@ -110,7 +110,7 @@ class SimilarityRequest(Struct):
     """One image and one text."""
 
     image: Image
-    text: Annotated[str, documented("Not blank; cut at CLIP's 77 tokens.", min_length=1)]
+    text: Annotated[str, documented("Not blank; cut off after CLIP's 77 tokens.", min_length=1)]
 
 
 class SimilarityResponse(Struct):
@@ -127,7 +127,7 @@ class BatchSimilarityRequest(Struct):
     texts: Annotated[
         list[str],
         documented(
-            "1 to CLIP_MAX_BATCH_TEXTS_SIZE (100 unless configured) different texts, none blank.",
+            "1 to CLIP_MAX_BATCH_TEXTS_SIZE (100 by default) different texts, none blank.",
             min_items=1,
         ),
     ]

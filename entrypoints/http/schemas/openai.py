@@ -1,4 +1,4 @@
-"""OpenAI's embeddings API, with images as NVIDIA's NV-CLIP and infinity take them."""
+"""OpenAI's embeddings API, with images as in NVIDIA's NV-CLIP and in infinity."""
 
 from typing import Annotated
 
@@ -14,16 +14,16 @@ class EmbeddingsRequest(Struct):
     input: Annotated[
         str | list[str | int | list[int]],
         documented(
-            f"A text or an image, or a list of 1 to {MAX_INPUTS} of them, at most {MAX_IMAGES} "
-            "of which are images. An image is a data URI (`data:image/jpeg;base64,...`). "
-            "Token numbers are refused: they belong to another vocabulary than CLIP's."
+            f"A text or an image, or a list of 1 to {MAX_INPUTS} of them, with at most "
+            f"{MAX_IMAGES} images. An image is a data URI (`data:image/jpeg;base64,...`). "
+            "Token numbers are refused: they come from a vocabulary other than CLIP's."
         ),
     ]
     model: Annotated[
         str | None,
         documented(
-            "The loaded model's name, with or without what precedes its last slash, or `clip` for "
-            "whichever is loaded; any other is an error."
+            "The loaded model's name, with or without the part before its last slash, or `clip` "
+            "for any model; another name is an error."
         ),
     ] = None
     encoding_format: Annotated[
@@ -31,13 +31,13 @@ class EmbeddingsRequest(Struct):
         documented("`float`, or `base64` of little-endian float32.", enum=["float", "base64"]),
     ] = None
     dimensions: Annotated[
-        int | None, documented("Only the model's own number: CLIP's vectors cannot be shortened.")
+        int | None, documented("Must be the model's own: CLIP's vectors cannot be shortened.")
     ] = None
     modality: Annotated[
         str | None,
         documented(
-            "As infinity has it: `text` takes every input as text; `image` every input as an "
-            "image, a data URI or bare base64. Without it, data URIs are images.",
+            "As in infinity: with `text` every input is a text; with `image` every input is an "
+            "image, as a data URI or as bare base64. Without it, data URIs are images.",
             enum=["text", "image"],
         ),
     ] = None
@@ -53,26 +53,26 @@ class EmbeddingObject(Struct):
 
 
 class Usage(Struct):
-    """What was read."""
+    """How much was embedded."""
 
     prompt_tokens: Annotated[
         int, documented("Tokens of the texts, start and end included, at most 77 each.")
     ]
     total_tokens: int
-    num_images: Annotated[int, documented("Images, which have no tokens.")]
+    num_images: Annotated[int, documented("Number of images, which have no tokens.")]
 
 
 class EmbeddingsResponse(Struct):
     """The inputs' embeddings."""
 
-    data: Annotated[list[EmbeddingObject], documented("One for each input, in its order.")]
-    model: Annotated[str, documented("The model really loaded.")]
+    data: Annotated[list[EmbeddingObject], documented("One for each input, in the same order.")]
+    model: Annotated[str, documented("The loaded model's name.")]
     usage: Usage
     object: str = "list"
 
 
 class ModelObject(Struct):
-    """A model that can be asked for."""
+    """A model that requests can name."""
 
     id: str
     created: Annotated[int, documented("Unix time at which this server started.")]

@@ -1,4 +1,4 @@
-"""An error's two shapes: RFC 9457 problem details, and OpenAI's."""
+"""The two shapes of an error: RFC 9457 problem details, and OpenAI's."""
 
 from typing import Annotated
 
@@ -19,11 +19,11 @@ class Problem(Struct):
 
 
 class OpenAIError(Struct):
-    """What is wrong, as OpenAI says it."""
+    """An error in OpenAI's format."""
 
     message: Annotated[str, documented("For people: names the value and the limit it broke.")]
     type: Annotated[str, documented("`invalid_request_error` or `server_error`.")]
-    param: Annotated[str | None, documented("The field that is wrong.")]
+    param: Annotated[str | None, documented("The request's field that is wrong.")]
     code: Annotated[str | None, documented("For programs: stable.")]
 
 
@@ -34,6 +34,13 @@ class WrappedOpenAIError(Struct):
 
 
 def openai_error(status: int, detail: str, code: str, *, field: str | None) -> WrappedOpenAIError:
-    """An error in OpenAI's shape; ``field`` is the request's field that is wrong, if it is one."""
+    """An error in OpenAI's shape.
+
+    Args:
+        status: of HTTP.
+        detail: for people.
+        code: for programs.
+        field: the request's field that is wrong; None if no single field is.
+    """
     kind = "invalid_request_error" if status < 500 else "server_error"
     return WrappedOpenAIError(OpenAIError(message=detail, type=kind, param=field, code=code))

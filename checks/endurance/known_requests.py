@@ -18,7 +18,7 @@ LABELS = [f"thing {number}" for number in range(60)]
 
 
 @dataclass(frozen=True)
-class Question:
+class KnownRequest:
     """A request, and whether an answer is the right one."""
 
     path: str
@@ -27,7 +27,7 @@ class Question:
     content_type: str = "application/json"
 
 
-class Questions:
+class KnownRequests:
     """Draws requests about a few hundred images, whose answers an encoder in this process knows."""
 
     def __init__(self, rng: random.Random, encoder: EncoderPort, files: Sequence[bytes]) -> None:
@@ -49,7 +49,7 @@ class Questions:
         rows = encoder.encode_texts(LABELS)
         self._labels = dict(zip(LABELS, map(Embedding.from_encoder, rows), strict=True))
 
-    def draw(self) -> Question:
+    def draw(self) -> KnownRequest:
         """One at random, as cameras would ask: mostly single images, now and then many."""
         kinds = [self._embed, self._anomaly, self._classify, self._similarities]
         rare = [self._bare, self._batch, self._texts, self._compare, self._openai]
@@ -61,106 +61,106 @@ class Questions:
     def _image(self, place: int) -> str:
         return base64.b64encode(self._files[place]).decode()
 
-    def _embed(self) -> Question:
+    def _embed(self) -> KnownRequest:
         place = self._place()
-        return _question(
+        return _known(
             "/embed",
             {"image": self._image(place)},
-            lambda answer: answer["embedding"],
+            lambda response: response["embedding"],
             self._embeddings[place].vector,
         )
 
-    def _bare(self) -> Question:
+    def _bare(self) -> KnownRequest:
         place = self._place()
-        return Question(
+        return KnownRequest(
             "/embed",
             self._files[place],
-            _fits(lambda answer: answer["embedding"], self._embeddings[place].vector),
+            _fits(lambda response: response["embedding"], self._embeddings[place].vector),
             "application/octet-stream",
         )
 
-    def _anomaly(self) -> Question:
+    def _anomaly(self) -> KnownRequest:
         place, other = self._place(), self._place()
         cosine = self._embeddings[place].cosine(self._embeddings[other])
         baseline = self._embeddings[other].vector.tolist()
-        return _question(
+        return _known(
             "/anomaly-score",
             {"image": self._image(place), "baseline_embedding": baseline},
-            lambda answer: [answer["similarity_to_baseline"], answer["anomaly_score"]],
+            lambda response: [response["similarity_to_baseline"], response["anomaly_score"]],
             [cosine, min(max(1 - cosine, 0.0), 1.0)],
         )
 
-    def _classify(self) -> Question:
+    def _classify(self) -> KnownRequest:
         place = self._place()
         chosen = {label: self._labels[label] for label in self._rng.sample(LABELS, 5)}
         scores = classify(self._embeddings[place], chosen, logit_scale=self._logit_scale).scores
-        return _question(
+        return _known(
             "/classify",
             {"image": self._image(place), "labels": list(chosen)},
-            lambda answer: [answer["scores"][label] for label in chosen],
+            lambda response: [response["scores"][label] for label in chosen],
             list(scores.values()),
         )
 
-    def _similarities(self) -> Question:
+    def _similarities(self) -> KnownRequest:
         place = self._place()
         chosen = self._rng.sample(LABELS, 3)
-        return _question(
+        return _known(
             "/batch-similarity",
             {"image": self._image(place), "texts": chosen},
-            lambda answer: [answer["similarities"][text] for text in chosen],
+            lambda response: [response["similarities"][text] for text in chosen],
             [self._embeddings[place].cosine(self._labels[text]) for text in chosen],
         )
 
-    def _batch(self) -> Question:
+    def _batch(self) -> KnownRequest:
         places = [self._place() for _ in range(5)]
-        return _question(
+        return _known(
             "/embed/batch",
             {"images": [self._image(place) for place in places]},
-            lambda answer: [item["embedding"] for item in answer["results"]],
+            lambda response: [item["embedding"] for item in response["results"]],
             [self._embeddings[place].vector for place in places],
         )
 
-    def _texts(self) -> Question:
+    def _texts(self) -> KnownRequest:
         chosen = self._rng.sample(LABELS, 4)
-        return _question(
+        return _known(
             "/embed/text",
             {"texts": chosen},
-            lambda answer: answer["embeddings"],
+            lambda response: response["embeddings"],
             [self._labels[text].vector for text in chosen],
         )
 
-    def _compare(self) -> Question:
+    def _compare(self) -> KnownRequest:
         place, other = self._place(), self._place()
-        return _question(
+        return _known(
             "/compare",
             {"image_a": self._image(place), "image_b": self._image(other)},
-            lambda answer: answer["similarity"],
+            lambda response: response["similarity"],
             self._embeddings[place].cosine(self._embeddings[other]),
         )
 
-    def _openai(self) -> Question:
+    def _openai(self) -> KnownRequest:
         place, text = self._place(), self._rng.choice(LABELS)
         inputs = [f"data:image/png;base64,{self._image(place)}", text]
-        return _question(
+        return _known(
             "/v1/embeddings",
             {"input": inputs, "model": "clip"},
-            lambda answer: [entry["embedding"] for entry in answer["data"]],
+            lambda response: [entry["embedding"] for entry in response["data"]],
             [self._embeddings[place].vector, self._labels[text].vector],
         )
 
 
-def _question(
+def _known(
     path: str, body: dict[str, Any], found: Callable[[Any], Any], expected: Any
-) -> Question:
-    return Question(path, json.dumps(body).encode(), _fits(found, expected))
+) -> KnownRequest:
+    return KnownRequest(path, json.dumps(body).encode(), _fits(found, expected))
 
 
 def _fits(found: Callable[[Any], Any], expected: Any) -> Callable[[Any], bool]:
     """Whether the numbers that are found in an answer are the expected ones, in their order."""
     wanted = np.asarray(expected)
 
-    def fits(answer: Any) -> bool:
-        given = np.asarray(found(answer))
+    def fits(response: Any) -> bool:
+        given = np.asarray(found(response))
         return given.shape == wanted.shape and bool(np.allclose(given, wanted, atol=1e-4))
 
     return fits
