@@ -137,14 +137,14 @@ class EncoderLost(Exception):
 
 
 class EncoderUpgradePort(ABC):
-    """Prepares a faster encoder for the checkpoint that another one already serves. Calls block."""
+    """Builds a faster encoder for the checkpoint that another one already serves. Calls block."""
 
     @abstractmethod
     def wanted(self, serving: EncoderDescription) -> bool:
-        """Whether a faster encoder than the serving one can be had.
+        """Whether a faster encoder than the serving one is possible.
 
         Raises:
-            EncoderUnavailable: one was asked for and cannot be had here; says why.
+            EncoderUnavailable: one was asked for and is not possible here; says why.
         """
 
     @abstractmethod
@@ -152,8 +152,8 @@ class EncoderUpgradePort(ABC):
         """Images on which both encoders must agree."""
 
     @abstractmethod
-    def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
-        """Prepare the faster encoder, for seconds or minutes.
+    def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
+        """Build the faster encoder, which takes seconds or minutes.
 
         Its text tower returns the same embeddings as the serving encoder's, so that cached ones
         stay valid. ``serving`` is not called here, since it is busy with requests.
@@ -163,7 +163,7 @@ class EncoderUpgradePort(ABC):
             expected: its embeddings of the `samples`.
 
         Raises:
-            EncoderUnavailable: it cannot be prepared; says why.
+            EncoderUnavailable: it cannot be built; says why.
         """
 
 
@@ -189,7 +189,7 @@ class ImagePreparationPort(ABC):
         """Make what the first image would have to wait for. Blocks for as long as that takes."""
 
     def close(self) -> None:  # noqa: B027
-        """End what was started, once the images that are being prepared are."""
+        """End what was started, once the images under way are prepared."""
 
 
 CountTokens: TypeAlias = Callable[[Sequence[str]], int]

@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from benchmarks.checkpoint import frame_file, photo_files, prepare_checkpoint
+from benchmarks.checkpoint import checkpoint_at, frame_file, photo_files
 from benchmarks.contestants import FRESH_LABELS, KNOWN_LABELS, Contestant, contestants, ours
 from benchmarks.machine import machine_name
 from benchmarks.report import write_report
@@ -73,7 +73,7 @@ def main(
     """Measure throughput and latency of every server, of the encoders alone and of the machine."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    checkpoint = prepare_checkpoint(work / "vit-l-14").absolute()
+    checkpoint = checkpoint_at(work / "vit-l-14").absolute()
     cache = (work / "cache").absolute()
     results = Results(machine_name(), peaks={})
     with ExitStack() as stack:
@@ -114,7 +114,7 @@ def _one_round(
 
 
 def _loads(contestant: Contestant) -> dict[str, Load]:
-    """What a server is asked, by name."""
+    """The loads for a server, by name."""
     photos = photo_files()
     embed = [contestant.embed_body(photo) for photo in photos]
     loads = [Load(f"embed, {n} at once", contestant.embed, embed, n) for n in CONCURRENCIES]

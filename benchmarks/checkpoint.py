@@ -13,7 +13,7 @@ SIZES: Final = ((320, 240), (640, 480), (1280, 720), (1920, 1080), (2560, 1440),
 """Pixels of the photos that are sent in turn: crops from trackers up to a camera's full frame."""
 
 
-def prepare_checkpoint(directory: Path) -> Path:
+def checkpoint_at(directory: Path) -> Path:
     """A full-size ViT-L/14 with seeded random weights, made once; returns its directory.
 
     Speed does not depend on what the weights are. It comes with tokenizer and image processor, as

@@ -1,4 +1,4 @@
-"""The servers that are measured: how each is started and what each is asked."""
+"""The servers that are measured: how each is started, and the requests for each."""
 
 import base64
 import json
@@ -25,14 +25,14 @@ class Contestant:
     """A server.
 
     Attributes:
-        name: as the report has it.
-        command: what starts it; it binds 127.0.0.1 at the port that ``PORT`` says.
+        name: for the report.
+        command: starts it; it must listen on 127.0.0.1 at the port in ``PORT``.
         environment: variables that it is started with.
-        ready: the path that answers 200 once it can be asked.
-        health: the path that is probed while it is under load.
-        embed: the path that is asked for embeddings.
-        classify: the path that takes an image and labels; None where there is none.
-        openai: whether images travel as data URIs in OpenAI's form instead of the contract's.
+        ready: the path that returns 200 once the server is ready.
+        health: the path that is probed while the server is under load.
+        embed: the path that returns embeddings.
+        classify: the path that takes an image and labels; None if it has none.
+        openai: whether images are sent as data URIs in OpenAI's format instead of the contract's.
     """
 
     name: str

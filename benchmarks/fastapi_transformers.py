@@ -1,8 +1,8 @@
-"""A peer: the contract on FastAPI and transformers, written in the way that is usual for it.
+"""A peer: the contract on FastAPI and transformers, written in the usual way.
 
-One ``async def`` per call, model and processor as globals, PyTorch called where the request is
-handled. It answers ``/embed``, ``/classify`` and ``/health``; limits and errors are left out, which
-makes it faster, if anything.
+One ``async def`` per endpoint, model and processor as globals, PyTorch called in the handler. It
+has ``/embed``, ``/classify`` and ``/health``; limits and errors are left out, which makes it
+faster, if anything.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The load: a process of its own that sends requests over sockets and times the answers.
+"""The load: a separate process that sends requests over sockets and times the responses.
 
 Reads a `Plan` as JSON from standard input and writes a `Result` as JSON to standard output.
 """
@@ -27,9 +27,9 @@ class Plan(msgspec.Struct):
     Attributes:
         url: of the call.
         bodies: files whose contents are sent in turn.
-        concurrency: requests under way at once, each on a connection of its own.
+        concurrency: requests at once, each on its own connection.
         seconds: after which no new request is sent; those under way are waited for.
-        health_url: probed all the while on a connection of its own; None leaves it alone.
+        health_url: probed all the while on a separate connection; None for no probes.
     """
 
     url: str
@@ -40,13 +40,13 @@ class Plan(msgspec.Struct):
 
 
 class Result(msgspec.Struct):
-    """What came back.
+    """What was measured.
 
     Attributes:
-        latencies_s: of each request that was answered with 200.
-        health_latencies_s: of each probe that was answered with 200.
-        failures: requests answered otherwise, or not at all.
-        elapsed_s: from the first request sent to the last answer.
+        latencies_s: of each request whose response was a 200.
+        health_latencies_s: of each probe whose response was a 200.
+        failures: requests with another status, or with no response.
+        elapsed_s: from the first request to the last response.
     """
 
     latencies_s: list[float]
@@ -95,7 +95,7 @@ async def _work(
 ) -> None:
     headers = {"Content-Type": "application/json"}
     while (start := time.perf_counter()) < deadline:
-        if await _answered(session.post(url, data=next(bodies), headers=headers)):
+        if await _succeeds(session.post(url, data=next(bodies), headers=headers)):
             result.latencies_s.append(time.perf_counter() - start)
         else:
             result.failures += 1
@@ -106,19 +106,19 @@ async def _probe(
 ) -> None:
     while url is not None and not done.is_set():
         start = time.perf_counter()
-        if await _answered(session.get(url)):
+        if await _succeeds(session.get(url)):
             result.health_latencies_s.append(time.perf_counter() - start)
         else:
             result.failures += 1
         await asyncio.sleep(_HEALTH_EVERY_S)
 
 
-async def _answered(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> bool:
-    """Whether a request was answered with 200; a broken connection is no answer."""
+async def _succeeds(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> bool:
+    """Whether the response is a 200; False if the connection breaks."""
     try:
-        async with request as answer:
-            await answer.read()
-            return answer.status == 200
+        async with request as response:
+            await response.read()
+            return response.status == 200
     except (aiohttp.ClientError, TimeoutError):
         return False
 

@@ -107,6 +107,6 @@ def _plot(rows: Sequence[Row], target: Path) -> None:
         axis.set_title(load, fontsize=9)
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_xlabel("answers a second", fontsize=8)
+    axes[0][0].set_xlabel("responses a second", fontsize=8)
     figure.tight_layout()
     figure.savefig(target, dpi=120)

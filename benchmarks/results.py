@@ -15,7 +15,7 @@ class Row:
     Attributes:
         server: its name.
         load: such as ``embed, 8 at once``.
-        rate: answers a second, the median of the rounds.
+        rate: responses a second, the median of the rounds.
         slowest_rate: of the rounds.
         fastest_rate: of the rounds.
         p50_ms: half of the requests took no longer.
@@ -23,7 +23,7 @@ class Row:
         health_p99_ms: the same of ``/health``, probed meanwhile.
         cpu_s: processor seconds a request.
         memory_mib: the most that was resident.
-        failures: requests not answered with 200.
+        failures: requests whose response was not a 200.
     """
 
     server: str
@@ -79,7 +79,7 @@ class Results:
         rates = [len(one.result.latencies_s) / one.result.elapsed_s for one in rounds]
         latencies = np.concatenate([one.result.latencies_s for one in rounds])
         health = np.concatenate([one.result.health_latencies_s for one in rounds])
-        answered = max(len(latencies), 1)
+        responses = max(len(latencies), 1)
         return Row(
             server,
             load,
@@ -89,7 +89,7 @@ class Results:
             p50_ms=_percentile_ms(latencies, 50),
             p99_ms=_percentile_ms(latencies, 99),
             health_p99_ms=_percentile_ms(health, 99),
-            cpu_s=sum(one.cpu_s for one in rounds) / answered,
+            cpu_s=sum(one.cpu_s for one in rounds) / responses,
             memory_mib=max(one.peak_memory for one in rounds) / 1024**2,
             failures=sum(one.result.failures for one in rounds),
         )

@@ -120,7 +120,7 @@ class InvalidExamples(InvalidInput):
 
 
 class InvalidInputs(InvalidInput):
-    """Images and texts mixed: none, too many, a blank one, or a dimension that cannot be had."""
+    """Images and texts mixed: none, too many, a blank one, or an impossible dimension."""
 
     code = "invalid_inputs"
 

@@ -165,7 +165,7 @@ class ParquetIndex(EmbeddingsIndexPort):
                 f"{path}: Parquet needs the extra 'bulk' "
                 "(pip install 'clip-embedding-server[bulk]')."
             )
-        import pyarrow
+        import pyarrow  # an extra, and slow to import
 
         self.name = str(path)
         self._path = path
@@ -195,7 +195,7 @@ class ParquetIndex(EmbeddingsIndexPort):
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        import pyarrow
+        import pyarrow  # an extra, and slow to import
         import pyarrow.parquet
 
         try:

@@ -71,7 +71,7 @@ def write_parquet(table: Table, target: Path) -> None:
     """Columns ``path``, ``embedding`` (list of float, null on error), ``error``,
     ``model_fingerprint``.
     """
-    import pyarrow
+    import pyarrow  # an extra, and slow to import
     import pyarrow.parquet
 
     schema = parquet_schema(table.fingerprint, table.dimension)
@@ -90,7 +90,7 @@ def write_parquet(table: Table, target: Path) -> None:
 
 def parquet_schema(fingerprint: str, dimension: int) -> Any:
     """The columns of a Parquet file of embeddings, as a ``pyarrow.Schema``."""
-    import pyarrow
+    import pyarrow  # an extra, and slow to import
 
     return pyarrow.schema(
         [

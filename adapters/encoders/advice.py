@@ -53,6 +53,7 @@ def surroundings() -> Surroundings:
     installed = {name for name in ("openvino", "torch", "nncf") if is_installed(name)}
     devices: list[str] = []
     if "openvino" in installed:
+        # Imported here: it takes a second, and may not be installed.
         from adapters.encoders.openvino.runtime import openvino
 
         devices = openvino.Core().available_devices

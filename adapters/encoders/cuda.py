@@ -135,7 +135,7 @@ class ProcessMemory:
     """
 
     def __init__(self, gpu: Gpu, nvml: Any = None) -> None:
-        """Take note of the GPU; NVML is loaded by the first question.
+        """Take note of the GPU; NVML is loaded by the first call.
 
         Args:
             gpu: found by its address on the PCI bus, since NVML counts devices in its own order.

@@ -64,6 +64,7 @@ class EncoderSelection(EncoderLoaderPort):
         if self.choice is EncoderChoice.FAKE or not nvidia_driver_present():
             return Device(name="cpu", cuda_available=False)
         if is_installed("torch"):
+            # Imported here: PyTorch takes seconds to import, and may not be installed.
             from adapters.encoders.torch.device import probe_device
 
             return probe_device()
@@ -136,6 +137,7 @@ class EncoderSelection(EncoderLoaderPort):
     def _load_torch(self) -> EncoderPort:
         if not is_installed("torch"):
             raise EncoderUnavailable(self._missing("torch", "PyTorch", other="openvino"))
+        # Imported here: PyTorch takes seconds to import, and may not be installed.
         from adapters.encoders.torch.encoder import TorchEncoder
 
         device = self.probe_device()
@@ -146,6 +148,7 @@ class EncoderSelection(EncoderLoaderPort):
     def _load_openvino(self) -> EncoderPort:
         if not is_installed("openvino"):
             raise EncoderUnavailable(self._missing("cpu", "OpenVINO", other="torch"))
+        # Imported here: OpenVINO takes a second to import, and may not be installed.
         from adapters.encoders.openvino.encoder import OpenVinoEncoder
 
         store = Store(self.cache)

@@ -54,6 +54,8 @@ def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorR
     if not library.is_installed():
         library.find_tensorrt()  # says what to install
     try:
+        # Imported here, as all that uses TensorRT or PyTorch in this module: they take seconds to
+        # import, and may not be installed.
         from adapters.encoders.tensorrt.engines import TensorRtEngines
     except ImportError as missing:
         raise EncoderUnavailable(
@@ -100,8 +102,8 @@ class TensorRtBackend(EncoderUpgradePort):
         """See `EncoderUpgradePort.samples`."""
         return samples()
 
-    def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
-        """See `EncoderUpgradePort.prepare`."""
+    def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
+        """See `EncoderUpgradePort.build`."""
         checkpoint = self._read()
         engines = self._engines(checkpoint.fingerprint)
         runner = self._load_or_build(checkpoint, engines, lambda: expected)

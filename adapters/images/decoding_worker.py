@@ -185,7 +185,7 @@ def _has_its_budget(limit: int | None) -> bool:
         limit: as `_limit_memory` set it.
     """
     if limit is None or resource.getrlimit(resource.RLIMIT_AS)[0] != limit:
-        return False  # whoever runs the server allows it less
+        return False  # the operator has set a lower limit
     rest = max(limit - _address_space() - _SPARE_BYTES, mmap.PAGESIZE)
     try:
         mmap.mmap(-1, rest, flags=mmap.MAP_PRIVATE).close()
@@ -196,8 +196,8 @@ def _has_its_budget(limit: int | None) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Serve forks on the socket of this number; the configuration is JSON."""
-    # The server sees to its workers' end. They must outlive Ctrl-C and `systemctl stop`, which
-    # reach every process, until its requests have been answered.
+    # The server ends its workers. They must survive Ctrl-C and `systemctl stop`, which reach every
+    # process, until the server's requests have got their responses.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     configuration = json.loads(arguments[1])

@@ -223,7 +223,7 @@ class DecodingWorkers(ImagePreparationPort):
             InvalidImage: ``image_too_expensive`` over the budget, ``decoder_crashed`` where the
                 decoder crashes; else as `decode_picture` says.
             OutOfMemory: the machine has less than the budget allows.
-            ServiceUnavailable: no worker can be had.
+            ServiceUnavailable: no worker can be started.
         """
         worker = self._idle.get()
         try:

@@ -132,7 +132,7 @@ def shared_memory(size: int) -> tuple[int, mmap.mmap]:
     """Memory for a worker's pixels: a file descriptor to hand on, and this process's view.
 
     On Linux a file without a name, so that a container's small ``/dev/shm`` and read-only file
-    system do not matter. Neither end can shrink it, which would crash whoever reads it.
+    system do not matter. Neither end can shrink it, which would crash the reader.
 
     Raises:
         OSError: there is no room, or there are no more file descriptors.

@@ -68,7 +68,7 @@ def read_from_hub(source: str) -> Checkpoint:
         InvalidCheckpoint: unknown tag, no network, or one that this service cannot serve.
     """
     try:
-        import open_clip
+        import open_clip  # an extra, and slow to import, as it imports PyTorch
     except ImportError:
         raise InvalidCheckpoint(
             f"{source} is downloaded by OpenCLIP, which is not installed. Set CLIP_MODEL_PATH to "

@@ -130,7 +130,7 @@ def _stored(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> Stor
 
 def _load_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        import torch
+        import torch  # an extra, and slow to import
     except ImportError:
         raise InvalidCheckpoint(
             f"{path} is a pickle, which only PyTorch can read, and PyTorch is not installed. "

@@ -102,7 +102,7 @@ def _reachable(url: str) -> bool:
 
 
 def _start_pyroscope(url: str, environment: str) -> bool:
-    import pyroscope
+    import pyroscope  # an extra, and slow to import
 
     return bool(
         pyroscope.configure(

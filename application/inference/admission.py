@@ -9,7 +9,7 @@ from domain.errors import Draining, QueueFull
 
 
 class Admission:
-    """Counts the requests that are being answered, and refuses what is too much.
+    """Counts the requests that are being processed, and refuses those above the limit.
 
     Anyone gets in while ``capacity`` is not exceeded. Beyond it a quarter more is kept for clients
     that hold less than an equal share of ``capacity``, so that a server that one client keeps full
@@ -17,7 +17,7 @@ class Admission:
     fewer than ``capacity`` are inside: the shares become equal without anyone being thrown out.
 
     A request that keeps the encoder busy for several batches counts as that many. Used from the
-    event loop only. A request that was let in is always answered.
+    event loop only. An accepted request always gets a response.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -37,12 +37,12 @@ class Admission:
 
     @property
     def capacity(self) -> int:
-        """How many requests may be inside at once, whoever sent them."""
+        """How many requests of all clients may be accepted at once."""
         return self._capacity
 
     @property
     def inside(self) -> int:
-        """Places taken now by requests that are being answered."""
+        """Places taken now by requests that are being processed."""
         return self._inside
 
     def has_room(self, places: int = 1, *, client: str = "") -> bool:

@@ -118,9 +118,9 @@ class Batcher:
         """Batch for one supervisor.
 
         Args:
-            model: makes the calls of the encoder, and is told of its faults.
+            model: calls the encoder, and is notified of its faults.
             max_batch: images per call.
-            observer: is told of batches, and of each entry's wait and encoding.
+            observer: is notified of batches, and of each entry's wait and encoding.
         """
         self._model = model
         self._observer = observer

@@ -8,11 +8,11 @@ _Item = TypeVar("_Item")
 
 
 class FairQueue(Generic[_Item]):
-    """First in, first out for each client; between clients round robin.
+    """First in, first out for each client, and round robin between clients.
 
-    A client that has just been served goes behind all others that wait. One that comes anew, with
-    nothing in the queue, is served after each of those has had at most one more turn. With one
-    client it is an ordinary queue. Used from the event loop only.
+    A client that has just been served goes behind all others that wait. A client that had nothing
+    in the queue is served after each of those has had at most one more turn. With one client it is
+    an ordinary queue. Used from the event loop only.
     """
 
     def __init__(self, gone: Callable[[_Item], bool] = lambda _: False) -> None:

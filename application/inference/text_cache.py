@@ -31,7 +31,7 @@ class TextEmbeddings:
         Args:
             batcher: encodes what is not known yet.
             capacity: embeddings that are kept (3 KiB each); 0 keeps none.
-            observer: is told of hits and misses.
+            observer: is notified of hits and misses.
         """
         self._batcher = batcher
         self._capacity = capacity

@@ -66,10 +66,10 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-PREPARING = "a faster encoder is being prepared; requests are served meanwhile."
+UPGRADING = "a faster encoder is being built; requests are served meanwhile."
 _REPLACED = "the serving encoder was replaced or suspect when the faster one was ready."
 _UNEXPECTED_UPGRADE = (
-    "preparing a faster encoder failed unexpectedly; the server's log has the reason."
+    "building a faster encoder failed unexpectedly; the server's log has the reason."
 )
 _UNEXPECTED_LOAD = "loading it failed unexpectedly; the server's log has the reason."
 
@@ -108,7 +108,7 @@ class Supervisor:
             memory: where freed memory goes back to.
             clock: for pauses and idle time.
             upgrade: prepares a faster encoder.
-            observer: is told of faults, hung calls and reloads.
+            observer: is notified of faults, hung calls and reloads.
             concurrent_calls: calls at the same time; more than 1 only for encoders that allow it.
             call_timeout_s: seconds after which a call counts as hung; None: never.
             idle_s: seconds without a request after which the model is unloaded; None: never.
@@ -465,7 +465,7 @@ class Supervisor:
         try:
             if not await asyncio.to_thread(self._upgrade.wanted, description):
                 return
-            self._upgrade_reason = PREPARING
+            self._upgrade_reason = UPGRADING
             await self._switch_over()
             await asyncio.to_thread(_free, self._dropped, self._memory)
         except (EncoderUnavailable, ClipError) as unavailable_:

@@ -37,7 +37,7 @@ async def faster_encoder(
         one = samples[place : place + 1]
         rows = await call(serving, lambda encoder, one=one: encoder.encode_images(one))  # type: ignore[misc]
         expected.append(Embedding.from_encoder(rows[0]))
-    faster = await asyncio.to_thread(port.prepare, serving.encoder, expected)
+    faster = await asyncio.to_thread(port.build, serving.encoder, expected)
     rows = await asyncio.to_thread(faster.encode_images, samples)
     embeddings = [Embedding.from_encoder(row) for row in rows]
     cosine = smallest_cosine(embeddings, expected)

@@ -1,4 +1,4 @@
-"""Hostile clients, each as long as it is asked to: they hold, stall, flood and leave."""
+"""Hostile clients: they hold connections, stall, flood and hang up."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ class Target:
 
     Attributes:
         url: where it is.
-        statuses: of the answers that attackers got.
+        statuses: of the responses that attackers got.
         closed: connections that the server closed.
     """
 
@@ -55,7 +55,7 @@ class Target:
             writer.transport.abort()
 
     async def status(self, reader: asyncio.StreamReader) -> int | None:
-        """The status of the next answer, whose body is left unread; None if there is none."""
+        """The status of the next response, whose body is left unread; None if none comes."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except _GONE:
@@ -74,7 +74,7 @@ def head(path: str = "/embed", length: int | None = None) -> bytes:
 
 
 async def _pour(writer: asyncio.StreamWriter, piece: bytes, times: int) -> None:
-    """Send the same so often, as fast as it is taken, or until the server has enough."""
+    """Send a piece many times, as fast as the server reads, or until it closes the connection."""
     with contextlib.suppress(*_GONE):
         for _ in range(times):
             writer.write(piece)
@@ -82,7 +82,7 @@ async def _pour(writer: asyncio.StreamWriter, piece: bytes, times: int) -> None:
 
 
 async def stay_idle(target: Target) -> None:
-    """Connect and say nothing until the server has enough."""
+    """Connect and send nothing until the server closes the connection."""
     async with target.connection() as (reader, _):
         await target.status(reader)
 
@@ -116,7 +116,7 @@ async def send_half_a_large_body(target: Target) -> None:
 
 
 async def never_read(target: Target) -> None:
-    """Ask for a lot, again and again, and take none of it."""
+    """Request large responses, again and again, and read none of them."""
     body = json.dumps({"input": [str(number) for number in range(500)], "model": "clip"}).encode()
     asking = head("/v1/embeddings", len(body)) + body
     async with target.connection(receive_buffer=4096) as (_, writer):
@@ -165,7 +165,7 @@ async def send_endless_trailers(target: Target) -> None:
 
 
 async def hang_up_while_encoding(target: Target) -> None:
-    """Ask properly, and leave before the answer."""
+    """Send a valid request, and hang up before the response."""
     async with target.connection() as (_, writer):
         writer.write(head(length=len(_PHOTO)) + _PHOTO)
         await asyncio.sleep(0.02)
@@ -190,7 +190,7 @@ async def talk_nonsense(target: Target) -> None:
 
 @asynccontextmanager
 async def attacking(target: Target, attack: Attack, *, clients: int) -> AsyncIterator[None]:
-    """So many clients at it at any time for the duration of the block."""
+    """Run an attack with that many clients at a time for the duration of the block."""
 
     async def again_and_again() -> None:
         while True:

@@ -28,7 +28,7 @@ _ATTACKS: Final[Sequence[tuple[Attack, int, str]]] = (
     (attackers.drip_head, 500, "heads that never end, two bytes a second"),
     (attackers.drip_body, 500, "bodies that never end, two bytes a second"),
     (attackers.send_half_a_large_body, 20, "15 MB of a body of 16, then nothing"),
-    (attackers.never_read, 20, "answers of 8 MB that nobody takes"),
+    (attackers.never_read, 20, "responses of 8 MB that nobody reads"),
     (attackers.pipeline_half_requests, 50, "20 requests and half of another at once"),
     (attackers.send_endless_headers, 8, "endless headers"),
     (attackers.send_one_endless_header, 8, "one endless header"),
@@ -66,7 +66,7 @@ async def _measure(server: Server, requests: Sequence[KnownRequest], seconds: in
         f"The demo model on {machine_name()}, which attackers and others share. Others asked "
         f"{_RATE:.0f} mixed requests a second all the time.",
         "",
-        "| attack | clients | others: answered | p50, p99 before | p50, p99 meanwhile | memory "
+        "| attack | clients | others: succeeded | p50, p99 before | p50, p99 meanwhile | memory "
         "| open files |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]

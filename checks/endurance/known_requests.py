@@ -1,4 +1,4 @@
-"""Requests of every kind, each with its right answer worked out beforehand."""
+"""Requests of every kind, each with its right response computed beforehand."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ LABELS = [f"thing {number}" for number in range(60)]
 
 @dataclass(frozen=True)
 class KnownRequest:
-    """A request, and whether an answer is the right one."""
+    """A request, and a check of whether a response is the right one."""
 
     path: str
     body: bytes
@@ -28,14 +28,14 @@ class KnownRequest:
 
 
 class KnownRequests:
-    """Draws requests about a few hundred images, whose answers an encoder in this process knows."""
+    """Draws requests about a few hundred images; an encoder here computes the right responses."""
 
     def __init__(self, rng: random.Random, encoder: EncoderPort, files: Sequence[bytes]) -> None:
-        """Work all answers out.
+        """Compute all right responses.
 
         Args:
-            rng: draws.
-            encoder: computes as the server's does.
+            rng: draws the requests.
+            encoder: one that computes what the server's computes.
             files: image files.
         """
         self._rng = rng
@@ -156,7 +156,7 @@ def _known(
 
 
 def _fits(found: Callable[[Any], Any], expected: Any) -> Callable[[Any], bool]:
-    """Whether the numbers that are found in an answer are the expected ones, in their order."""
+    """A check of whether the numbers found in a response are the expected ones, in order."""
     wanted = np.asarray(expected)
 
     def fits(response: Any) -> bool:

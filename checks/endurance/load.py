@@ -1,4 +1,4 @@
-"""Puts a server under load and judges every answer."""
+"""Puts a server under load and checks every response."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ BROKEN: Final = "broken off"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request and what became of it.
+    """One request and its outcome.
 
     Attributes:
         ended_s: by `time.monotonic`.
@@ -36,17 +36,17 @@ class Asked:
 
 @dataclass
 class Tally:
-    """All that was asked."""
+    """All requests that were sent."""
 
     asked: list[Asked] = field(default_factory=list)
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How often each."""
+        """How often each outcome occurred."""
         return Counter(each.outcome for each in self.asked)
 
     def milliseconds(self, percent: float, *, right: bool = True) -> float:
-        """A percentile of the time to a right answer, or to a refusal; NaN if there is none."""
+        """A percentile of the time to a right response, or to a refusal; NaN if there is none."""
         seconds = [each.seconds for each in self.asked if (each.outcome == RIGHT) is right]
         return float(np.percentile(seconds, percent)) * 1000 if seconds else float("nan")
 
@@ -56,20 +56,20 @@ class Tally:
 
 
 def session() -> aiohttp.ClientSession:
-    """For as many requests at once as are asked."""
+    """A session without a limit on concurrent requests."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=120)
     )
 
 
 async def ask(client: aiohttp.ClientSession, url: str, request: KnownRequest, tally: Tally) -> str:
-    """Ask once; returns the outcome, which is in the tally too."""
+    """Send one request; returns the outcome and adds it to the tally."""
     started_s = time.monotonic()
     headers = {"Content-Type": request.content_type}
     try:
         async with client.post(url + request.path, data=request.body, headers=headers) as response:
-            answer = await response.json(content_type=None)
-            outcome = _judged(response.status, answer, request)
+            body = await response.json(content_type=None)
+            outcome = _judged(response.status, body, request)
     except (aiohttp.ClientError, TimeoutError, OSError):
         outcome = BROKEN
     ended_s = time.monotonic()
@@ -80,8 +80,8 @@ async def ask(client: aiohttp.ClientSession, url: str, request: KnownRequest, ta
 async def ask_steadily(
     url: str, requests: Sequence[KnownRequest], rate: float, seconds: float, tally: Tally
 ) -> None:
-    """So many requests a second, whether or not the ones before have been answered."""
-    gc.disable()  # looking through a million answers takes a second in which nothing would be asked
+    """Send requests at a fixed rate, whether or not earlier ones have got their responses."""
+    gc.disable()  # a collection over a million responses would stop the sending for a second
     start_s = time.monotonic()
     running: set[asyncio.Task[str]] = set()
     async with session() as client:
@@ -90,7 +90,7 @@ async def ask_steadily(
             if ahead_s > 0:
                 await asyncio.sleep(ahead_s)
             elif number % 100 == 0:
-                await asyncio.sleep(0)  # behind: answers must be seen all the same
+                await asyncio.sleep(0)  # behind schedule: responses must be read all the same
             request = requests[number % len(requests)]
             task = asyncio.create_task(ask(client, url, request, tally))
             running.add(task)
@@ -108,9 +108,9 @@ async def ask_in_turn(
     *,
     pause_s: float = 0.0,
 ) -> None:
-    """So many clients, each of which asks again when it has been answered, after a pause.
+    """Run that many clients; each sends its next request after a response and a pause.
 
-    One that was refused waits for a tenth of a second at least.
+    After a refusal it waits for at least a tenth of a second.
     """
     end_s = time.monotonic() + seconds
 
@@ -124,16 +124,16 @@ async def ask_in_turn(
 
 
 async def abandon(client: aiohttp.ClientSession, url: str, request: KnownRequest) -> None:
-    """Ask, and hang up before the answer."""
+    """Send a request, and hang up before the response."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ask(client, url, request, Tally()), 0.01)
 
 
-def _judged(status: int, answer: Any, request: KnownRequest) -> str:
+def _judged(status: int, body: Any, request: KnownRequest) -> str:
     if status != 200:
-        error = answer.get("error", answer)
+        error = body.get("error", body)
         return f"{status} {error['code']}"
-    for item in answer["results"] if request.path == "/embed/batch" else ():
+    for item in body["results"] if request.path == "/embed/batch" else ():
         if item["error"] is not None:  # of one image, in its place
             return f"{item['error']['status']} {item['error']['code']}"
-    return RIGHT if request.fits(answer) else WRONG
+    return RIGHT if request.fits(body) else WRONG

@@ -33,7 +33,7 @@ _CALM_SECONDS: Final = 20
 def main(checkpoint: str, seconds: int, output: Path) -> None:
     """Find out what a server can take, and then send ten times as much."""
     output.mkdir(parents=True, exist_ok=True)
-    click.echo("working out the right answers")
+    click.echo("computing the right responses")
     encoder = EncoderSelection(EncoderChoice.OPENVINO, checkpoint, 768, cache=None).load()
     files = [as_file(picture.resize((320, 240))) for picture in photos().values()]
     requests = KnownRequests(random.Random(7), encoder, files)
@@ -68,7 +68,10 @@ async def _measure(
     report = _report(phases, seen, capacity, (begun_s, ended_s), checkpoint)
     (output / "overload.md").write_text(report, encoding="utf-8")
     click.echo(report)
-    rates = {"answered": _rates(everything, right=True), "refused": _rates(everything, right=False)}
+    rates = {
+        "served": _rates(everything, right=True),
+        "refused": _rates(everything, right=False),
+    }
     plot_vitals(seen, rates, f"{_TIMES} times what it can take", output / "overload.png")
 
 
@@ -82,11 +85,11 @@ def _report(
     begun_s, ended_s = overload_s
     seconds = ended_s - begun_s
     lines = [
-        f"{checkpoint} on {machine_name()}, load on the same cores. Alone it answered "
+        f"{checkpoint} on {machine_name()}, load on the same cores. Alone it served "
         f"{capacity:.0f} requests a second; offered were {_TIMES} times as many for "
         f"{seconds:.0f} s.",
         "",
-        "| | offered a second | answered a second | p50 | p99 | refused | p50 | p99 |",
+        "| | offered a second | served a second | p50 | p99 | refused | p50 | p99 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, tally in phases.items():
@@ -105,7 +108,7 @@ def _report(
         "",
         f"Outcomes during the overload: {dict(phases['overload'].outcomes)}. Resident memory: "
         f"{seen[0].memory_mib:.0f} MiB before, at most {early:.0f} in the first third of it, "
-        f"{late:.0f} in the last. Back to normal (every request answered, p50 at most twice that "
+        f"{late:.0f} in the last. Back to normal (every request served, p50 at most twice that "
         f"of before) {_recovery_s(phases, ended_s):.0f} s after its end.",
         "",
     ]
@@ -129,7 +132,7 @@ def _recovery_s(phases: dict[str, Tally], ended_s: float) -> float:
 
 
 def _rates(tally: Tally, *, right: bool) -> list[tuple[float, float]]:
-    """Answers, or refusals, in each second."""
+    """Right responses, or refusals, in each second."""
     counts: dict[int, int] = {int(each.ended_s): 0 for each in tally.asked}
     for each in tally.asked:
         counts[int(each.ended_s)] += (each.outcome == RIGHT) is right

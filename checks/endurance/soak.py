@@ -59,7 +59,7 @@ _ATTACKS: Final[Sequence[tuple[Attack, int]]] = (
 @click.option("--fault-share", default=0.002, show_default=True, help="Of the encoder's calls.")
 @click.option("--output", type=click.Path(path_type=Path), default=REPORTS, show_default=True)
 def main(minutes: float, fault_share: float, output: Path) -> None:
-    """Soak a server with the demo model, and judge every answer."""
+    """Soak a server with the demo model, and check every response."""
     output.mkdir(parents=True, exist_ok=True)
     soak = soaked(minutes * 60, fault_share, settle_s=30)
     (output / "soak.md").write_text(soak.report(), encoding="utf-8")
@@ -196,7 +196,7 @@ class Soak:
                 "load on the same cores.",
                 "",
                 f"- {len(self._tally.asked)} requests: {outcomes}; {outcomes.get(WRONG, 0)} wrong "
-                f"answers. p50 {self._tally.milliseconds(50):.0f} ms, "
+                f"responses. p50 {self._tally.milliseconds(50):.0f} ms, "
                 f"p99 {self._tally.milliseconds(99):.0f} ms.",
                 f"- Faults injected into the encoder: {dict(self.faults)}. Errors in the log "
                 f"besides: {dict(errors)}.",

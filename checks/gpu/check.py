@@ -1,4 +1,4 @@
-"""``make gpu-check``: all that no machine without a GPU can show, and a report of it.
+"""``make gpu-check``: checks everything that needs a GPU, and writes a report.
 
 Builds engines of both precisions, compares them with PyTorch, measures speed and memory of both in
 processes of their own, damages an engine, fills the GPU's memory, and lets a service switch over
@@ -32,7 +32,7 @@ from adapters.system.clock import SystemClock
 from adapters.system.memory import SystemMemory
 from application.inference.admission import Admission
 from application.inference.batcher import Batcher
-from application.model.supervisor import PREPARING, Supervisor
+from application.model.supervisor import UPGRADING, Supervisor
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, smallest_cosine
 from domain.limits import SMALLEST_COSINE
@@ -181,19 +181,19 @@ def check_switch_over(
         admission = Admission(64)
         await model.load()
         pixels = samples()[0]
-        answered: list[Embedding] = []
+        received: list[Embedding] = []
 
         async def ask(done: Callable[[], bool]) -> None:
             while not done():
                 with admission.admit():
                     async with model.lease() as lease:
-                        answered.append(await batcher.encode_image(pixels, lease))
+                        received.append(await batcher.encode_image(pixels, lease))
 
         def settled() -> bool:
             """Whether it has switched over, or will not."""
             reason = model.upgrade_reason
             switched = model.described().backend == "tensorrt"
-            return switched or (reason is not None and reason != PREPARING)
+            return switched or (reason is not None and reason != UPGRADING)
 
         running = asyncio.create_task(model.run())
         async with asyncio.timeout(seconds):
@@ -204,9 +204,9 @@ def check_switch_over(
         model.close()
         if model.upgrade_reason is not None:
             raise EncoderUnavailable(model.upgrade_reason)
-        cosine = smallest_cosine(answered, [answered[0]] * len(answered))
-        report.check("all answers agree", cosine > SMALLEST_COSINE, f"{cosine:.6f}")
-        return len(answered), model.described().backend
+        cosine = smallest_cosine(received, [received[0]] * len(received))
+        report.check("all responses agree", cosine > SMALLEST_COSINE, f"{cosine:.6f}")
+        return len(received), model.described().backend
 
     count, name = asyncio.run(scenario())
     report.check("switched over under load", name == "tensorrt", f"{count} requests, none lost")
@@ -269,7 +269,7 @@ def main() -> int:
                 start = time.perf_counter()
                 backend = _backend(source, engine, precision)
                 encoder = backend.load_or_make()
-                report.say(f"exported, built and judged in {time.perf_counter() - start:.0f} s")
+                report.say(f"exported, built and verified in {time.perf_counter() - start:.0f} s")
                 check_parity(report, encoder, expected)
                 check_damage(report, backend, engine)
                 check_shortage(report, encoder, expected)

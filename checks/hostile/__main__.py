@@ -19,10 +19,10 @@ def main(wanted: str) -> None:
     ):
         for hostile in corpus():
             if wanted in hostile.name:
-                answer, cost = measured(server, prober, hostile)
-                rows.append((hostile, answer.status, cost))
-                as_documented = answer.status == hostile.status
-                print("." if as_documented else f"\n{hostile.name}: {answer}\n", end="")  # noqa: T201
+                response, cost = measured(server, prober, hostile)
+                rows.append((hostile, response.status, cost))
+                as_documented = response.status == hostile.status
+                print("." if as_documented else f"\n{hostile.name}: {response}\n", end="")  # noqa: T201
                 sys.stdout.flush()
     rows.sort(key=lambda row: row[2].seconds, reverse=True)
     print("\n\n| request | to | status | ms | MiB | /health, ms |")  # noqa: T201

@@ -2,8 +2,8 @@
 
 ``python -m checks.hostile.raw_http`` runs it.
 
-Each mutation is sent on a connection of its own, whose client then closes its side. Whatever it
-was, the server sends well-formed responses or none, no unforeseen error among them, and closes.
+Each mutation is sent on its own connection, whose client then closes its side. The server must send
+well-formed responses or none, without an unexpected error, and close.
 """
 
 import asyncio
@@ -149,13 +149,13 @@ async def _stand_by(server: Server, found: Fuzzing) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         while True:
             started_s = time.perf_counter()
-            answer = await client.post("/embed", content=BODY, headers=headers)
+            response = await client.post("/embed", content=BODY, headers=headers)
             health = await client.get("/health")
             found.bystander_s.append(time.perf_counter() - started_s)
-            embedding = json.loads(answer.content).get("embedding")
+            embedding = json.loads(response.content).get("embedding")
             first = first or embedding
-            if answer.status_code != 200 or health.status_code != 200 or embedding != first:
-                found.findings.append(f"the bystander got {answer.status_code}: {answer.text}")
+            if response.status_code != 200 or health.status_code != 200 or embedding != first:
+                found.findings.append(f"the bystander got {response.status_code}: {response.text}")
             await asyncio.sleep(0.05)
 
 

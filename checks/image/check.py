@@ -3,8 +3,8 @@
 For machines without a container engine. The steps of a target are done by chroot, with Debian's
 own ``python3`` of the same release in the place of the image ``python:…-slim``. Then the server is
 started as a container engine would: as the image's user, on a read-only root file system, with a
-file system for ``/tmp`` and for each volume; the image's own health check is waited for, questions
-are asked, and SIGTERM is sent.
+file system for ``/tmp`` and for each volume. The check waits for the image's own health check,
+sends requests, and sends SIGTERM.
 """
 
 import base64
@@ -165,8 +165,8 @@ def _ask(url: str) -> None:
         health = client.get("/health").raise_for_status().json()
         click.echo(f"/health: {health}")
         _expect(health["status"] == "healthy", "is healthy", "it is not")
-        answer = client.post("/embed", json={"image": image}).raise_for_status().json()
-        embedding = np.array(answer["embedding"])
+        embedded = client.post("/embed", json={"image": image}).raise_for_status().json()
+        embedding = np.array(embedded["embedding"])
         norm = float(np.linalg.norm(embedding))
         _expect(
             embedding.shape == (768,) and abs(norm - 1) < 1e-5,
@@ -174,8 +174,8 @@ def _ask(url: str) -> None:
             f"shape {embedding.shape}, norm {norm}",
         )
         labels = ["a cat", "a delivery truck", "a person walking"]
-        answer = client.post("/classify", json={"image": image, "labels": labels}).json()
-        _expect(answer["top_label"] == labels[1], f"/classify: {answer['top_label']}", str(answer))
+        found = client.post("/classify", json={"image": image, "labels": labels}).json()
+        _expect(found["top_label"] == labels[1], f"/classify: {found['top_label']}", str(found))
         page = client.get("/metrics").raise_for_status().text
         _expect("clip_ready 1.0" in page, "/metrics: clip_ready 1.0", page)
 

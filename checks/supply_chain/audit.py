@@ -1,7 +1,7 @@
-"""``make audit``: are there known holes in what constraints.txt pins?
+"""``make audit``: are there known vulnerabilities in what constraints.txt pins?
 
-Advisories come from PyPI, or else from OSV, by pip-audit. Where neither can be reached nothing can
-be said, which is no reason to stop a build; pip-audit itself then reports that nothing was found.
+pip-audit gets the advisories from PyPI, or else from OSV. If neither can be reached, the build goes
+on and a line says that no audit was done; pip-audit itself would report that it found nothing.
 """
 
 import json
@@ -41,7 +41,7 @@ def judge(report: Report, accepted: Mapping[str, str]) -> Verdict:
 
     Args:
         report: of all that is pinned.
-        accepted: advisories that are no reason to stop, each with why.
+        accepted: advisories that do not stop the build, each with the reason.
     """
     lines, found, asked = [], set(), 0
     passes = True
@@ -59,17 +59,17 @@ def judge(report: Report, accepted: Mapping[str, str]) -> Verdict:
                 lines.append(f"audit: {what}, accepted: {known}")
                 continue
             passes = False
-            mended = ", ".join(hole.get("fix_versions", ())) or "no version yet"
-            lines.append(f"audit: {what}, mended in {mended}")
+            fixed = ", ".join(hole.get("fix_versions", ())) or "no version yet"
+            lines.append(f"audit: {what}, fixed in {fixed}")
     for name in sorted(set(accepted) - found):
         passes = False
-        lines.append(f"audit: {name} is accepted in pyproject.toml and not found any more; drop it")
+        lines.append(f"audit: {name} is accepted in pyproject.toml but no longer found; remove it")
     lines.append(f"audit: {asked} packages {'pass' if passes else 'do not pass'}")
     return Verdict(passes, tuple(lines))
 
 
-def answers(report: Report | None) -> bool:
-    """Whether the service that a report comes from knows anything."""
+def knows_advisories(report: Report | None) -> bool:
+    """Whether the service that a report comes from knows any package; False if out of reach."""
     return report is not None and any("vulns" in package for package in report["dependencies"])
 
 
@@ -104,10 +104,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         one = Path(scratch) / "one.txt"
         one.write_text(f"{probe}\n")
-        service = next((name for name in SERVICES if answers(ask(one, name))), None)
+        service = next((name for name in SERVICES if knows_advisories(ask(one, name))), None)
     report = None if service is None else ask(pinned, service)
     if report is None:
-        print(f"audit: NOT DONE: no advisories from {' or '.join(SERVICES)} could be had here")  # noqa: T201
+        print(f"audit: NOT DONE: {' and '.join(SERVICES)} cannot be reached from here")  # noqa: T201
         return 0
     verdict = judge(report, accepted_advisories())
     print("\n".join(verdict.lines))  # noqa: T201

@@ -50,18 +50,18 @@ _BYTES_PER_MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the HTTP service is put together from, made by the container.
+    """What the HTTP service is composed of, made by the container.
 
     Attributes:
         use: the use cases.
         use_for: the use cases for the requests of one client; see `Inference.asked_by`.
         report_load: for the metrics.
         admission: says whether there is room for a request.
-        fingerprint: of the model that is loaded or will be again; None before the first.
+        fingerprint: of the model that is loaded, or that will be reloaded; None before the first.
         metrics: counts and times requests.
-        stages: what a request spends its time on.
+        stages: sums up what a request spends its time on.
         tracing: one span for each request.
-        lifespan: what runs beside the requests, from the start of the service to its end.
+        lifespan: starts and ends what runs beside the requests.
     """
 
     use: UseCases
@@ -82,7 +82,7 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
         route_handlers=_routes(settings, parts, client_of),
         lifespan=[parts.lifespan],
         exception_handlers={Exception: _as_response},
-        request_max_body_size=None,  # BodyLimits sees to it
+        request_max_body_size=None,  # BodyLimits limits it
         logging_config=None,  # the process's own logging stands
         openapi_config=(
             openapi_config(version("clip-embedding-server"), keys=settings.api_keys is not None)
@@ -135,7 +135,7 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
 def _routes(
     settings: Settings, parts: Parts, client_of: ClientIdentity
 ) -> list[ControllerRouterHandler]:
-    """What is served; whatever is switched off does not exist."""
+    """All routes, without those that the settings switch off."""
 
     def use_for(scope: HTTPScope) -> UseCases:
         return parts.use_for(client_of(scope))
@@ -181,7 +181,7 @@ def _as_response(request: Request[Any, Any, Any], error: Exception) -> Response[
 
 
 def _own_error(request: Request[Any, Any, Any], error: HTTPException) -> Exception:
-    """Ours for what the framework refuses; its own words never reach a client."""
+    """This service's error for one of the framework's, whose messages never reach a client."""
     path = request.scope["path"]
     match error:
         case MethodNotAllowedException():

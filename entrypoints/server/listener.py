@@ -29,7 +29,7 @@ _NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class CannotListen(Exception):
-    """The server's address cannot be had; the message says why and what to do."""
+    """The server cannot listen on its address; the message says why and what to do."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -132,7 +132,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve(container: Container) -> None:
-    """Serve until a signal ends it; exits with a message where the port cannot be had."""
+    """Serve until a signal ends it; exits with a message where it cannot listen on the port."""
     settings = container.settings()
     try:
         # Before the model is loaded: who starts a second server by mistake learns it at once.

@@ -18,7 +18,7 @@ from clip_client import (
     Retries,
     TimedOut,
     Unavailable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 
 from tests.support.photos import plain
@@ -136,7 +136,7 @@ def test_someone_else_there(server: Server) -> None:
         clip.embed(TRUCK)
     with (
         ClipClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, text="hi"))) as clip,
-        pytest.raises(UnexpectedAnswer),
+        pytest.raises(UnexpectedResponse),
     ):
         clip.health()
 

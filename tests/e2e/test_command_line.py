@@ -102,13 +102,13 @@ def test_classify_prints_a_table_or_json() -> None:
     first, *others = table.stdout.splitlines()
     assert first.startswith("an ambulance ")
     assert len(others) == 2
-    answer = json.loads(run("classify", picture, *labels, "--json", **DEMO).stdout)
-    assert answer["top_label"] == "an ambulance"
-    assert list(answer["scores"]) == list(labels)
-    assert sum(answer["scores"].values()) == pytest.approx(1)
-    assert f"{answer['scores']['an ambulance']:.2%}" in first
+    response = json.loads(run("classify", picture, *labels, "--json", **DEMO).stdout)
+    assert response["top_label"] == "an ambulance"
+    assert list(response["scores"]) == list(labels)
+    assert sum(response["scores"].values()) == pytest.approx(1)
+    assert f"{response['scores']['an ambulance']:.2%}" in first
     outdoors = run("classify", picture, *labels, "--camera-type", "outdoor", "--json", **DEMO)
-    assert json.loads(outdoors.stdout)["scores"] != answer["scores"]
+    assert json.loads(outdoors.stdout)["scores"] != response["scores"]
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
                 ("/classify", {"labels": ["a cat", "a dog"]}),
                 ("/similarity", {"text": "a cat"}),
             ):
-                answer = client.post(path, json={"image": image, **fields})
-                assert answer.status_code == 200
+                response = client.post(path, json={"image": image, **fields})
+                assert response.status_code == 200
             assert client.post("/embed", json={"image": "aGVsbG8="}).status_code == 422
             page = client.get("/metrics", headers={"accept": OPENMETRICS})
         assert page.headers["content-type"].startswith("application/openmetrics-text")

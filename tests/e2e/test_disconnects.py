@@ -13,7 +13,7 @@ from tests.support.servers import SERVE, SLOW, Server, running, wait_for
 
 
 def hang_up_after_asking(server: Server, image: str) -> None:
-    """Send a whole request and close the connection without waiting for the answer."""
+    """Send a whole request and close the connection without waiting for the response."""
     address = urlsplit(server.url)
     body = json.dumps({"image": image}).encode()
     with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
@@ -45,10 +45,10 @@ def test_those_who_left_are_not_encoded(tmp_path: Path) -> None:
         warm = server.log.count("encoding 1 images")
         for number in range(4):
             hang_up_after_asking(server, as_base64(plain(number, 0, 0), "PNG"))
-        answer = httpx.post(
+        response = httpx.post(
             server.url + "/embed", json={"image": as_base64(plain(9, 9, 9), "PNG")}, timeout=60
         )
-        assert answer.status_code == 200
+        assert response.status_code == 200
         # The first one was with the encoder already when its client left; three were not.
         assert server.log.count("encoding 1 images") - warm == 2
         assert "Traceback" not in server.log

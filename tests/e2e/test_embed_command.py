@@ -146,11 +146,13 @@ def test_rows_are_what_the_server_answers(tmp_path: Path) -> None:
     with running(SERVE, tmp_path / "log", CLIP_MODEL_PATH=DEMO["CLIP_MODEL_PATH"]) as server:
         wait_for(server, "/health/ready")
         for name, image in photos().items():
-            answer = httpx.post(f"{server.url}/embed", json={"image": as_base64(image)}, timeout=60)
+            response = httpx.post(
+                f"{server.url}/embed", json={"image": as_base64(image)}, timeout=60
+            )
             row = found[str(tmp_path / f"{name}.jpg")]
             # bfloat16 rounds differently in batches of different sizes.
-            assert np.dot(row["embedding"], answer.json()["embedding"]) > 0.9999
-            assert row["model_fingerprint"] == answer.headers["X-Model-Fingerprint"]
+            assert np.dot(row["embedding"], response.json()["embedding"]) > 0.9999
+            assert row["model_fingerprint"] == response.headers["X-Model-Fingerprint"]
 
 
 def test_memory_does_not_grow_with_the_number_of_images(folder: Path, tmp_path: Path) -> None:

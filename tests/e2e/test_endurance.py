@@ -1,4 +1,4 @@
-"""The long runs in short: what `make overload` and `make soak` judge, within `make test`."""
+"""Short versions of `make overload` and `make soak`, for `make test`."""
 
 import random
 from pathlib import Path
@@ -33,7 +33,7 @@ async def test_overload_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> 
         assert "Traceback" not in server.log
 
 
-def test_a_soak_finds_no_wrong_answer() -> None:
+def test_a_soak_finds_no_wrong_response() -> None:
     soak = soaked(20, fault_share=0.03, settle_s=0)
     assert soak.faults, "the encoder never failed, so this shows nothing"
     assert soak.passed, soak.report()

@@ -33,10 +33,10 @@ def ask(server: Server, path: str, **fields: Any) -> httpx.Response:
     return post(server, path, json.dumps({"image": IMAGE, **fields}).encode())
 
 
-def check(answer: httpx.Response, status: int, code: str, *details: str) -> None:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
+def check(response: httpx.Response, status: int, code: str, *details: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
     assert (body["status"], body["code"]) == (status, code)
     for detail in details:
         assert detail in body["detail"]
@@ -59,13 +59,13 @@ def test_body_over_the_limit_that_does_not_say_so(server: Server) -> None:
         for _ in range(20):
             yield b" " * 1_000_000
 
-    answer = httpx.post(
+    response = httpx.post(
         server.url + "/embed",
         content=chunks(),
         headers={"content-type": "application/json"},
         timeout=60,
     )
-    check(answer, 413, "body_too_large", "16777216")
+    check(response, 413, "body_too_large", "16777216")
 
 
 def test_the_server_is_as_well_as_before(server: Server) -> None:
@@ -94,38 +94,39 @@ def test_missing_checkpoint(tmp_path: Path) -> None:
             ("/compare", {"image_a": IMAGE, "image_b": IMAGE}),
             ("/baseline", {"images": [IMAGE]}),
         ):
-            answer = ask(server, path, **fields)
-            check(answer, 503, "model_not_loaded", missing, "does not exist")
-            assert int(answer.headers["retry-after"]) > 0
+            response = ask(server, path, **fields)
+            check(response, 503, "model_not_loaded", missing, "does not exist")
+            assert int(response.headers["retry-after"]) > 0
         assert "Traceback" not in server.log
         assert server.stop() == 0
 
 
 def test_still_starting(tmp_path: Path) -> None:
     with running(SLOW, tmp_path / "log", SLOW_SECONDS="3") as server:
-        answer = ask(server, "/embed")
-        check(answer, 503, "model_starting", "still being loaded")
-        assert int(answer.headers["retry-after"]) > 0
+        response = ask(server, "/embed")
+        check(response, 503, "model_starting", "still being loaded")
+        assert int(response.headers["retry-after"]) > 0
         assert httpx.get(server.url + "/health").json()["status"] == "degraded"
 
 
 def test_full_queue(tmp_path: Path) -> None:
     with running(SLOW, tmp_path / "log", SLOW_SECONDS="1", CLIP_MAX_REQUESTS="2") as server:
         wait_for(server, "/health/ready")
-        answers: list[httpx.Response] = []
+        responses: list[httpx.Response] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(ask(server, "/embed"))) for _ in range(8)
+            threading.Thread(target=lambda: responses.append(ask(server, "/embed")))
+            for _ in range(8)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        accepted = [answer for answer in answers if answer.status_code == 200]
+        accepted = [response for response in responses if response.status_code == 200]
         assert len(accepted) >= 2
-        for answer in answers:
-            if answer.status_code != 200:
-                check(answer, 503, "queue_full", "at most 2")
-                assert int(answer.headers["retry-after"]) > 0
+        for response in responses:
+            if response.status_code != 200:
+                check(response, 503, "queue_full", "at most 2")
+                assert int(response.headers["retry-after"]) > 0
         assert len(accepted) < 8
 
 

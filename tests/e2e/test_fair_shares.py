@@ -74,13 +74,13 @@ def test_a_camera_beside_parallel_batches(server: Server) -> None:
         with besieged(16, ask_for_a_batch, server):
             while not refused:
                 time.sleep(0.01)
-            answers = []
+            responses = []
             for _ in range(20):
-                answers.append(client.post("/embed", json=IMAGE))
+                responses.append(client.post("/embed", json=IMAGE))
                 time.sleep(0.1)
-    assert [answer.status_code for answer in answers] == [200] * 20
-    for answer in answers:
-        np.testing.assert_allclose(answer.json()["embedding"], expected, atol=1e-6)
+    assert [response.status_code for response in responses] == [200] * 20
+    for response in responses:
+        np.testing.assert_allclose(response.json()["embedding"], expected, atol=1e-6)
     # The others were really too many, and got their share all the same.
     assert refused
     assert answered
@@ -103,6 +103,6 @@ def test_decoders_that_are_killed_harm_nobody(server: Server) -> None:
         for _ in range(10):
             for pid in server.decoders:
                 os.kill(pid, signal.SIGKILL)
-            answer = client.post("/embed", json=IMAGE)
-            assert answer.status_code == 200
-            np.testing.assert_allclose(answer.json()["embedding"], expected, atol=1e-6)
+            response = client.post("/embed", json=IMAGE)
+            assert response.status_code == 200
+            np.testing.assert_allclose(response.json()["embedding"], expected, atol=1e-6)

@@ -44,11 +44,11 @@ def embed(server: Server) -> httpx.Response:
 
 
 def check_right(server: Server) -> None:
-    answer = embed(server)
-    assert answer.status_code == 200, answer.text
+    response = embed(server)
+    assert response.status_code == 200, response.text
     batch = preprocess(photo("cat"))[np.newaxis]
     expected = FakeEncoder(embedding_dimension=768).encode_images(batch)[0]
-    np.testing.assert_allclose(answer.json()["embedding"], expected, atol=1e-6)
+    np.testing.assert_allclose(response.json()["embedding"], expected, atol=1e-6)
 
 
 def status(server: Server, path: str) -> int:
@@ -61,11 +61,11 @@ def test_a_fault_is_never_sent_on_and_the_server_comes_back(
 ) -> None:
     orders.write_text(fault)
     with ThreadPoolExecutor(12) as clients:
-        answers = list(clients.map(lambda _: embed(server), range(24)))
-    outcomes = {(answer.status_code, answer.json()["code"]) for answer in answers}
+        responses = list(clients.map(lambda _: embed(server), range(24)))
+    outcomes = {(response.status_code, response.json()["code"]) for response in responses}
     assert (500, "internal_error") in outcomes
     assert outcomes <= {(500, "internal_error"), (503, "encoder_doubted")}
-    assert not any("0x7f" in answer.text for answer in answers)
+    assert not any("0x7f" in response.text for response in responses)
     assert status(server, "/health/ready") == 503
     assert status(server, "/health/live") == 200
     health = httpx.get(f"{server.url}/health").json()
@@ -88,8 +88,8 @@ def test_a_hanging_call_fails_liveness_and_everybody_who_waits(
 ) -> None:
     orders.write_text("hang")
     with ThreadPoolExecutor(12) as clients:
-        answers = list(clients.map(lambda _: embed(server), range(24)))
-    outcomes = {(answer.status_code, answer.json()["code"]) for answer in answers}
+        responses = list(clients.map(lambda _: embed(server), range(24)))
+    outcomes = {(response.status_code, response.json()["code"]) for response in responses}
     assert outcomes == {(503, "encoder_hanging")}
     assert status(server, "/health/live") == 503
     assert status(server, "/health/ready") == 503

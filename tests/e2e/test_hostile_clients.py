@@ -30,22 +30,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 async def ask_often(server: Server, times: int) -> list[float]:
     """Embeddings of one photo, on new connections; refusals are tried again."""
-    answers: list[list[float]] = []
-    while len(answers) < times:
+    responses: list[list[float]] = []
+    while len(responses) < times:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            answer = await client.post("/embed", content=PHOTO, headers=JSON)
-        if answer.status_code == 503:
+            response = await client.post("/embed", content=PHOTO, headers=JSON)
+        if response.status_code == 503:
             await asyncio.sleep(0.05)
             continue
-        assert answer.status_code == 200, answer.text
-        answers.append(answer.json()["embedding"])
-    assert all(answer == answers[0] for answer in answers)
-    return answers[0]
+        assert response.status_code == 200, response.text
+        responses.append(response.json()["embedding"])
+    assert all(response == responses[0] for response in responses)
+    return responses[0]
 
 
-def own_address(answer: httpx.Response) -> object:
-    """The client's end of the connection that an answer came on."""
-    return answer.extensions["network_stream"].get_extra_info("client_addr")
+def own_address(response: httpx.Response) -> object:
+    """The client's end of the connection that a response came on."""
+    return response.extensions["network_stream"].get_extra_info("client_addr")
 
 
 async def test_each_is_got_rid_of(server: Server) -> None:
@@ -66,7 +66,7 @@ async def test_each_is_got_rid_of(server: Server) -> None:
     async def statuses(attack: Attack) -> set[int]:
         target = Target(server.url)
         await asyncio.wait_for(attack(target), 120)
-        # Closing with something unread takes the answer along; then the end itself is the answer.
+        # Closing with unread data discards the response; then the end of the connection counts.
         assert target.statuses or target.closed
         return set(target.statuses)
 

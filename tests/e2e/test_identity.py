@@ -1,4 +1,4 @@
-"""Ten thousand mixed requests, some of them abandoned: every answer belongs to its request."""
+"""Ten thousand mixed requests, some of them abandoned: every response belongs to its request."""
 
 import asyncio
 import contextlib
@@ -30,15 +30,15 @@ def requests(rng: random.Random) -> KnownRequests:
 
 
 async def ask(client: httpx.AsyncClient, request: KnownRequest) -> bool:
-    """Whether the answer was the right one; a refusal is tried again, as its header says."""
+    """Whether the response was the right one; a refusal is retried, as its header says."""
     while True:
-        answer = await client.post(
+        response = await client.post(
             request.path, content=request.body, headers={"Content-Type": request.content_type}
         )
-        if answer.status_code != 503:
+        if response.status_code != 503:
             break
-        await asyncio.sleep(float(answer.headers["Retry-After"]) / 10)
-    return answer.status_code == 200 and request.fits(answer.json())
+        await asyncio.sleep(float(response.headers["Retry-After"]) / 10)
+    return response.status_code == 200 and request.fits(response.json())
 
 
 async def abandon(client: httpx.AsyncClient, request: KnownRequest, after_s: float) -> None:
@@ -48,7 +48,7 @@ async def abandon(client: httpx.AsyncClient, request: KnownRequest, after_s: flo
 
 
 async def ask_all(server: Server) -> tuple[int, int]:
-    """Right answers, and requests that were abandoned."""
+    """The numbers of right responses and of abandoned requests."""
     rng = random.Random(SEED)
     known = requests(rng)
     gate = asyncio.Semaphore(CONCURRENCY)

@@ -12,7 +12,7 @@ from tests.support.servers import SERVE, running, wait_for
 
 def test_the_next_request_waits_and_is_answered_the_same(tmp_path: Path) -> None:
     settings = {"CLIP_MODEL_PATH": "builtin:demo", "CLIP_IDLE_UNLOAD_SECONDS": "0.5"}
-    question = {"image": as_base64(photo("cat")), "labels": ["a cat", "a dog"]}
+    request = {"image": as_base64(photo("cat")), "labels": ["a cat", "a dog"]}
     with (
         running(SERVE, tmp_path / "log", CLIP_ENCODER="openvino", **settings) as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
@@ -20,17 +20,17 @@ def test_the_next_request_waits_and_is_answered_the_same(tmp_path: Path) -> None
         wait_for(server, "/health/ready")
 
         def ask() -> dict[str, Any]:
-            answer = client.post("/classify", json=question)
-            assert answer.status_code == 200, answer.text
-            scores: dict[str, Any] = answer.json()["scores"]
+            response = client.post("/classify", json=request)
+            assert response.status_code == 200, response.text
+            scores: dict[str, Any] = response.json()["scores"]
             return scores
 
         def unloaded() -> httpx.Response:
             deadline = time.monotonic() + 60
             while True:
-                answer = client.get("/health")
-                if answer.json()["unloaded_while_idle"]:
-                    return answer
+                response = client.get("/health")
+                if response.json()["unloaded_while_idle"]:
+                    return response
                 assert time.monotonic() < deadline, server.log
                 time.sleep(0.05)
 
@@ -38,9 +38,9 @@ def test_the_next_request_waits_and_is_answered_the_same(tmp_path: Path) -> None
         loaded = client.get("/health").json()
         assert (loaded["model_loaded"], loaded["unloaded_while_idle"]) == (True, False)
         for _ in range(2):
-            answer = unloaded()
-            assert answer.headers["x-model-fingerprint"] == loaded["model_fingerprint"]
-            health = answer.json()
+            response = unloaded()
+            assert response.headers["x-model-fingerprint"] == loaded["model_fingerprint"]
+            health = response.json()
             assert health == {**loaded, "model_loaded": False, "unloaded_while_idle": True}
             assert client.get("/health/ready").status_code == 200
             assert "clip_model_loaded 0.0" in client.get("/metrics").text
@@ -51,6 +51,6 @@ def test_the_next_request_waits_and_is_answered_the_same(tmp_path: Path) -> None
         # This call looks at the model's name before it needs the model.
         name = loaded["model"]
         assert unloaded().json()["model"] == name
-        answer = client.post("/v1/embeddings", json={"input": "a cat", "model": name})
-        assert answer.status_code == 200, answer.text
+        response = client.post("/v1/embeddings", json={"input": "a cat", "model": name})
+        assert response.status_code == 200, response.text
         assert server.stop() == 0

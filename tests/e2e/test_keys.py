@@ -59,7 +59,7 @@ def test_openais_client_has_a_key(server: Server) -> None:
 
 
 def test_nothing_is_read_of_those_who_have_none(server: Server) -> None:
-    """The answer comes although not a byte of the body was sent."""
+    """The response comes although not a byte of the body was sent."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(
@@ -72,9 +72,9 @@ def test_nothing_is_read_of_those_who_have_none(server: Server) -> None:
 def test_the_log_tells_of_refusals_and_never_a_key(server: Server) -> None:
     wrong = "s3cr3t-key-that-is-not-known"
     for path in ("/health", "/metrics"):
-        answer = httpx.get(server.url + path, headers={"Authorization": f"Bearer {wrong}"})
-        assert answer.status_code == 401
-        assert "server" not in answer.headers
+        response = httpx.get(server.url + path, headers={"Authorization": f"Bearer {wrong}"})
+        assert response.status_code == 401
+        assert "server" not in response.headers
     httpx.post(f"{server.url}/embed", content=TRUCK.read_bytes(), headers=PHOTO)
     outcomes = [line["outcome"] for line in server.requests_to("/metrics")]
     assert "wrong_api_key" in outcomes

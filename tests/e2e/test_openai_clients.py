@@ -53,18 +53,18 @@ def test_openai_texts_and_images_mixed(
     server: Server, client: openai.OpenAI, encoding_format: Any
 ) -> None:
     mixed = [item for pair in zip(TEXTS, map(data_uri, PICTURES), strict=True) for item in pair]
-    answer = client.embeddings.create(model="clip", input=mixed, encoding_format=encoding_format)
-    vectors = [entry.embedding for entry in answer.data]
+    response = client.embeddings.create(model="clip", input=mixed, encoding_format=encoding_format)
+    vectors = [entry.embedding for entry in response.data]
     if encoding_format == "base64":  # asked for, it is handed on as it is
         vectors = [np.frombuffer(base64.b64decode(text), "<f4") for text in vectors]  # type: ignore[arg-type,misc]
     pictures, texts = own_answers(server)
-    assert [entry.index for entry in answer.data] == list(range(6))
+    assert [entry.index for entry in response.data] == list(range(6))
     assert same(vectors[0::2], texts)
     assert same(vectors[1::2], pictures)
-    assert answer.model == "builtin:demo"
+    assert response.model == "builtin:demo"
     tokens = sum(map(len, ClipTokenizer()(TEXTS)))
-    assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (tokens, tokens)
-    assert answer.usage.model_extra == {"num_images": 3}
+    assert (response.usage.prompt_tokens, response.usage.total_tokens) == (tokens, tokens)
+    assert response.usage.model_extra == {"num_images": 3}
 
 
 def test_openai_base64_is_the_floats_to_the_last_bit(client: openai.OpenAI) -> None:
@@ -77,10 +77,10 @@ def test_openai_base64_is_the_floats_to_the_last_bit(client: openai.OpenAI) -> N
 
 async def test_openai_asynchronously(server: Server) -> None:
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused") as client:
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(client.embeddings.create(model="clip", input=text) for text in TEXTS)
         )
-    assert same([answer.data[0].embedding for answer in answers], own_answers(server)[1])
+    assert same([response.data[0].embedding for response in responses], own_answers(server)[1])
 
 
 def test_openai_models(client: openai.OpenAI) -> None:
@@ -96,10 +96,10 @@ def test_infinity_takes_bare_base64_where_the_modality_says_image(
     server: Server, client: openai.OpenAI
 ) -> None:
     bare = [base64.b64encode(path.read_bytes()).decode() for path in PICTURES]
-    answer = client.embeddings.create(
+    response = client.embeddings.create(
         model="clip", input=bare, extra_body={"modality": "image", "dimensions": 0}
     )
-    assert same([entry.embedding for entry in answer.data], own_answers(server)[0])
+    assert same([entry.embedding for entry in response.data], own_answers(server)[0])
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_openai_waits_and_asks_again_while_the_model_starts(tmp_path: Path) -> N
     with running(SERVE, tmp_path / "log", CLIP_MODEL_PATH="builtin:demo") as server:
         url = f"{server.url}/v1"
         with openai.OpenAI(base_url=url, api_key="unused", max_retries=10) as client:
-            answer = client.embeddings.create(model="clip", input="a cat")
-        assert len(answer.data[0].embedding) == 768
+            response = client.embeddings.create(model="clip", input="a cat")
+        assert len(response.data[0].embedding) == 768
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_answers_are_what_the_live_schema_says(server: Server) -> None:
 
 
 def ask(cases: SearchStrategy[schemathesis.Case[Any]]) -> set[int]:
-    """Send requests, check their answers, and return the statuses that were met."""
+    """Send requests, check their responses, and return the statuses that were met."""
     statuses = set()
 
     @hypothesis.settings(
@@ -74,8 +74,8 @@ def ask(cases: SearchStrategy[schemathesis.Case[Any]]) -> set[int]:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(case=cases)
-    def answer(case: schemathesis.Case[Any]) -> None:
+    def response(case: schemathesis.Case[Any]) -> None:
         statuses.add(case.call_and_validate(checks=CHECKS, timeout=60).status_code)
 
-    answer()
+    response()
     return statuses

@@ -1,4 +1,4 @@
-"""A server that runs out of memory says so, and answers rightly as soon as there is some again."""
+"""A server that runs out of memory says so, and works again as soon as there is some."""
 
 import io
 import os
@@ -51,11 +51,14 @@ def test_large_images_beyond_memory_are_503_and_nothing_else_suffers(tmp_path: P
         before = embed(server, cat).json()["embedding"]
         allow(server, _SPARE_BYTES)
         with ThreadPoolExecutor(16) as clients:
-            answers = list(clients.map(lambda _: embed(server, large), range(48)))
-        codes = {answer.json()["code"] if answer.status_code != 200 else "ok" for answer in answers}
+            responses = list(clients.map(lambda _: embed(server, large), range(48)))
+        codes = {
+            response.json()["code"] if response.status_code != 200 else "ok"
+            for response in responses
+        }
         assert "out_of_memory" in codes
         assert codes <= {"ok", "out_of_memory", "internal_error", "encoder_doubted"}
-        refused = next(a for a in answers if a.status_code == 503)
+        refused = next(a for a in responses if a.status_code == 503)
         assert int(refused.headers["retry-after"]) > 0
         wait_for(server, "/health/ready")
         np.testing.assert_allclose(embed(server, cat).json()["embedding"], before, atol=1e-6)
@@ -86,10 +89,10 @@ def test_good_pictures_under_an_administrators_limit_are_never_called_damaged(
         for spare_mib in (100, 30, 10):
             allow(server, spare_mib * 2**20)
             for kind, file in files.items():
-                answer = embed(server, file, kind)
-                assert answer.status_code in {200, 503}, (spare_mib, kind, answer.json())
-                if answer.status_code == 503:
-                    assert answer.json()["code"] == "out_of_memory"
+                response = embed(server, file, kind)
+                assert response.status_code in {200, 503}, (spare_mib, kind, response.json())
+                if response.status_code == 503:
+                    assert response.json()["code"] == "out_of_memory"
                     refused.add(kind)
         assert refused == set(files)
         assert embed(server, small, "image/jpeg").status_code == 200

@@ -21,8 +21,8 @@ def run(command: str, folder: Path) -> dict[str, Any]:
     result = subprocess.run(
         ["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True, timeout=60
     )
-    answer: dict[str, Any] = json.loads(result.stdout)
-    return answer
+    response: dict[str, Any] = json.loads(result.stdout)
+    return response
 
 
 @pytest.mark.parametrize("name", ["truck.png", 'it\'s a $5 "truck".png'])
@@ -33,9 +33,9 @@ def test_the_curl_command_gets_the_same_answer(page: Page, tmp_path: Path, name:
     page.locator("#labels input").nth(1).fill(nasty)
     choose(page, "#classify", file)
     expect(outcome(page, "classify")).to_contain_text("Most likely")
-    answer = run(copied(page, "classify"), tmp_path)
-    assert list(answer["scores"])[:2] == ["a delivery truck", nasty]
-    expect(outcome(page, "classify")).to_contain_text(answer["top_label"])
+    response = run(copied(page, "classify"), tmp_path)
+    assert list(response["scores"])[:2] == ["a delivery truck", nasty]
+    expect(outcome(page, "classify")).to_contain_text(response["top_label"])
 
 
 def test_the_other_curl_commands_work_too(page: Page, tmp_path: Path) -> None:

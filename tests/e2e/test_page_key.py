@@ -97,7 +97,7 @@ def test_the_field_is_for_everybody(
 
 
 def test_the_documentation_asks_with_a_key(browser: Browser, keyed: Server) -> None:
-    """Swagger UI under its policy: the browser complains of nothing, and a question is answered."""
+    """Swagger UI under its policy: the browser reports no violation, and a request succeeds."""
     with opened(browser, f"{keyed.url}/docs") as page:
         page.get_by_role("button", name="Authorize").first.click()
         page.get_by_label("auth-bearer-value").fill(KEY)

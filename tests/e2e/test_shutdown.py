@@ -17,7 +17,7 @@ JSON = {"content-type": "application/json"}
 
 
 class Camera(threading.Thread):
-    """Asks again and again, on a connection that it keeps, whatever the answer."""
+    """Asks again and again, on a connection that it keeps, whatever the response."""
 
     def __init__(self, name: str, url: str) -> None:
         super().__init__(name=name, daemon=True)
@@ -36,7 +36,7 @@ class Camera(threading.Thread):
 
     def _ask(self, client: httpx.Client, request_id: str) -> None:
         try:
-            answer = client.post(
+            response = client.post(
                 "/embed", content=BODY, headers={**JSON, "x-request-id": request_id}
             )
         except httpx.ConnectError:
@@ -45,10 +45,10 @@ class Camera(threading.Thread):
         except httpx.TransportError:
             self.unanswered.append(request_id)
             return
-        assert answer.headers["x-request-id"] == request_id
-        self.outcomes[request_id] = answer.json().get("code", "ok")
+        assert response.headers["x-request-id"] == request_id
+        self.outcomes[request_id] = response.json().get("code", "ok")
         if self.outcomes[request_id] == "draining":
-            self.kept_after_draining += answer.headers.get("connection") != "close"
+            self.kept_after_draining += response.headers.get("connection") != "close"
 
 
 def test_restarts_under_load_lose_nothing_that_was_accepted(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_who_is_not_finished_within_the_grace_is_told(tmp_path: Path) -> None:
         connection.request("POST", "/embed", BODY, JSON)
         wait_until_logged(server, "encoding 1 images", times=2)
         assert server.stop() == 0
-        answer = connection.getresponse()
-        assert answer.status == 503
-        assert json.loads(answer.read())["code"] == "not_finished"
+        response = connection.getresponse()
+        assert response.status == 503
+        assert json.loads(response.read())["code"] == "not_finished"
         assert "1 requests were not finished within 0 seconds" in server.log
 
 

@@ -18,8 +18,8 @@ def test_it_serves_on_the_cpu_and_says_why(tmp_path: Path) -> None:
     settings = {"CLIP_MODEL_PATH": "builtin:demo", "CLIP_CACHE_DIR": str(tmp_path / "cache")}
     with running(SERVE, tmp_path / "log", CLIP_USE_TENSORRT="true", **settings) as server:
         wait_for(server, "/health/ready")
-        answer = httpx.post(server.url + "/embed", json={"image": as_base64(photo())}, timeout=60)
-        assert answer.status_code == 200
+        response = httpx.post(server.url + "/embed", json={"image": as_base64(photo())}, timeout=60)
+        assert response.status_code == 200
         health = httpx.get(server.url + "/health").json()
         while health["backend_reason"] is None:
             health = httpx.get(server.url + "/health").json()

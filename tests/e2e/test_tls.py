@@ -45,10 +45,10 @@ def test_https_with_an_encrypted_key(authority: Authority, tmp_path: Path) -> No
     ) as server:
         secured, context = over_tls(server), trusting(authority)
         wait_for(secured, "/health/ready", verify=context)
-        answer = httpx.get(f"{secured.url}/health", verify=context)
-        assert answer.json()["status"] == "healthy"
-        assert answer.headers["Strict-Transport-Security"] == "max-age=86400"
-        assert "server" not in answer.headers
+        response = httpx.get(f"{secured.url}/health", verify=context)
+        assert response.json()["status"] == "healthy"
+        assert response.headers["Strict-Transport-Security"] == "max-age=86400"
+        assert "server" not in response.headers
         # Who does not know the authority is not fooled, and what is not TLS gets nothing.
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"{secured.url}/health")

@@ -13,7 +13,7 @@ from tests.support.hostile_corpus import Hostile, corpus, image
 from tests.support.hostile_measuring import (
     Answer,
     Prober,
-    every_question_answers,
+    every_endpoint_works,
     known_embedding,
     measured,
     send,
@@ -35,15 +35,15 @@ def unharmed(server: Server) -> Iterator[None]:
     yield
     assert memory_mib(server.process.pid) - resident < MAX_MEBIBYTES_KEPT
     np.testing.assert_allclose(known_embedding(server), before, atol=1e-6)
-    every_question_answers(server)
+    every_endpoint_works(server)
     assert "Traceback" not in server.log
     assert "Warning: " not in server.log
 
 
 @pytest.mark.parametrize("hostile", corpus(), ids=lambda hostile: hostile.name)
 def test_it_gets_its_documented_answer(server: Server, prober: Prober, hostile: Hostile) -> None:
-    answer, cost = measured(server, prober, hostile)
-    check(hostile, answer)
+    response, cost = measured(server, prober, hostile)
+    check(hostile, response)
     assert cost.mebibytes < MAX_MEBIBYTES
 
 
@@ -52,29 +52,29 @@ def test_damaged_files_are_refused_or_seen(server: Server, file_format: str) -> 
     statuses = set()
     for data in files.damaged(file_format, 60):
         request = image("damaged", lambda data=data: data)  # type: ignore[misc]
-        answer = send(server, request)
-        statuses.add(answer.status)
-        if answer.status == 200:
-            assert np.isfinite(answer.json["embedding"]).all()
+        response = send(server, request)
+        statuses.add(response.status)
+        if response.status == 200:
+            assert np.isfinite(response.json["embedding"]).all()
         else:
-            assert (answer.status, answer.json["status"]) == (422, 422), answer
-            assert answer.content_type == "application/problem+json"
+            assert (response.status, response.json["status"]) == (422, 422), response
+            assert response.content_type == "application/problem+json"
     assert 422 in statuses
 
 
-def check(hostile: Hostile, answer: Answer) -> None:
-    """The status, the code and the shape of an answer."""
-    assert answer.status == hostile.status, answer.body[:500]
+def check(hostile: Hostile, response: Answer) -> None:
+    """The status, the code and the shape of a response."""
+    assert response.status == hostile.status, response.body[:500]
     if hostile.item:
-        assert answer.json["results"][0]["error"]["code"] == hostile.code
+        assert response.json["results"][0]["error"]["code"] == hostile.code
     elif hostile.code is None:
-        assert answer.content_type == "application/json"
+        assert response.content_type == "application/json"
     elif hostile.path.startswith("/v1/"):
-        assert answer.json["error"]["code"] == hostile.code
-        assert answer.json["error"]["message"]
+        assert response.json["error"]["code"] == hostile.code
+        assert response.json["error"]["message"]
     else:
-        assert answer.content_type == "application/problem+json"
-        problem = answer.json
+        assert response.content_type == "application/problem+json"
+        problem = response.json
         assert (problem["status"], problem["code"]) == (hostile.status, hostile.code)
         assert set(problem) == {"type", "title", "status", "detail", "code", "request_id"}
         # What was sent is named, never sent back whole.

@@ -1,4 +1,4 @@
-"""Who may come in: keys, browsers from elsewhere, what is closed, and what every answer says."""
+"""Who may come in: keys, browsers from elsewhere, what is closed, and what every response says."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ OTHER_KEY = "0123456789abcdef0123456789abcdef"
 OPEN = ["/", "/page/main.js", "/docs", "/docs/openapi.json", "/docs-assets/start.js",
         "/health/live", "/health/ready"]  # fmt: skip
 CLOSED = ["/health", "/metrics", "/v1/models", "/v1/models/clip"]
-QUESTIONS = ["/embed", "/anomaly-score", "/classify", "/similarity", "/batch-similarity",
+ENDPOINTS = ["/embed", "/anomaly-score", "/classify", "/similarity", "/batch-similarity",
              "/embed/batch", "/embed/text", "/compare", "/baseline", "/v1/embeddings"]  # fmt: skip
 EMBED = {"image": as_base64(photo("cat"))}
 
@@ -58,7 +58,7 @@ async def test_a_key_lets_in(keyed: Client, headers: dict[str, str]) -> None:
     assert b"clip_ready" in (await keyed.get("/metrics", headers=headers)).content
 
 
-@pytest.mark.parametrize("path", [*CLOSED, *QUESTIONS])
+@pytest.mark.parametrize("path", [*CLOSED, *ENDPOINTS])
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
@@ -74,20 +74,20 @@ async def test_a_key_lets_in(keyed: Client, headers: dict[str, str]) -> None:
 async def test_without_a_key_nothing_is_told(
     keyed: Client, path: str, headers: dict[str, str], code: str
 ) -> None:
-    if path in QUESTIONS:
+    if path in ENDPOINTS:
         # Not even looked at: this would be 415.
-        answer = await keyed.post(path, content=b"{", headers={"Content-Type": "x/y", **headers})
+        response = await keyed.post(path, content=b"{", headers={"Content-Type": "x/y", **headers})
     else:
-        answer = await keyed.get(path, headers=headers)
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
-    body = answer.json()
+        response = await keyed.get(path, headers=headers)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    body = response.json()
     if path.startswith("/v1/"):
         assert (body["error"]["code"], body["error"]["type"]) == (code, "invalid_request_error")
     else:
-        assert answer.headers["content-type"] == "application/problem+json"
+        assert response.headers["content-type"] == "application/problem+json"
         assert (body["code"], body["status"], body["title"]) == (code, 401, "Unauthorized")
-    assert KEY not in answer.text
+    assert KEY not in response.text
 
 
 @pytest.mark.parametrize("path", OPEN)
@@ -153,10 +153,10 @@ async def test_other_websites_cannot_send_their_visitors(
     client: Client, headers: dict[str, str], status: int
 ) -> None:
     headers = {"Host": OWN, **headers}
-    answer = await client.post("/embed", json=EMBED, headers=headers)
-    assert answer.status_code == status, answer.text
+    response = await client.post("/embed", json=EMBED, headers=headers)
+    assert response.status_code == status, response.text
     if status == 403:
-        assert answer.json()["code"] == "cross_site"
+        assert response.json()["code"] == "cross_site"
         refused = await client.post("/v1/embeddings", json={}, headers=headers)
         assert refused.json()["error"]["code"] == "cross_site"
     # A link to the page is one of the things that the web is for.
@@ -168,9 +168,9 @@ async def test_cors_is_off_unless_asked_for(client: Client) -> None:
     preflight = await client.options(
         "/embed", headers={**origin, "Access-Control-Request-Method": "POST"}
     )
-    for answer in (preflight, await client.get("/health", headers=origin)):
-        assert not [name for name in answer.headers if name.startswith("access-control")]
-        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    for response in (preflight, await client.get("/health", headers=origin)):
+        assert not [name for name in response.headers if name.startswith("access-control")]
+        assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(
@@ -200,23 +200,23 @@ async def test_cors_for_those_who_are_listed(origins: str, origin: str, allowed:
             "Sec-Fetch-Site": "cross-site",
             "Authorization": f"Bearer {KEY}",
         }
-        answer = await client.post("/embed", json=EMBED, headers=headers)
+        response = await client.post("/embed", json=EMBED, headers=headers)
     # Without a key no website may ask, but it may read why.
     assert refused.status_code == 401
     assert preflight.status_code == (204 if allowed else 400)
-    assert answer.status_code == (200 if allowed else 403)
-    for told in (preflight, refused, answer):
+    assert response.status_code == (200 if allowed else 403)
+    for told in (preflight, refused, response):
         permitted = told.headers.get("Access-Control-Allow-Origin")
         assert permitted == (("*" if origins == "*" else origin) if allowed else None)
-    exposed = answer.headers["Access-Control-Expose-Headers"].lower().split(", ")
+    exposed = response.headers["Access-Control-Expose-Headers"].lower().split(", ")
     assert set(exposed) == {
         "x-request-id",
         "x-model-fingerprint",
         "x-unknown-field",
         "retry-after",
     }
-    assert "Access-Control-Allow-Credentials" not in answer.headers
-    assert "Cross-Origin-Resource-Policy" not in answer.headers
+    assert "Access-Control-Allow-Credentials" not in response.headers
+    assert "Cross-Origin-Resource-Policy" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,9 @@ async def test_cors_for_those_who_are_listed(origins: str, origin: str, allowed:
 async def test_every_answer_tells_browsers_to_be_careful(
     client: Client, method: str, path: str, status: int
 ) -> None:
-    answer = await client.request(method, path)
-    assert answer.status_code == status
-    headers = answer.headers
+    response = await client.request(method, path)
+    assert response.status_code == status
+    headers = response.headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["X-Frame-Options"] == "DENY"
@@ -275,8 +275,8 @@ async def test_what_is_closed_is_not_there(variable: str, paths: list[str]) -> N
     closed: Mapping[str, Any] = {variable: "false"}
     async with serving(**closed) as client:
         for path in paths:
-            answer = await client.get(path)
-            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+            response = await client.get(path)
+            assert (response.status_code, response.json()["code"]) == (404, "not_found")
         for path in everything - set(paths):
             assert (await client.get(path)).status_code == 200
         page = (await client.get("/")).text

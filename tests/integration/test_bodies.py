@@ -1,4 +1,4 @@
-"""Bodies in every form that an endpoint takes, and what is told of those that it does not take."""
+"""Bodies in every form that an endpoint accepts, and the errors for all others."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from litestar.testing import AsyncTestClient
 from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 from tests.support.photos import as_base64, as_file, photo, plain
-from tests.support.responses import Client, answered, problem
+from tests.support.responses import Client, problem, succeeded
 
 CASES = Path(__file__).parents[1] / "support" / "cases"
 CAT = as_file(photo("cat"))
@@ -30,7 +30,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def without_time(response: Any) -> dict[str, Any]:
-    body = answered(response)
+    body = succeeded(response)
     del body["inference_time_ms"]
     return body
 
@@ -71,7 +71,7 @@ async def test_compare_and_baseline_take_forms_and_raw_images(client: Client) ->
     raw = await client.post("/compare", content=CAT, headers=JPEG, params=query)
     assert without_time(raw) == expected
     both = await client.post("/compare", files={"image_a": CAT, "image_b": CAT})
-    assert answered(both)["similarity"] == pytest.approx(1.0)
+    assert succeeded(both)["similarity"] == pytest.approx(1.0)
 
     expected = without_time(
         await client.post("/baseline", json={"images": [IMAGE, as_base64(photo("coffee"))]})
@@ -79,7 +79,7 @@ async def test_compare_and_baseline_take_forms_and_raw_images(client: Client) ->
     form = await client.post("/baseline", files=[("images", CAT), ("images", DOG)])
     assert without_time(form) == expected
     raw = await client.post("/baseline", content=CAT, headers=JPEG)
-    assert answered(raw)["count"] == 1
+    assert succeeded(raw)["count"] == 1
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ async def sent_as_it_is(client: Client, name: str) -> Any:
 
 
 async def test_the_failing_requests_that_were_reported(client: Client) -> None:
-    assert len(answered(await sent_as_it_is(client, "f03.raw"))["embedding"]) == 768
-    assert len(answered(await sent_as_it_is(client, "h19.raw"))["embedding"]) == 768
+    assert len(succeeded(await sent_as_it_is(client, "f03.raw"))["embedding"]) == 768
+    assert len(succeeded(await sent_as_it_is(client, "h19.raw"))["embedding"]) == 768
     told = problem(await sent_as_it_is(client, "h21.raw"), 415)
     assert told["code"] == "unsupported_content_encoding"
     assert "'gzip'" in told["detail"]
@@ -222,7 +222,7 @@ async def test_an_unknown_field_is_reported_and_decides_nothing(
     client: Client, body: dict[str, Any], reported: str | None
 ) -> None:
     response = await client.post("/embed", json=body)
-    assert len(answered(response)["embedding"]) == 768
+    assert len(succeeded(response)["embedding"]) == 768
     assert response.headers.get("X-Unknown-Field") == reported
 
 
@@ -251,7 +251,7 @@ async def test_when_there_is_an_ensemble(
     variables = {"CLIP_ENCODER": "fake", "CLIP_USE_ENSEMBLE": str(default)}
     async with serving(**variables) as client:
         body = {"image": IMAGE, "labels": ["a", "b"], **fields}
-        metadata = answered(await client.post("/classify", json=body))["ensemble_metadata"]
+        metadata = succeeded(await client.post("/classify", json=body))["ensemble_metadata"]
     assert (metadata and metadata["camera_type"]) == ensemble
 
 

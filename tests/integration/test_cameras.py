@@ -10,7 +10,7 @@ from litestar.testing import AsyncTestClient
 from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 from tests.support.photos import as_base64, photo, photos, plain
-from tests.support.responses import Client, answered, problem
+from tests.support.responses import Client, problem, succeeded
 
 CAT, COFFEE = as_base64(photo("cat")), as_base64(photo("coffee"))
 NO_IMAGE = "bm8gaW1hZ2U="
@@ -18,14 +18,14 @@ AXIS = [1.0] + [0.0] * 767
 
 
 async def embed(client: Client, image: str) -> list[float]:
-    embedding: list[float] = answered(await client.post("/embed", json={"image": image}))[
+    embedding: list[float] = succeeded(await client.post("/embed", json={"image": image}))[
         "embedding"
     ]
     return embedding
 
 
 async def ask(client: Client, path: str, **fields: Any) -> dict[str, Any]:
-    return answered(await client.post(path, json=fields))
+    return succeeded(await client.post(path, json=fields))
 
 
 async def test_compare_images_and_embeddings_alike(client: Client) -> None:
@@ -58,8 +58,8 @@ async def test_embeddings_are_compared_without_a_model() -> None:
     async with AsyncTestClient(http_service(Container(settings=settings))) as client:
         body = await ask(client, "/compare", embedding_a=AXIS, embedding_b=AXIS)
         assert body["same_entity"] is True
-        answer = await client.post("/compare", json={"image_a": CAT, "embedding_b": AXIS})
-        assert answer.status_code == 503
+        response = await client.post("/compare", json={"image_a": CAT, "embedding_b": AXIS})
+        assert response.status_code == 503
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ async def test_a_request_of_many_images_takes_several_places() -> None:
             pass
         assert (await client.post("/embed/batch", json={"images": images})).status_code == 200
         with container.admission().admit():
-            answer = await client.post("/embed/batch", json={"images": images})
-            body = problem(answer, 503)
+            response = await client.post("/embed/batch", json={"images": images})
+            body = problem(response, 503)
             assert "counts as 4" in body["detail"]
-            assert int(answer.headers["retry-after"]) > 0
+            assert int(response.headers["retry-after"]) > 0
             assert (await client.post("/baseline", json={"images": images[:6]})).status_code == 200
         assert container.admission().inside == 0

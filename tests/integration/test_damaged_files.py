@@ -40,7 +40,7 @@ def load(source: Path, cache: Path | None = None) -> EncoderPort:
 
 
 def made_by(encoder: EncoderPort) -> tuple[str, list[float]]:
-    """What tells one model's answers from another's."""
+    """What tells one model's responses from another's."""
     image = encoder.encode_images(IMAGE)[0]
     text = encoder.encode_texts(["a dog"])[0]
     return encoder.description.fingerprint, [*image.tolist(), *text.tolist()]

@@ -1,4 +1,4 @@
-"""The embeddings file in the making: three formats, taking up where a killed run stopped."""
+"""An unfinished embeddings file: three formats, and continuing where a killed run stopped."""
 
 import json
 import os

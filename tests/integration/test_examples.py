@@ -1,6 +1,6 @@
 """What a calibration measures of pictures, on the fake encoder."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from itertools import combinations
 from pathlib import Path
 
@@ -8,26 +8,14 @@ import numpy as np
 import pytest
 
 from adapters.bulk.baseline_file import KeptBaseline, read_baseline, write_baseline
-from application.bulk_ports import BulkFailure, ImageFile, ImageFilesPort
+from application.bulk_ports import BulkFailure
 from application.use_cases.calibrate import MeasureExamples
 from domain.baseline import baseline_of
 from domain.embedding import Embedding
 from domain.errors import InvalidExamples
 from entrypoints.container import Container, close_threads
+from tests.support.image_files import MemoryFiles
 from tests.support.photos import as_file, plain
-
-
-class MemoryFiles(ImageFilesPort):
-    """Files in memory."""
-
-    def __init__(self, files: Mapping[str, bytes]) -> None:
-        self._files = files
-
-    def listing(self) -> Iterator[ImageFile]:
-        return (ImageFile(path, size=1, modified_ns=0) for path in self._files)
-
-    def read(self, file: ImageFile) -> bytes:
-        return self._files[file.path]
 
 
 def silent(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""What a full server answers: at its door, cheaply, and in the words of each path."""
+"""What a full server returns: cheaply, before a body is read, and in each path's error shape."""
 
 import logging
 from collections.abc import Iterator
@@ -24,15 +24,15 @@ def full(container: Container, client: Client) -> Iterator[Admission]:
 
 
 @pytest.mark.usefixtures("full")
-async def test_questions_are_refused(client: Client) -> None:
-    answer = await client.post("/embed", json=QUESTION, headers={"x-request-id": "mine"})
-    assert answer.status_code == 503
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["retry-after"] == "1"
-    # What every answer carries.
-    assert answer.headers["x-request-id"] == "mine"
-    assert answer.headers["x-model-fingerprint"]
-    problem = answer.json()
+async def test_requests_are_refused(client: Client) -> None:
+    response = await client.post("/embed", json=QUESTION, headers={"x-request-id": "mine"})
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["retry-after"] == "1"
+    # What every response carries.
+    assert response.headers["x-request-id"] == "mine"
+    assert response.headers["x-model-fingerprint"]
+    problem = response.json()
     assert (problem["status"], problem["code"]) == (503, "queue_full")
     assert problem["request_id"] == "mine"
     assert "64 requests are already waiting or running; at most 64" in problem["detail"]
@@ -40,10 +40,10 @@ async def test_questions_are_refused(client: Client) -> None:
 
 @pytest.mark.usefixtures("full")
 async def test_openais_clients_are_refused_in_openais_words(client: Client) -> None:
-    answer = await client.post("/v1/embeddings", json={"input": "a dog", "model": "clip"})
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"] == "1"
-    error = answer.json()["error"]
+    response = await client.post("/v1/embeddings", json={"input": "a dog", "model": "clip"})
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    error = response.json()["error"]
     assert (error["code"], error["type"]) == ("queue_full", "server_error")
 
 
@@ -80,6 +80,6 @@ def emptied(full: Admission) -> Admission:
 
 @pytest.mark.usefixtures("emptied")
 async def test_one_that_shuts_down_says_that_instead(client: Client) -> None:
-    answer = await client.post("/embed", json=QUESTION)
-    assert answer.json()["code"] == "draining"
-    assert answer.headers["connection"] == "close"
+    response = await client.post("/embed", json=QUESTION)
+    assert response.json()["code"] == "draining"
+    assert response.headers["connection"] == "close"

@@ -1,4 +1,4 @@
-"""The HTTP surface in process: answers, errors, headers, documentation."""
+"""The HTTP surface in process: responses, errors, headers, documentation."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ from tests.support.responses import Client, problem
 
 IMAGE = as_base64(photo("cat"))
 
-QUESTIONS: dict[str, dict[str, Any]] = {
+ENDPOINTS: dict[str, dict[str, Any]] = {
     "/embed": {},
     "/anomaly-score": {"baseline_embedding": [1.0] + [0.0] * 767},
     "/classify": {"labels": ["a dog", "a cat"]},
@@ -31,10 +31,10 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 
 
 async def ask(client: Client, path: str, **fields: Any) -> dict[str, Any]:
-    answer = await client.post(path, json={"image": IMAGE, **QUESTIONS[path], **fields})
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    body: dict[str, Any] = answer.json()
+    response = await client.post(path, json={"image": IMAGE, **ENDPOINTS[path], **fields})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    body: dict[str, Any] = response.json()
     assert isinstance(body["inference_time_ms"], float)
     return body
 
@@ -85,9 +85,9 @@ async def test_similarity_and_batch_similarity_agree(client: Client) -> None:
 
 
 async def test_health(client: Client) -> None:
-    answer = await client.get("/health")
-    assert answer.status_code == 200
-    body = answer.json()
+    response = await client.get("/health")
+    assert response.status_code == 200
+    body = response.json()
     assert {
         "status": "healthy",
         "model": "fake",
@@ -113,9 +113,9 @@ async def test_every_answer_carries_the_fingerprint_and_an_id(client: Client, pa
 
 @pytest.mark.parametrize(("sent", "kept"), [("frame-17.cam_2", True), ("a b\u00e4", False)])
 async def test_a_harmless_request_id_is_honoured(client: Client, sent: str, kept: bool) -> None:
-    answer = await client.get("/nowhere", headers=[(b"X-Request-ID", sent.encode("latin-1"))])
-    assert (answer.headers["X-Request-ID"] == sent) is kept
-    assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+    response = await client.get("/nowhere", headers=[(b"X-Request-ID", sent.encode("latin-1"))])
+    assert (response.headers["X-Request-ID"] == sent) is kept
+    assert response.json()["request_id"] == response.headers["X-Request-ID"]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", " ", "\t"])
@@ -126,16 +126,16 @@ async def test_base64_with_white_space_is_the_same_image(client: Client, newline
 
 
 async def refused(client: Client, path: str, status: int, **fields: Any) -> dict[str, Any]:
-    answer = await client.post(path, json={"image": IMAGE, **QUESTIONS[path], **fields})
-    return problem(answer, status)
+    response = await client.post(path, json={"image": IMAGE, **ENDPOINTS[path], **fields})
+    return problem(response, status)
 
 
 @pytest.mark.parametrize("declared", ["application/json; charset=utf-8", "Application/JSON"])
 async def test_json_may_be_declared_in_other_words(client: Client, declared: str) -> None:
-    answer = await client.post(
+    response = await client.post(
         "/embed", content=json.dumps({"image": IMAGE}), headers={"content-type": declared}
     )
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
 async def test_the_largest_image_fits_even_with_line_breaks(client: Client) -> None:
@@ -183,7 +183,7 @@ async def test_the_unforeseen_is_500_without_internals(
 async def test_openapi_names_every_call_with_examples_that_work(client: Client) -> None:
     schema = (await client.get("/docs/openapi.json")).json()
     paths = {path for path, calls in schema["paths"].items() if "post" in calls}
-    assert set(QUESTIONS) < paths
+    assert set(ENDPOINTS) < paths
     assert {"/health", "/health/live", "/health/ready", "/v1/models"} < set(schema["paths"])
     for path in paths - {"/v1/embeddings"}:
         operation = schema["paths"][path]["post"]
@@ -191,12 +191,12 @@ async def test_openapi_names_every_call_with_examples_that_work(client: Client) 
         assert "application/problem+json" in operation["responses"]["422"]["content"]
         request = operation["requestBody"]["content"]["application/json"]["schema"]
         (example,) = request["examples"]
-        answer = await client.post(path, json=example)
-        assert answer.status_code == 200, answer.text
+        response = await client.post(path, json=example)
+        assert response.status_code == 200, response.text
         (example_answer,) = operation["responses"]["200"]["content"]["application/json"][
             "examples"
         ].values()
-        assert set(example_answer["value"]) <= set(answer.json())
+        assert set(example_answer["value"]) <= set(response.json())
 
 
 async def test_the_interactive_page_needs_no_other_host(client: Client) -> None:

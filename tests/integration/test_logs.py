@@ -92,15 +92,15 @@ async def test_a_failure_has_its_traceback_and_the_id_that_its_answer_has(
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         configure_logging(LogFormat.JSON, LogLevel.INFO)
-        answer = await client.post("/embed", json={"image": IMAGE})
-    assert answer.status_code == 500
+        response = await client.post("/embed", json={"image": IMAGE})
+    assert response.status_code == 500
     # What is said of the encoder itself is of no request.
     failure, answered = (line for line in lines(capsys) if "request_id" in line)
     assert failure["level"] == "error"
     assert "RuntimeError: the reason" in failure["exception"]
     assert (answered["status"], answered["outcome"]) == (500, "internal_error")
     for line in (failure, answered):
-        assert line["request_id"] == answer.json()["request_id"]
+        assert line["request_id"] == response.json()["request_id"]
 
 
 @pytest.mark.parametrize("log_format", LogFormat)

@@ -19,12 +19,12 @@ IMAGE = "data:image/jpeg;base64," + as_base64(photo("cat"))
 EXAMPLE_FIELDS = {"object", "data", "model", "usage"}
 
 
-def error(answer: Any, status: int) -> dict[str, Any]:
+def error(response: Any, status: int) -> dict[str, Any]:
     """What an error says, checked to have OpenAI's shape."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["X-Request-ID"]
-    body = answer.json()
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["X-Request-ID"]
+    body = response.json()
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert body["error"]["message"]
@@ -33,9 +33,11 @@ def error(answer: Any, status: int) -> dict[str, Any]:
 
 
 async def test_the_answer_has_openais_shape(client: Client) -> None:
-    answer = await client.post("/v1/embeddings", json={"input": ["a cat", IMAGE], "model": "fake"})
-    body = answer.json()
-    assert answer.status_code == 200
+    response = await client.post(
+        "/v1/embeddings", json={"input": ["a cat", IMAGE], "model": "fake"}
+    )
+    body = response.json()
+    assert response.status_code == 200
     assert set(body) == EXAMPLE_FIELDS
     assert (body["object"], body["model"]) == ("list", "fake")
     assert [(entry["object"], entry["index"]) for entry in body["data"]] == [
@@ -145,9 +147,9 @@ async def test_503_and_500(container: Container) -> None:
         assert (told["type"], told["code"]) == ("server_error", "internal_error")
         assert "secret" not in told["message"]
         container.admission().start_draining()
-        answer = await client.post("/v1/embeddings", json={"input": "a"})
-        assert error(answer, 503)["code"] == "draining"
-        assert int(answer.headers["retry-after"]) > 0
+        response = await client.post("/v1/embeddings", json={"input": "a"})
+        assert error(response, 503)["code"] == "draining"
+        assert int(response.headers["retry-after"]) > 0
 
 
 async def test_no_model_no_names() -> None:

@@ -56,9 +56,9 @@ async def test_media_types(client: Client, path: str, kind: str) -> None:
     ],
 )
 async def test_nothing_else_is_served(client: Client, path: str) -> None:
-    answer = await client.get(path)
-    assert answer.status_code == 404
-    assert answer.json()["code"] == "not_found"
+    response = await client.get(path)
+    assert response.status_code == 404
+    assert response.json()["code"] == "not_found"
 
 
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:

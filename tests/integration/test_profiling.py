@@ -26,7 +26,7 @@ class Agent:
 def test_it_starts_once_its_server_listens_and_not_before() -> None:
     agent = Agent()
     with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))  # taken, but nobody answers there yet
+        server.bind(("127.0.0.1", 0))  # taken, but nobody listens there yet
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         profiling = Profiling(url=url, environment="test", start=agent.start, retry_s=0.01)
         profiling.start()

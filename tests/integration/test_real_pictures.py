@@ -57,9 +57,9 @@ async def test_the_embeddings_are_those_of_the_clean_pictures(demo: AsyncTestCli
 
 
 async def embedding(client: AsyncTestClient[Any], file: str) -> list[float]:
-    answer = await post(client, file)
-    assert answer.status_code == 200, (file, answer.text)
-    values: list[float] = answer.json()["embedding"]
+    response = await post(client, file)
+    assert response.status_code == 200, (file, response.text)
+    values: list[float] = response.json()["embedding"]
     return values
 
 

@@ -21,7 +21,7 @@ def test_a_known_hole_stops_the_build() -> None:
     verdict = audit.judge({"dependencies": [package("a"), package("b", HOLE)]}, {})
     assert not verdict.passes
     assert verdict.lines == (
-        "audit: b 1.0 has PYSEC-2026-1, mended in 1.1",
+        "audit: b 1.0 has PYSEC-2026-1, fixed in 1.1",
         "audit: 2 packages do not pass",
     )
 
@@ -37,9 +37,9 @@ def test_one_that_does_no_harm_here_is_named_with_the_reason() -> None:
 def test_a_service_that_knows_nothing_is_not_believed() -> None:
     """So pip-audit reports an index without advisories: as if nothing had been found."""
     skipped = {"dependencies": [{"name": "a", "skip_reason": "Dependency not found"}]}
-    assert not audit.answers(skipped)
-    assert not audit.answers(None)
-    assert audit.answers({"dependencies": [package("a")]})
+    assert not audit.knows_advisories(skipped)
+    assert not audit.knows_advisories(None)
+    assert audit.knows_advisories({"dependencies": [package("a")]})
 
 
 def test_what_is_accepted_has_a_reason() -> None:

@@ -61,7 +61,7 @@ def test_made_beside_pytorch_it_agrees_and_shares_the_text_tower(
     serving = torch_encoder(hugging_face_directory)
     made = backend(hugging_face_directory, tmp_path, workshop)
     assert made.wanted(serving.description)
-    encoder = made.prepare(serving, expected_of(serving))
+    encoder = made.build(serving, expected_of(serving))
     assert not made.wanted(encoder.description)
     assert encoder.description.backend == "tensorrt"
     assert encoder.description.precision == "fp16"
@@ -128,10 +128,10 @@ def test_a_faulty_engine_is_not_put_in_place(hugging_face_directory: Path, tmp_p
     serving = torch_encoder(hugging_face_directory)
     made = backend(hugging_face_directory, tmp_path, workshop)
     with pytest.raises(EncoderUnavailable, match=r"disagrees with PyTorch: cosine 0\.\d+, more"):
-        made.prepare(serving, expected_of(serving))
+        made.build(serving, expected_of(serving))
     assert not (tmp_path / "tower.engine").exists()
     workshop.spoil = lambda model: None
-    made.prepare(serving, expected_of(serving))
+    made.build(serving, expected_of(serving))
     assert (tmp_path / "tower.engine").exists()
 
 
@@ -239,7 +239,7 @@ def container(hugging_face_directory: Path, tmp_path: Path) -> Container:
 
 
 async def serving_and_saying_why(client: Client) -> dict[str, Any]:
-    """The health, once a model is loaded and it is known why TensorRT is not what answers."""
+    """The health, once a model is loaded and it is known why TensorRT is not what responses."""
     async with asyncio.timeout(120):
         while True:
             health: dict[str, Any] = (await client.get("/health")).json()
@@ -259,14 +259,14 @@ async def test_the_service_switches_over_under_load(
     async with AsyncTestClient(http_service(container)) as client:
         before = await serving_and_saying_why(client)
         assert before["backend"] == "openvino"
-        assert "being prepared" in before["backend_reason"]
+        assert "being built" in before["backend_reason"]
         assert before["tensorrt_engine_path"] is None
-        answers: list[list[float]] = []
+        responses: list[list[float]] = []
 
         async def ask() -> None:
-            answer = await client.post("/embed", json=body)
-            assert answer.status_code == 200
-            answers.append(answer.json()["embedding"])
+            response = await client.post("/embed", json=body)
+            assert response.status_code == 200
+            responses.append(response.json()["embedding"])
 
         await ask()
         workshop.gate.set()
@@ -279,10 +279,10 @@ async def test_the_service_switches_over_under_load(
         assert after["tensorrt_engine_path"] == str(tmp_path / "tower.engine")
         assert after["backend_reason"] is None
         assert after["model_fingerprint"] == before["model_fingerprint"]
-        answers.append((await client.post("/embed", json=body)).json()["embedding"])
-        assert min(float(np.dot(a, answers[-1])) for a in answers) > 0.9999
+        responses.append((await client.post("/embed", json=body)).json()["embedding"])
+        assert min(float(np.dot(a, responses[-1])) for a in responses) > 0.9999
         for path, fields in (
-            ("/anomaly-score", {"baseline_embedding": answers[0]}),
+            ("/anomaly-score", {"baseline_embedding": responses[0]}),
             ("/classify", {"labels": ["a dog", "a cat"], "use_ensemble": True}),
             ("/similarity", {"text": "a cat"}),
             ("/batch-similarity", {"texts": ["a dog", "a cat"]}),
@@ -310,8 +310,8 @@ async def test_without_a_gpu_the_service_says_so_and_serves(
         told = {(r.levelname, r.getMessage()) for r in caplog.records}
         assert ("INFO", f"staying with openvino: {health['backend_reason']}") in told
         assert [message for level, message in told if level == "WARNING"] == []
-        answer = await client.post("/embed", json={"image": as_base64(photo("cat"))})
-        assert answer.status_code == 200
+        response = await client.post("/embed", json={"image": as_base64(photo("cat"))})
+        assert response.status_code == 200
 
 
 def test_the_record_says_what_was_built(hugging_face_directory: Path, tmp_path: Path) -> None:

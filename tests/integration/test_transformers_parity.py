@@ -23,7 +23,7 @@ TEXTS = ["a dog", "a photo of a delivery truck at night", "dog " * 75, "dog cat 
 
 
 class Reference:
-    """transformers' own answers, from raw photos and texts."""
+    """transformers' own responses, from raw photos and texts."""
 
     def __init__(self, model: Any, vocabulary: Path) -> None:
         self._model = model

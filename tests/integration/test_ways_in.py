@@ -15,7 +15,7 @@ from entrypoints.container import Container, http_service
 from entrypoints.http.bodies.base64_images import is_data_uri
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, as_file, photo, plain
-from tests.support.responses import Client, answered, problem
+from tests.support.responses import Client, problem, succeeded
 
 CAT = as_file(photo("cat"))
 IMAGE = base64.b64encode(CAT).decode()
@@ -26,7 +26,7 @@ FORM = "multipart/form-data; boundary=x"
 @pytest.fixture
 async def embedding(client: Client) -> Any:
     """The cat's embedding, as the contract's own way in gives it."""
-    return answered(await client.post("/embed", json={"image": IMAGE}))["embedding"]
+    return succeeded(await client.post("/embed", json={"image": IMAGE}))["embedding"]
 
 
 @pytest.mark.parametrize(
@@ -41,16 +41,16 @@ async def embedding(client: Client) -> Any:
     ],
 )
 async def test_the_body_is_the_image(client: Client, embedding: Any, declared: str) -> None:
-    answer = await client.post("/embed", content=CAT, headers={"content-type": declared})
-    assert answered(answer)["embedding"] == embedding
+    response = await client.post("/embed", content=CAT, headers={"content-type": declared})
+    assert succeeded(response)["embedding"] == embedding
 
 
 @pytest.mark.parametrize("field", ["image", "file"])
 async def test_the_image_is_a_file_of_a_form(client: Client, embedding: Any, field: str) -> None:
-    answer = await client.post(
+    response = await client.post(
         "/embed", files={field: ("photo.jpg", CAT, "image/jpeg")}, data={"camera": "porch"}
     )
-    assert answered(answer)["embedding"] == embedding
+    assert succeeded(response)["embedding"] == embedding
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,15 @@ async def test_the_image_is_a_file_of_a_form(client: Client, embedding: Any, fie
 )
 async def test_a_data_uri_is_the_same_image(client: Client, embedding: Any, head: str) -> None:
     body = await client.post("/embed", json={"image": head + IMAGE})
-    assert answered(body)["embedding"] == embedding
+    assert succeeded(body)["embedding"] == embedding
     broken = head + "\r\n".join(textwrap.wrap(IMAGE, 76))
-    assert answered(await client.post("/embed", json={"image": broken}))["embedding"] == embedding
+    assert succeeded(await client.post("/embed", json={"image": broken}))["embedding"] == embedding
 
 
 async def test_a_data_uri_may_be_percent_encoded(client: Client, embedding: Any) -> None:
     encoded = IMAGE.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
-    answer = await client.post("/embed", json={"image": f"data:image/jpeg;base64,{encoded}"})
-    assert answered(answer)["embedding"] == embedding
+    response = await client.post("/embed", json={"image": f"data:image/jpeg;base64,{encoded}"})
+    assert succeeded(response)["embedding"] == embedding
 
 
 @pytest.mark.parametrize(
@@ -115,26 +115,26 @@ def test_what_is_meant_to_be_an_image(text: str, is_image: bool) -> None:
 async def test_bodies_that_hold_no_image(
     client: Client, content: bytes, declared: str, status: int, told: tuple[str, str]
 ) -> None:
-    answer = await client.post("/embed", content=content, headers={"content-type": declared})
-    body = problem(answer, status)
+    response = await client.post("/embed", content=content, headers={"content-type": declared})
+    body = problem(response, status)
     assert body["code"] == told[0]
     assert told[1] in body["detail"]
 
 
 async def test_a_form_with_two_images_is_refused(client: Client) -> None:
-    answer = await client.post("/embed", files=[("image", CAT), ("file", CAT)])
-    assert "2 fields" in problem(answer, 422)["detail"]
+    response = await client.post("/embed", files=[("image", CAT), ("file", CAT)])
+    assert "2 fields" in problem(response, 422)["detail"]
 
 
 async def test_a_form_of_very_many_parts_is_refused(client: Client) -> None:
-    answer = await client.post("/embed", files=[(f"part{n}", b"x") for n in range(300)])
-    assert problem(answer, 400)["code"] == "invalid_form"
+    response = await client.post("/embed", files=[(f"part{n}", b"x") for n in range(300)])
+    assert problem(response, 400)["code"] == "invalid_form"
 
 
 @pytest.mark.parametrize("path", ["/embed/batch", "/embed/text", "/v1/embeddings"])
 async def test_endpoints_for_many_inputs_take_json_only(client: Client, path: str) -> None:
-    answer = await client.post(path, content=CAT, headers={"content-type": "image/jpeg"})
-    assert answer.status_code == 415
+    response = await client.post(path, content=CAT, headers={"content-type": "image/jpeg"})
+    assert response.status_code == 415
 
 
 async def test_a_batch_has_an_embedding_or_an_error_for_each(
@@ -142,22 +142,24 @@ async def test_a_batch_has_an_embedding_or_an_error_for_each(
 ) -> None:
     too_large = base64.b64encode(CAT.ljust(MAX_IMAGE_BYTES + 1, b"\0")).decode()
     images = ["@@", f"data:image/jpeg;base64,{IMAGE}", NO_IMAGE, IMAGE + "\n", "", IMAGE[:-1]]
-    results = answered(await client.post("/embed/batch", json={"images": images}))["results"]
+    results = succeeded(await client.post("/embed/batch", json={"images": images}))["results"]
     codes = [result["error"] and result["error"]["code"] for result in results]
     assert codes == ["invalid_base64", None, "not_an_image", None, "not_an_image", "invalid_base64"]
     assert "images[0]" in results[0]["error"]["detail"]
     for result, code in zip(results, codes, strict=True):
         assert result["embedding"] == (None if code else embedding)
         assert code is None or result["error"]["status"] == 422
-    (result,) = answered(await client.post("/embed/batch", json={"images": [too_large]}))["results"]
+    (result,) = succeeded(await client.post("/embed/batch", json={"images": [too_large]}))[
+        "results"
+    ]
     assert (result["error"]["status"], result["error"]["code"]) == (413, "image_too_large")
 
 
 async def test_a_batch_is_what_each_image_is_alone(client: Client) -> None:
     images = [as_base64(plain(n, 2 * n, 90), "PNG") for n in range(64)]
-    results = answered(await client.post("/embed/batch", json={"images": images}))["results"]
+    results = succeeded(await client.post("/embed/batch", json={"images": images}))["results"]
     for place in (0, 7, 8, 63):
-        alone = answered(await client.post("/embed", json={"image": images[place]}))
+        alone = succeeded(await client.post("/embed", json={"image": images[place]}))
         assert results[place]["embedding"] == alone["embedding"]
 
 
@@ -198,17 +200,17 @@ async def test_a_fault_of_the_encoder_is_one_images_and_says_nothing_of_it(
     async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
-        answer = await client.post("/embed/batch", json={"images": images})
-    green, red = answered(answer)["results"]
+        response = await client.post("/embed/batch", json={"images": images})
+    green, red = succeeded(response)["results"]
     assert (red["error"]["status"], red["error"]["code"]) == (500, "internal_error")
     assert "encoder" not in red["error"]["detail"]
     assert len(green["embedding"]) == 768
-    assert answer.headers["X-Request-ID"] in caplog.text
+    assert response.headers["X-Request-ID"] in caplog.text
 
 
 async def test_texts(client: Client) -> None:
     texts = ["a dog", "a cat", "a dog"]
-    embeddings = answered(await client.post("/embed/text", json={"texts": texts}))["embeddings"]
+    embeddings = succeeded(await client.post("/embed/text", json={"texts": texts}))["embeddings"]
     expected = FakeEncoder(embedding_dimension=768).encode_texts(texts)
     np.testing.assert_allclose(embeddings, expected, atol=1e-6)
 

@@ -25,7 +25,7 @@ class RunningCluster:
     address: str = ""
 
     def ask(self, command: str | None = None) -> dict[str, Any]:
-        """Give a command; returns its answer. Without one, wait for the cluster to be up."""
+        """Give a command; returns its response. Without one, wait for the cluster to be up."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         if command is not None:
@@ -33,13 +33,13 @@ class RunningCluster:
             self.process.stdin.flush()
         line = self.process.stdout.readline()
         assert line, "the cluster has ended"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        response: dict[str, Any] = json.loads(line)
+        return response
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    """A cluster of three nodes with the demo model on it, ready to answer."""
+    """A cluster of three nodes with the demo model on it, ready to response."""
     port = free_port()
     log = tmp_path_factory.mktemp("cluster") / "log"
     with log.open("w") as errors:

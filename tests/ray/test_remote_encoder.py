@@ -31,7 +31,7 @@ DESCRIPTION = EncoderDescription(
 
 
 class Replicas:
-    """Stands for Ray's handle: answers each call with the next outcome, the last one for good."""
+    """A fake of Ray's handle: each call gets the next outcome, the last one again and again."""
 
     def __init__(self, *outcomes: Exception | str) -> None:
         self._outcomes = list(outcomes)

@@ -1,4 +1,4 @@
-"""The service on a Ray cluster: the same answers, and none lost when parts of it die."""
+"""The service on a Ray cluster: the same responses, and none lost when parts of it die."""
 
 import threading
 import time
@@ -72,7 +72,7 @@ def test_errors_are_those_of_a_single_server(cluster: RunningCluster, single: Se
         here, there = both(cluster, single, path, body)
         assert here.status_code == there.status_code >= 400
         assert here.headers["content-type"] == there.headers["content-type"]
-        problems = [{**answer.json(), "request_id": ""} for answer in (here, there)]
+        problems = [{**response.json(), "request_id": ""} for response in (here, there)]
         assert problems[0] == problems[1]
 
 
@@ -85,7 +85,7 @@ class Load:
     """Clients that ask all the time and try again as the README says."""
 
     def __init__(self, url: str, image: str, clients: int = 6) -> None:
-        self.answers: list[list[float]] = []
+        self.responses: list[list[float]] = []
         self.failures: list[str] = []
         self.retries = 0
         self._url = f"{url}/embed"
@@ -104,11 +104,11 @@ class Load:
             for thread in self._threads:
                 thread.join(timeout=120)
 
-    def wait_for_more(self, answers: int) -> None:
+    def wait_for_more(self, responses: int) -> None:
         """Return once so many more have been answered."""
-        goal = len(self.answers) + answers
+        goal = len(self.responses) + responses
         deadline = time.monotonic() + 90
-        while len(self.answers) < goal:
+        while len(self.responses) < goal:
             assert time.monotonic() < deadline, "requests are no longer answered"
             assert not self.failures
             time.sleep(0.05)
@@ -124,17 +124,17 @@ class Load:
             self.retries += attempt > 0
             wait_s = min(0.25 * 2**attempt, LONGEST_WAIT_S)
             try:
-                answer = client.post(self._url, json=self._body)
+                response = client.post(self._url, json=self._body)
             except httpx.TransportError as broken:
                 said = repr(broken)
             else:
-                if answer.status_code == 200:
-                    self.answers.append(answer.json()["embedding"])
+                if response.status_code == 200:
+                    self.responses.append(response.json()["embedding"])
                     return
-                said = f"{answer.status_code} {answer.text}"
-                if answer.status_code < 500:
+                said = f"{response.status_code} {response.text}"
+                if response.status_code < 500:
                     break
-                wait_s = float(answer.headers.get("Retry-After", wait_s))
+                wait_s = float(response.headers.get("Retry-After", wait_s))
             time.sleep(wait_s)
         self.failures.append(said)
 
@@ -155,7 +155,7 @@ def test_no_request_is_lost_when_replicas_and_a_node_are_killed(cluster: Running
         cluster.ask("add node")
         load.wait_for_more(15)
     assert load.failures == []
-    for embedding in load.answers:
+    for embedding in load.responses:
         assert np.dot(embedding, expected["embedding"]) > 0.9999
     deadline = time.monotonic() + 60
     while cluster.ask("replicas") != {"Ingress": 2, "Encoder": 2}:

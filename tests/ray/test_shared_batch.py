@@ -14,12 +14,12 @@ def call(*numbers: float) -> TravellingPixels:
 
 def test_everyone_gets_their_own_rows_of_one_batch() -> None:
     encoder = RecordingEncoder()
-    answers = encode_together(encoder, [call(1), call(20, 21, 22), call(3, 4)])
+    responses = encode_together(encoder, [call(1), call(20, 21, 22), call(3, 4)])
     assert encoder.image_batches == [[1, 20, 21, 22, 3, 4]]
-    for answer, numbers in zip(answers, ([1], [20, 21, 22], [3, 4]), strict=True):
-        assert isinstance(answer, RemoteEmbeddings)
-        assert answer.fingerprint == "r"
-        np.testing.assert_allclose(answer.rows, [vector_of(number) for number in numbers])
+    for response, numbers in zip(responses, ([1], [20, 21, 22], [3, 4]), strict=True):
+        assert isinstance(response, RemoteEmbeddings)
+        assert response.fingerprint == "r"
+        np.testing.assert_allclose(response.rows, [vector_of(number) for number in numbers])
 
 
 def test_one_callers_bad_image_fails_that_caller_alone() -> None:
@@ -27,13 +27,13 @@ def test_one_callers_bad_image_fails_that_caller_alone() -> None:
     encoder.poison = 20.0
     first, bad, last = encode_together(encoder, [call(10), call(19, 20), call(30)])
     assert isinstance(bad, RuntimeError)
-    for answer, number in ((first, 10), (last, 30)):
-        assert isinstance(answer, RemoteEmbeddings)
-        np.testing.assert_allclose(answer.rows, [vector_of(number)])
+    for response, number in ((first, 10), (last, 30)):
+        assert isinstance(response, RemoteEmbeddings)
+        np.testing.assert_allclose(response.rows, [vector_of(number)])
 
 
 def test_a_row_too_few_reaches_nobody() -> None:
     encoder = RecordingEncoder()
-    encoder.answer = lambda rows: rows[1:]
-    answers = encode_together(encoder, [call(1), call(2, 3)])
-    assert all(isinstance(answer, EncoderFault) for answer in answers)
+    encoder.response = lambda rows: rows[1:]
+    responses = encode_together(encoder, [call(1), call(2, 3)])
+    assert all(isinstance(response, EncoderFault) for response in responses)

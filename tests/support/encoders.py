@@ -37,7 +37,7 @@ def pixels_of(number: float) -> Pixels:
 
 
 def vector_of(number: float) -> np.ndarray:
-    """What `RecordingEncoder` answers for that number; a unit vector, different for each."""
+    """What `RecordingEncoder` returns for that number; a unit vector, different for each."""
     angle = number / 1000
     return np.array([np.cos(angle), np.sin(angle), 0.0, 0.0], dtype=np.float32)
 
@@ -59,7 +59,7 @@ class RecordingEncoder(EncoderPort):
         self.gate.set()
         self.busy = threading.Event()
         self.poison: float | None = None
-        self.answer: Callable[[RawEmbeddings], RawEmbeddings] = lambda rows: rows
+        self.response: Callable[[RawEmbeddings], RawEmbeddings] = lambda rows: rows
 
     @property
     def description(self) -> EncoderDescription:
@@ -78,12 +78,12 @@ class RecordingEncoder(EncoderPort):
         self._record(self.image_batches, numbers)
         if self.poison in numbers:
             raise RuntimeError("poisoned")
-        return self.answer(np.stack([vector_of(number) for number in numbers]))
+        return self.response(np.stack([vector_of(number) for number in numbers]))
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         self._record(self.text_batches, list(texts))
         numbers = [float(text) if text.isdigit() else 0.0 for text in texts]
-        return self.answer(np.stack([vector_of(number) for number in numbers]))
+        return self.response(np.stack([vector_of(number) for number in numbers]))
 
     def device_memory_used(self) -> int | None:
         return None
@@ -178,7 +178,7 @@ class Upgrade(EncoderUpgradePort):
     def samples(self) -> PixelBatch:
         return SAMPLES
 
-    def prepare(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
+    def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
         self.preparing.set()
         assert self.gate.wait(10)
         self.expected = expected

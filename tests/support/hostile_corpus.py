@@ -20,7 +20,7 @@ BYTES: Final = {"Content-Type": "application/octet-stream"}
 IMAGE: Final = as_base64(photo("cat"))
 BASELINE: Final = [1.0] + [0.0] * 767
 
-QUESTIONS: Final[dict[str, dict[str, Any]]] = {
+VALID_REQUESTS: Final[dict[str, dict[str, Any]]] = {
     "/embed": {"image": IMAGE},
     "/anomaly-score": {"image": IMAGE, "baseline_embedding": BASELINE},
     "/classify": {"image": IMAGE, "labels": ["a cat", "a dog"]},
@@ -32,7 +32,7 @@ QUESTIONS: Final[dict[str, dict[str, Any]]] = {
     "/baseline": {"images": [IMAGE]},
     "/v1/embeddings": {"input": [f"data:image/jpeg;base64,{IMAGE}", "a cat"]},
 }
-"""Every question with a body that is answered well."""
+"""For every endpoint with a body, the fields of a valid request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class Hostile:
         name: what it tries.
         body: makes what is sent.
         status: what must be answered.
-        code: the error's code; None where the answer is no error.
+        code: the error's code; None where the response is no error.
         path: where it is sent.
         method: how it is sent.
         headers: what is sent with it.
-        item: the code is that of the batch's first item, the answer itself being 200.
+        item: the code is that of the batch's first item, the response itself being 200.
     """
 
     name: str
@@ -80,14 +80,14 @@ def not_json(name: str, path: str, body: Callable[[], bytes]) -> Hostile:
     return Hostile(name, body, 400, "invalid_json", path=path)
 
 
-def question(path: str, **fields: Any) -> bytes:
-    """A well-answered question's body with other or further fields."""
-    return json.dumps(QUESTIONS[path] | fields).encode()
+def request_body(path: str, **fields: Any) -> bytes:
+    """The body of a valid request, with other or further fields."""
+    return json.dumps(VALID_REQUESTS[path] | fields).encode()
 
 
 def spliced(path: str, name: str, raw: bytes) -> bytes:
-    """A well-answered question's body in which a field has a value that is put in as it is."""
-    fields = QUESTIONS[path].items()
+    """The body of a valid request in which one field has a raw value."""
+    fields = VALID_REQUESTS[path].items()
     others = b"".join(
         json.dumps(key).encode() + b":" + json.dumps(value).encode() + b","
         for key, value in fields
@@ -284,17 +284,17 @@ def _ways_in() -> Iterator[Hostile]:
         ("pixels", lambda: files.png_that_claims(65535, 65535), "too_many_pixels"),
         ("another format", lambda: files.header("TIFF"), "unsupported_format"),
     ):
-        for path in QUESTIONS:
+        for path in VALID_REQUESTS:
             if path == "/embed/text":
                 continue
 
             def body(path: str = path, file: Callable[[], bytes] = file) -> bytes:
                 encoded = base64.b64encode(file()).decode()
                 if path == "/v1/embeddings":
-                    return question(path, input=f"data:image/png;base64,{encoded}")
+                    return request_body(path, input=f"data:image/png;base64,{encoded}")
                 if path in {"/embed/batch", "/baseline"}:
-                    return question(path, images=[encoded])
-                return question(path, **{"image_b" if path == "/compare" else "image": encoded})
+                    return request_body(path, images=[encoded])
+                return request_body(path, **{"image_b" if path == "/compare" else "image": encoded})
 
             status = 400 if path.startswith("/v1/") else 422
             item = path == "/embed/batch"
@@ -315,7 +315,7 @@ def _other_formats() -> Iterator[Hostile]:
 
 def _bodies() -> Iterator[Hostile]:
     deep, deeper = 100_000, 1_000_000
-    for path, fields in QUESTIONS.items():
+    for path, fields in VALID_REQUESTS.items():
         first = next(iter(fields))
         for where, name in (("a known", first), ("an unknown", "unknown")):
             yield not_json(
@@ -379,19 +379,19 @@ def _bodies() -> Iterator[Hostile]:
         text(
             "2048 data URIs of spaces",
             "/v1/embeddings",
-            lambda: question("/v1/embeddings", input=["data:" + " " * 8000] * MAX_INPUTS),
+            lambda: request_body("/v1/embeddings", input=["data:" + " " * 8000] * MAX_INPUTS),
         ),
-        text("a key twice", "/embed", lambda: b'{"image":"!",' + question("/embed")[1:]),
+        text("a key twice", "/embed", lambda: b'{"image":"!",' + request_body("/embed")[1:]),
         text(
             "a key twice, the other way",
             "/embed",
-            lambda: question("/embed")[:-1] + b',"image":"!"}',
+            lambda: request_body("/embed")[:-1] + b',"image":"!"}',
             base64_code,
         ),
         text(
             "a key a hundred thousand times",
             "/embed",
-            lambda: b"{" + b'"image":"AAAA",' * 100_000 + question("/embed")[1:],
+            lambda: b"{" + b'"image":"AAAA",' * 100_000 + request_body("/embed")[1:],
         ),
         text(
             "a million unknown keys and line breaks",
@@ -405,13 +405,13 @@ def _bodies() -> Iterator[Hostile]:
         ),
         not_json("empty body", "/embed", lambda: b""),
         not_json("NUL bytes", "/embed", lambda: bytes(1000)),
-        not_json("NUL after the end", "/embed", lambda: question("/embed") + b"\0"),
-        not_json("byte-order mark", "/embed", lambda: b"\xef\xbb\xbf" + question("/embed")),
-        not_json("UTF-16", "/embed", lambda: question("/embed").decode().encode("utf-16")),
+        not_json("NUL after the end", "/embed", lambda: request_body("/embed") + b"\0"),
+        not_json("byte-order mark", "/embed", lambda: b"\xef\xbb\xbf" + request_body("/embed")),
+        not_json("UTF-16", "/embed", lambda: request_body("/embed").decode().encode("utf-16")),
         not_json("16 MiB of spaces", "/embed", lambda: b" " * MAX_BODY_BYTES),
         not_json("16 MiB of quotation marks", "/embed", lambda: b'"' * MAX_BODY_BYTES),
         not_json("16 MiB of backslashes", "/embed", lambda: b'{"image":"' + b"\\" * MEGABYTE),
-        not_json("comments", "/embed", lambda: b"/* */" + question("/embed")),
+        not_json("comments", "/embed", lambda: b"/* */" + request_body("/embed")),
         text("null", "/embed", lambda: b"null", "invalid_field"),
         text("a list", "/embed", lambda: b"[]", "invalid_field"),
         text(
@@ -467,24 +467,24 @@ def _bodies() -> Iterator[Hostile]:
         text(
             "65 images, one of them there",
             "/embed/batch",
-            lambda: question("/embed/batch", images=[""] * 65),
+            lambda: request_body("/embed/batch", images=[""] * 65),
             "too_many_images",
         ),
         Hostile(
             "compressed JSON",
-            lambda: gzip.compress(question("/embed")),
+            lambda: gzip.compress(request_body("/embed")),
             400,
             "invalid_json",
             headers=JSON | {"Content-Encoding": "gzip"},
         ),
         Hostile(
             "a charset that it is not in",
-            lambda: question("/embed"),
+            lambda: request_body("/embed"),
             headers={"Content-Type": "application/json; charset=utf-16"},
         ),
         Hostile(
             "a content type of 8 KB",
-            lambda: question("/embed"),
+            lambda: request_body("/embed"),
             415,
             "unsupported_media_type",
             headers={"Content-Type": "application/" + "x" * 8000},
@@ -514,17 +514,17 @@ def _bodies() -> Iterator[Hostile]:
         text(
             "baseline of zeros",
             "/anomaly-score",
-            lambda: question("/anomaly-score", baseline_embedding=[0.0] * 768),
+            lambda: request_body("/anomaly-score", baseline_embedding=[0.0] * 768),
         ),
         text(
             "baseline of the largest numbers",
             "/anomaly-score",
-            lambda: question("/anomaly-score", baseline_embedding=[1.7e308] * 768),
+            lambda: request_body("/anomaly-score", baseline_embedding=[1.7e308] * 768),
         ),
         text(
             "baseline of the smallest numbers",
             "/anomaly-score",
-            lambda: question("/anomaly-score", baseline_embedding=[5e-324] * 768),
+            lambda: request_body("/anomaly-score", baseline_embedding=[5e-324] * 768),
         ),
         text(
             "frames that cancel out",
@@ -563,7 +563,7 @@ def _texts() -> Iterator[Hostile]:
         yield text(
             f"text: {name}",
             "/embed/text",
-            lambda unit=unit: question(  # type: ignore[misc]
+            lambda unit=unit: request_body(  # type: ignore[misc]
                 "/embed/text", texts=[(unit * 8192)[:8192]] * 50
             ),
         )
@@ -577,30 +577,34 @@ def _texts() -> Iterator[Hostile]:
     yield from (
         not_json("lone surrogate as bytes", "/embed/text", lambda: b'{"texts":["\xed\xa0\x80"]}'),
         not_json("overlong UTF-8", "/embed/text", lambda: b'{"texts":["\xc0\x80"]}'),
-        text("only NUL", "/embed/text", lambda: question("/embed/text", texts=["\0"])),
-        text("only zero width", "/embed/text", lambda: question("/embed/text", texts=["\u200b"])),
+        text("only NUL", "/embed/text", lambda: request_body("/embed/text", texts=["\0"])),
+        text(
+            "only zero width", "/embed/text", lambda: request_body("/embed/text", texts=["\u200b"])
+        ),
         text(
             "only no-break spaces",
             "/embed/text",
-            lambda: question("/embed/text", texts=["\u00a0\u3000"]),
+            lambda: request_body("/embed/text", texts=["\u00a0\u3000"]),
             "blank_text",
         ),
-        text("a label of 10 MB", "/classify", lambda: question("/classify", labels=["a" * large])),
+        text(
+            "a label of 10 MB", "/classify", lambda: request_body("/classify", labels=["a" * large])
+        ),
         text(
             "a label of 10 MB of spaces",
             "/classify",
-            lambda: question("/classify", labels=[" " * large]),
+            lambda: request_body("/classify", labels=[" " * large]),
             "blank_label",
         ),
         text(
             "100 labels of 100 KB",
             "/classify",
-            lambda: question("/classify", labels=[f"{n} " + "x" * 100_000 for n in range(100)]),
+            lambda: request_body("/classify", labels=[f"{n} " + "x" * 100_000 for n in range(100)]),
         ),
         text(
             "100 labels through an ensemble",
             "/classify",
-            lambda: question(
+            lambda: request_body(
                 "/classify",
                 labels=[f"{n} " + "\u0301\u0316" * 4000 for n in range(100)],
                 use_ensemble=True,
@@ -609,25 +613,25 @@ def _texts() -> Iterator[Hostile]:
         text(
             "a label twice, of 4 MB",
             "/classify",
-            lambda: question("/classify", labels=["a" * 4 * MEGABYTE] * 2),
+            lambda: request_body("/classify", labels=["a" * 4 * MEGABYTE] * 2),
             "repeated_label",
         ),
         text(
             "a camera type of 10 MB",
             "/classify",
-            lambda: question("/classify", camera_type="x" * large),
+            lambda: request_body("/classify", camera_type="x" * large),
             "unknown_camera_type",
         ),
         text(
             "a model of 10 MB",
             "/v1/embeddings",
-            lambda: question("/v1/embeddings", input="a", modality="x" * large),
+            lambda: request_body("/v1/embeddings", input="a", modality="x" * large),
             "unknown_modality",
         ),
         text(
             "2048 inputs of 8 KB",
             "/v1/embeddings",
-            lambda: question(
+            lambda: request_body(
                 "/v1/embeddings", input=[f"{n} dog".ljust(7900, "x") for n in range(MAX_INPUTS)]
             ),
         ),
@@ -737,17 +741,17 @@ def _paths() -> Iterator[Hostile]:
         Hostile("method: TRACE", lambda: b"", 405, "method_not_allowed", "/embed", "TRACE", {}),
         Hostile(
             "header: a request id of 8 KB",
-            lambda: question("/embed"),
+            lambda: request_body("/embed"),
             headers=JSON | {"X-Request-ID": "x" * 8000},
         ),
         Hostile(
             "header: a request id of bytes",
-            lambda: question("/embed"),
+            lambda: request_body("/embed"),
             headers=JSON | {"X-Request-ID": "\x80\xff<script>", "traceparent": "\xff" * 100},
         ),
         Hostile(
             "header: what it accepts",
-            lambda: question("/embed"),
+            lambda: request_body("/embed"),
             headers=JSON | {"Accept": "x/" * 4000, "Accept-Encoding": "gzip;q=nan"},
         ),
     )

@@ -1,4 +1,4 @@
-"""Image files made to hurt whoever decodes them; small to send, or at most as large as allowed."""
+"""Image files made to hurt a decoder; small to send, or at most as large as allowed."""
 
 import functools
 import io
@@ -122,7 +122,7 @@ def exif_in_png(data: bytes) -> bytes:
 
 
 def overlapping_exif() -> bytes:
-    """65,535 entries that all hold the same 5 MB: 300 GB to whoever believes them."""
+    """65,535 entries that all hold the same 5 MB: 300 GB if they are believed."""
     entries = [(tag, 7, 5 * MEGABYTE, 900_000) for tag in range(65_535)]
     return tiff(entries, more=bytes(6 * MEGABYTE))
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from checks.endurance.vitals import memory_mib
-from tests.support.hostile_corpus import QUESTIONS, Hostile, question
+from tests.support.hostile_corpus import VALID_REQUESTS, Hostile, request_body
 from tests.support.servers import Server
 
 GUARD_S: Final = 60
@@ -54,7 +54,7 @@ class Cost:
 
 
 class Prober:
-    """Asks for `/health` without a break, and remembers the slowest answer."""
+    """Asks for `/health` without a break, and remembers the slowest response."""
 
     def __init__(self, server: Server) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=GUARD_S)
@@ -80,7 +80,7 @@ class Prober:
 
     @property
     def worst_s(self) -> float:
-        """The slowest answer since then, the one that is being waited for included."""
+        """The slowest response since then, the one that is being waited for included."""
         return max(self._worst_s, time.perf_counter() - self._asked_s - _PROBED_EVERY_S)
 
     def _probe(self) -> None:
@@ -92,30 +92,30 @@ class Prober:
 
 
 def send(server: Server, hostile: Hostile) -> Answer:
-    """The answer to one request, on a connection of its own."""
+    """The response to one request, on a connection of its own."""
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=GUARD_S)
     try:
         headers = {name: value.encode("latin-1") for name, value in hostile.headers.items()}
         body = hostile.body()
-        # Where it is refused before all was sent, the answer is there all the same.
+        # Where it is refused before all was sent, the response is there all the same.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(hostile.method, hostile.path, body or None, headers)
-        answer = connection.getresponse()
-        return Answer(answer.status, answer.headers["Content-Type"] or "", answer.read())
+        response = connection.getresponse()
+        return Answer(response.status, response.headers["Content-Type"] or "", response.read())
     finally:
         connection.close()
 
 
 def measured(server: Server, prober: Prober, hostile: Hostile) -> tuple[Answer, Cost]:
-    """The answer to one request, and what it cost."""
+    """The response to one request, and what it cost."""
     body = hostile.body()
     before = memory_mib(server.process.pid)
     Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # forget the peak
     prober.forget()
     started_s = time.perf_counter()
-    answer = send(server, dataclasses.replace(hostile, body=lambda: body))
+    response = send(server, dataclasses.replace(hostile, body=lambda: body))
     seconds = time.perf_counter() - started_s
-    return answer, Cost(
+    return response, Cost(
         seconds=seconds,
         mebibytes=max(0.0, memory_mib(server.process.pid, "VmHWM") - before),
         pause_s=prober.worst_s,
@@ -123,14 +123,14 @@ def measured(server: Server, prober: Prober, hostile: Hostile) -> tuple[Answer, 
 
 
 def known_embedding(server: Server) -> list[float]:
-    """Of the photo that every question is asked about."""
-    answer = send(server, Hostile("the photo", lambda: question("/embed")))
-    embedding: list[float] = answer.json["embedding"]
+    """The embedding of the photo in every valid request."""
+    response = send(server, Hostile("the photo", lambda: request_body("/embed")))
+    embedding: list[float] = response.json["embedding"]
     return embedding
 
 
-def every_question_answers(server: Server) -> None:
+def every_endpoint_works(server: Server) -> None:
     """All that is asked well is answered well."""
-    for path in QUESTIONS:
-        answer = send(server, Hostile(path, lambda path=path: question(path), path=path))  # type: ignore[misc]
-        assert answer.status == 200, (path, answer)
+    for path in VALID_REQUESTS:
+        response = send(server, Hostile(path, lambda path=path: request_body(path), path=path))  # type: ignore[misc]
+        assert response.status == 200, (path, response)

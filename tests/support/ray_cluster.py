@@ -100,7 +100,7 @@ def say(**what: Any) -> None:
 
 
 if __name__ == "__main__":
-    # Ray's processes write to standard output too; the answers have it to themselves.
+    # Ray's processes write to standard output too, so the results go to a separate stream.
     ANSWERS = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     main(int(sys.argv[1]))

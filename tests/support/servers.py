@@ -66,7 +66,7 @@ def _children(pid: int) -> list[int]:
 
 @contextmanager
 def running(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
-    """Start a server as `launched` does and wait for it to answer."""
+    """Start a server as `launched` does and wait for it to response."""
     with launched(command, log_file, **environment) as server:
         wait_for(server, "/health/live")
         yield server
@@ -74,7 +74,7 @@ def running(command: list[str], log_file: Path, **environment: str) -> Iterator[
 
 @contextmanager
 def demo_server(log: Path) -> Iterator[Server]:
-    """A real server with the demo model, ready to answer."""
+    """A real server with the demo model, ready to response."""
     with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
         wait_for(server, "/health/ready")
         yield server
@@ -107,7 +107,7 @@ def launched(command: list[str], log_file: Path, **environment: str) -> Iterator
 def wait_for(
     server: Server, path: str, seconds: float = 300, *, verify: ssl.SSLContext | bool = True
 ) -> None:
-    """Return once ``path`` answers 200; ``verify`` is httpx's."""
+    """Return once ``path`` returns 200; ``verify`` is httpx's."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert server.process.poll() is None, f"the server ended: {server.log}"
@@ -117,7 +117,7 @@ def wait_for(
         except httpx.TransportError:
             pass
         time.sleep(0.05)
-    raise AssertionError(f"{path} did not answer 200 within {seconds} s: {server.log}")
+    raise AssertionError(f"{path} did not return 200 within {seconds} s: {server.log}")
 
 
 def free_port() -> int:

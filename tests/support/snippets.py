@@ -125,7 +125,7 @@ class Reader:
 
 
 def check_shown(shown: dict[str, Any], answered: dict[str, Any]) -> None:
-    """An answer is as the page shows it; what the page cuts short with … may differ."""
+    """Check a response against the shown one; what is abbreviated with … may differ."""
     assert shown.keys() == answered.keys()
     for name, value in shown.items():
         if "…" not in str(value):

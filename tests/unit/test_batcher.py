@@ -43,11 +43,11 @@ async def test_what_waits_shares_batches_up_to_the_limit(
     waiting = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(6)]
     await settle()
     encoder.gate.set()
-    answers = await asyncio.gather(*waiting)
+    responses = await asyncio.gather(*waiting)
     await first
     assert encoder.image_batches == [[999.0], [0.0, 1.0, 2.0, 3.0], [4.0, 5.0]]
-    for number, answer in enumerate(answers):
-        assert answer.vector == pytest.approx(vector_of(number))
+    for number, response in enumerate(responses):
+        assert response.vector == pytest.approx(vector_of(number))
 
 
 async def test_texts_are_not_starved_by_images(
@@ -81,10 +81,10 @@ async def test_a_caller_that_left_costs_nothing(
     waiting[1].cancel()
     await settle()
     encoder.gate.set()
-    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    responses = await asyncio.gather(*waiting, return_exceptions=True)
     await first
     assert encoder.image_batches[1:] == [[0.0, 2.0]]
-    assert isinstance(answers[1], asyncio.CancelledError)
+    assert isinstance(responses[1], asyncio.CancelledError)
 
 
 async def test_one_bad_image_fails_alone(requests: Requests, encoder: RecordingEncoder) -> None:
@@ -93,13 +93,13 @@ async def test_one_bad_image_fails_alone(requests: Requests, encoder: RecordingE
     waiting = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(3)]
     await settle()
     encoder.gate.set()
-    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    responses = await asyncio.gather(*waiting, return_exceptions=True)
     await first
-    assert isinstance(answers[1], RuntimeError)
+    assert isinstance(responses[1], RuntimeError)
     for number in (0, 2):
-        answer = answers[number]
-        assert not isinstance(answer, BaseException)
-        assert answer.vector == pytest.approx(vector_of(number))
+        response = responses[number]
+        assert not isinstance(response, BaseException)
+        assert response.vector == pytest.approx(vector_of(number))
 
 
 async def test_an_encoder_that_is_away_is_not_asked_for_each_image(
@@ -111,17 +111,17 @@ async def test_an_encoder_that_is_away_is_not_asked_for_each_image(
     def leave(_: object) -> np.ndarray:
         raise away
 
-    encoder.answer = leave
+    encoder.response = leave
     waiting = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(3)]
     await settle()
     encoder.gate.set()
-    answers = await asyncio.gather(first, *waiting, return_exceptions=True)
-    assert answers == [away] * 4
+    responses = await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert responses == [away] * 4
     assert encoder.image_batches == [[999.0], [0.0, 1.0, 2.0]]
 
 
 async def test_nan_is_never_sent_on(requests: Requests, encoder: RecordingEncoder) -> None:
-    encoder.answer = lambda rows: np.full_like(rows, np.nan)
+    encoder.response = lambda rows: np.full_like(rows, np.nan)
     with pytest.raises(EncoderFault):
         await requests.encode_image(pixels_of(1))
     with pytest.raises(EncoderFault):
@@ -131,7 +131,7 @@ async def test_nan_is_never_sent_on(requests: Requests, encoder: RecordingEncode
 async def test_too_few_answers_are_never_handed_out(
     requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    encoder.answer = lambda rows: rows[:-1]
+    encoder.response = lambda rows: rows[:-1]
     with pytest.raises(EncoderFault, match=r"shape \(1, 4\) instead of \(2, 4\)"):
         await requests.encode_texts(["1", "2"])
 
@@ -152,9 +152,9 @@ async def test_an_encoder_that_takes_several_calls_gets_them_at_once(
     await asyncio.to_thread(encoder.several_busy, 3)
     assert sorted(encoder.image_batches) == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
     encoder.gate.set()
-    answers = await asyncio.gather(*waiting)
-    for number, answer in enumerate(answers):
-        assert answer.vector == pytest.approx(vector_of(number))
+    responses = await asyncio.gather(*waiting)
+    for number, response in enumerate(responses):
+        assert response.vector == pytest.approx(vector_of(number))
     requests.close()
 
 
@@ -195,13 +195,13 @@ def test_everyone_gets_their_own_answer_in_any_interleaving(
                 asked[number % len(asked)][1].cancel()
             else:
                 await asyncio.sleep(0.0005 * (number % 3))
-        answers = await asyncio.gather(*(task for _, task in asked), return_exceptions=True)
+        responses = await asyncio.gather(*(task for _, task in asked), return_exceptions=True)
         requests.close()
-        for (numbers, task), answer in zip(asked, answers, strict=True):
+        for (numbers, task), response in zip(asked, responses, strict=True):
             if task.cancelled():
                 continue
-            assert isinstance(answer, list), answer
-            for expected, embedding in zip(numbers, answer, strict=True):
+            assert isinstance(response, list), response
+            for expected, embedding in zip(numbers, response, strict=True):
                 np.testing.assert_allclose(embedding.vector, vector_of(expected), atol=1e-6)
         assert all(len(batch) <= max_batch for batch in encoder.image_batches)
 

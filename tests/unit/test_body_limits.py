@@ -114,7 +114,7 @@ async def test_memory_is_free_again_once_requests_are_over() -> None:
     assert app.bodies[-1] == 100
 
 
-async def test_questions_without_a_body_are_let_through() -> None:
+async def test_requests_without_a_body_pass() -> None:
     app = App()
     app.finish.set()
     await Client(reception(app), method="GET").request

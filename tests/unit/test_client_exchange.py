@@ -16,7 +16,7 @@ from clip_client import (
     ServerFault,
     TimedOut,
     Unavailable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from clip_client.calls import health, similarity
 from clip_client.clients import DEFAULT_RETRIES
@@ -56,17 +56,17 @@ def exchange(
 
 def test_an_answer_ends_it() -> None:
     done, pauses = exchange(response(200, ANSWER))
-    assert (pauses, done.pause_s, done.answer()) == ([0.0], None, 0.25)
+    assert (pauses, done.pause_s, done.result()) == ([0.0], None, 0.25)
 
 
 def test_nothing_is_answered_before_it_is_sent() -> None:
     with pytest.raises(RuntimeError, match="nothing was sent"):
-        exchange()[0].answer()
+        exchange()[0].result()
 
 
 def test_503_is_sent_again_after_what_it_asks_for() -> None:
     done, pauses = exchange(busy(retry_after="3"), busy(retry_after="1"), response(200, ANSWER))
-    assert done.answer() == 0.25
+    assert done.result() == 0.25
     assert pauses[0] == 0.0
     assert 3.0 <= pauses[1] <= 3.75
     assert 1.0 <= pauses[2] <= 1.25
@@ -94,7 +94,7 @@ def test_retries_are_bounded_in_number() -> None:
     assert len(pauses) == 3
     assert done.pause_s is None
     with pytest.raises(Unavailable) as caught:
-        done.answer()
+        done.result()
     assert caught.value.retry_after_s == 0.0
     assert exchange(busy(), retries=Retries(times=0))[0].pause_s is None
 
@@ -108,7 +108,7 @@ def test_retries_are_bounded_in_time() -> None:
 @pytest.mark.parametrize("kind", [httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError])
 def test_a_connection_that_broke_off_is_tried_again(kind: type[httpx.TransportError]) -> None:
     done, pauses = exchange(failed(kind), response(200, ANSWER))
-    assert done.answer() == 0.25
+    assert done.result() == 0.25
     assert pauses[1] > 0
 
 
@@ -126,7 +126,7 @@ def test_an_unreachable_server_is_told_at_once(
     done, _ = exchange(failed(kind))
     assert done.pause_s is None
     with pytest.raises(error, match="http://server:8093/similarity: gone") as caught:
-        done.answer()
+        done.result()
     assert isinstance(caught.value.__cause__, kind)
 
 
@@ -145,7 +145,7 @@ def test_problem_details_become_errors(status: int, kind: type[Refused]) -> None
     body = {"detail": "101 labels.", "code": "too_many_labels", "request_id": "abc", "more": 1}
     done, _ = exchange(response(status, body), retries=Retries(times=0))
     with pytest.raises(kind) as caught:
-        done.answer()
+        done.result()
     error = caught.value
     assert (error.status, error.code) == (status, "too_many_labels")
     assert (error.detail, error.request_id) == ("101 labels.", "abc")
@@ -155,27 +155,27 @@ def test_problem_details_become_errors(status: int, kind: type[Refused]) -> None
 @pytest.mark.parametrize("body", [b"<html>", b"", b"\xff", {"detail": "Not Found"}, [1]])
 def test_errors_that_are_not_the_servers(body: Any) -> None:
     done, _ = exchange(response(404, body))
-    with pytest.raises(UnexpectedAnswer, match="404"):
-        done.answer()
+    with pytest.raises(UnexpectedResponse, match="404"):
+        done.result()
 
 
 def test_a_proxy_without_a_server_is_unavailable() -> None:
     done, _ = exchange(response(503, b"<html>"), retries=Retries(times=0))
     with pytest.raises(Unavailable, match="no server") as caught:
-        done.answer()
+        done.result()
     assert (caught.value.code, caught.value.request_id) == ("service_unavailable", None)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", {"similarity": "high"}, {}, [0.25]])
 def test_answers_that_are_not_the_servers(body: Any) -> None:
     done, _ = exchange(response(200, body))
-    with pytest.raises(UnexpectedAnswer, match="not this server's"):
-        done.answer()
+    with pytest.raises(UnexpectedResponse, match="not this server's"):
+        done.result()
 
 
 def test_redirects_are_not_followed_silently() -> None:
-    with pytest.raises(UnexpectedAnswer, match="302"):
-        exchange(response(302, b"", location="/login"))[0].answer()
+    with pytest.raises(UnexpectedResponse, match="302"):
+        exchange(response(302, b"", location="/login"))[0].result()
 
 
 @pytest.mark.parametrize(("sent", "answered", "fits"), [("a", "a", True), ("a", "b", False)])
@@ -184,10 +184,10 @@ def test_embeddings_of_another_checkpoint_are_noticed(sent: str, answered: str, 
     under_way = Exchange(call, Retries())
     under_way.record(response(200, {"similarity": 1.0}, x_model_fingerprint=answered))
     if fits:
-        assert under_way.answer() == {"similarity": 1.0}
+        assert under_way.result() == {"similarity": 1.0}
     else:
         with pytest.raises(FingerprintMismatch, match="checkpoint a, but the server has b"):
-            under_way.answer()
+            under_way.result()
 
 
 def test_a_call_without_a_body_declares_none() -> None:

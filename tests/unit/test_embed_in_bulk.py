@@ -10,7 +10,6 @@ from application.bulk_ports import (
     EmbeddedFile,
     EmbeddingsFilePort,
     ImageFile,
-    ImageFilesPort,
     Progress,
 )
 from application.inference.image_preparation import ImagePreparation
@@ -18,28 +17,17 @@ from application.ports import EncoderDescription
 from application.use_cases.bulk import EmbedInBulk
 from domain.errors import InvalidImage, ModelNotReady
 from tests.support.encoders import Loader, RecordingEncoder, supervisor, vector_of
+from tests.support.image_files import MemoryFiles
 from tests.support.numbers import NumberedImages
 from tests.support.requests import Requests
 
 DAMAGED = {b"13": InvalidImage("image is truncated.", code="damaged_image")}
 
 
-class NumberedFiles(ImageFilesPort):
-    """Files called by their number; some are bad. Counts how many are under way."""
-
-    def __init__(self, count: int, *, unreadable: Sequence[int] = ()) -> None:
-        self._count = count
-        self._unreadable = unreadable
-        self.read_so_far = 0
-
-    def listing(self) -> Iterator[ImageFile]:
-        return (ImageFile(str(number), size=1, modified_ns=0) for number in range(self._count))
-
-    def read(self, file: ImageFile) -> bytes:
-        self.read_so_far += 1
-        if int(file.path) in self._unreadable:
-            raise PermissionError(13, "Permission denied")
-        return file.path.encode()
+def numbered_files(count: int, *, unreadable: Sequence[int] = ()) -> MemoryFiles:
+    """Files that are named by their number and hold it."""
+    files = {str(number): str(number).encode() for number in range(count)}
+    return MemoryFiles(files, unreadable=[str(number) for number in unreadable])
 
 
 class MemoryOutput(EmbeddingsFilePort):
@@ -80,7 +68,7 @@ async def bulk(requests: Requests) -> AsyncIterator[EmbedInBulk]:
 async def test_every_file_gets_its_own_row_in_order(bulk: EmbedInBulk) -> None:
     output = MemoryOutput()
     seen: list[Progress] = []
-    finished = await bulk(NumberedFiles(40, unreadable=[7]), output, on_progress=seen.append)
+    finished = await bulk(numbered_files(40, unreadable=[7]), output, on_progress=seen.append)
     assert [row.file.path for row in output.rows] == [str(number) for number in range(40)]
     errors = {row.file.path: row.error for row in output.rows if row.embedding is None}
     assert errors == {
@@ -97,13 +85,13 @@ async def test_every_file_gets_its_own_row_in_order(bulk: EmbedInBulk) -> None:
 
 
 async def test_images_share_batches(bulk: EmbedInBulk, encoder: RecordingEncoder) -> None:
-    await bulk(NumberedFiles(40), MemoryOutput(), on_progress=lambda _: None)
+    await bulk(numbered_files(40), MemoryOutput(), on_progress=lambda _: None)
     assert len(encoder.image_batches) < 20
 
 
 async def test_what_is_done_is_not_done_again(bulk: EmbedInBulk, encoder: RecordingEncoder) -> None:
     output = MemoryOutput(done=["0", "2"])
-    finished = await bulk(NumberedFiles(4), output, on_progress=lambda _: None)
+    finished = await bulk(numbered_files(4), output, on_progress=lambda _: None)
     assert [row.file.path for row in output.rows] == ["1", "3"]
     assert finished.done == 4
     assert sorted(number for batch in encoder.image_batches for number in batch) == [1, 3]
@@ -113,7 +101,7 @@ async def test_no_more_is_under_way_than_four_batches(
     bulk: EmbedInBulk, encoder: RecordingEncoder
 ) -> None:
     encoder.gate.clear()
-    files = NumberedFiles(1000)
+    files = numbered_files(1000)
     run = asyncio.create_task(bulk(files, MemoryOutput(), on_progress=lambda _: None))
     await asyncio.to_thread(encoder.busy.wait, 5)
     await asyncio.sleep(0.1)
@@ -133,7 +121,7 @@ async def test_a_stopped_run_records_what_it_has_and_writes_nothing(bulk: EmbedI
         if done == 50:
             run.cancel()
 
-    run = asyncio.create_task(bulk(NumberedFiles(1000), output, on_progress=stop_at_fifty))
+    run = asyncio.create_task(bulk(numbered_files(1000), output, on_progress=stop_at_fifty))
     with pytest.raises(asyncio.CancelledError):
         await run
     assert len(output.rows) == done < 1000
@@ -147,15 +135,15 @@ async def test_a_broken_encoder_stops_the_run_and_loses_no_row(
     encoder.poison = 20.0
     output = MemoryOutput()
     with pytest.raises(RuntimeError, match="poisoned"):
-        await bulk(NumberedFiles(40), output, on_progress=lambda _: None)
+        await bulk(numbered_files(40), output, on_progress=lambda _: None)
     assert [row.file.path for row in output.rows] == [str(number) for number in range(20)]
     assert not output.finished
 
 
 async def test_nan_is_an_error_of_its_row(bulk: EmbedInBulk, encoder: RecordingEncoder) -> None:
-    encoder.answer = lambda rows: np.full_like(rows, np.nan)
+    encoder.response = lambda rows: np.full_like(rows, np.nan)
     output = MemoryOutput()
-    await bulk(NumberedFiles(1), output, on_progress=lambda _: None)
+    await bulk(numbered_files(1), output, on_progress=lambda _: None)
     assert output.rows[0].embedding is None
     assert str(output.rows[0].error).startswith("encoder_fault: ")
 
@@ -166,6 +154,6 @@ async def test_without_a_model_nothing_is_begun(requests: Requests) -> None:
     bulk = EmbedInBulk(model=model, images=images, batcher=requests.batcher, max_batch=4)
     output = MemoryOutput()
     with pytest.raises(ModelNotReady):
-        await bulk(NumberedFiles(1), output, on_progress=lambda _: None)
+        await bulk(numbered_files(1), output, on_progress=lambda _: None)
     images.close()
     assert output.rows == []

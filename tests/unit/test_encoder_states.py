@@ -410,7 +410,7 @@ class Moody(RecordingEncoder):
         super().__init__()
         self._orders = orders
         self._spoilt = False
-        self.answer = self._moody
+        self.response = self._moody
 
     def _moody(self, rows: RawEmbeddings) -> RawEmbeddings:
         order = self._orders.now

@@ -85,7 +85,7 @@ async def test_another_image_waits_for_two_batches_at_most(
 
 
 async def test_each_has_its_own_failure(images: ImageRequests, encoder: RecordingEncoder) -> None:
-    encoder.answer = lambda rows: rows * 0 if len(rows) == 1 else rows
+    encoder.response = lambda rows: rows * 0 if len(rows) == 1 else rows
     outcomes = await images.encode_each([b"1", b"bad", b"2", b"big", b"7"])
     assert [type(outcome) for outcome in outcomes] == [
         Embedding,

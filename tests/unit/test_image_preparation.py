@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from application.inference.image_preparation import ImagePreparation
-from application.ports import ImagePreparationPort, Pixels
+from application.ports import Pixels
 from domain.errors import InvalidImage
-from tests.support.encoders import pixels_of, settle
+from tests.support.encoders import settle
+from tests.support.numbers import NumberedImages
 
 
-class Gated(ImagePreparationPort):
-    """Takes files that hold a number, one after the other, each when it is let through."""
+class Gated(NumberedImages):
+    """Takes files that hold a number; each waits until the gate opens for one. Refuses 0."""
 
     def __init__(self) -> None:
+        super().__init__({b"0": InvalidImage("image is nothing.")})
         self.begun: list[int] = []
         self.gate = threading.Semaphore(0)
         self.closed = threading.Event()
@@ -23,9 +25,7 @@ class Gated(ImagePreparationPort):
     def prepare(self, data: bytes) -> Pixels:
         self.begun.append(int(data))
         self.gate.acquire()
-        if not int(data):
-            raise InvalidImage("image is nothing.")
-        return pixels_of(int(data))
+        return super().prepare(data)
 
     def close(self) -> None:
         self.closed.set()

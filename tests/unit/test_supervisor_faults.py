@@ -104,12 +104,12 @@ def then_busy(
 ) -> Callable[[RawEmbeddings], RawEmbeddings]:
     """The fault, after which the verification is held back until the gate is opened."""
 
-    def answer(rows: RawEmbeddings) -> RawEmbeddings:
+    def response(rows: RawEmbeddings) -> RawEmbeddings:
         if len(rows) == 1:  # a batch that fails is tried singly before the encoder is suspect
             encoder.gate.clear()
         return fault(rows)
 
-    return answer
+    return response
 
 
 @pytest.mark.parametrize("fault", [nan, raising, too_long])
@@ -118,18 +118,18 @@ async def test_one_fault_and_the_encoder_is_verified_before_it_serves_again(
 ) -> None:
     encoder = service.encoder
     encoder.gate.clear()
-    encoder.answer = then_busy(encoder, fault)
+    encoder.response = then_busy(encoder, fault)
     asked = [asyncio.create_task(service.ask(number)) for number in range(6)]
     await asyncio.to_thread(encoder.several_busy, 3)  # two of the first verification
     encoder.gate.set()
-    answers = await asyncio.gather(*asked)
-    assert isinstance(answers[0], (EncoderFault, RuntimeError))
-    assert all(isinstance(answer, EncoderSuspect) for answer in answers[1:])
+    responses = await asyncio.gather(*asked)
+    assert isinstance(responses[0], (EncoderFault, RuntimeError))
+    assert all(isinstance(response, EncoderSuspect) for response in responses[1:])
     refused = await service.ask(7)
     assert isinstance(refused, EncoderSuspect)
     assert refused.code == "encoder_doubted"
     assert "internal" not in refused.detail
-    encoder.answer = lambda rows: rows
+    encoder.response = lambda rows: rows
     encoder.gate.set()
     await service.until_ready()
     assert service.encoder is encoder
@@ -145,10 +145,10 @@ async def test_a_failed_verification_has_the_model_reloaded_with_growing_pauses(
     encoder = service.encoder
     replaced = weakref.ref(encoder)
     service.loader.outcome = EncoderUnavailable("/models/x is gone")
-    encoder.answer = then_busy(encoder, nan)
+    encoder.response = then_busy(encoder, nan)
     refused = isinstance(await service.ask(1), EncoderFault)  # apart: an assertion keeps its parts
     assert refused
-    encoder.answer = fault
+    encoder.response = fault
     encoder.gate.set()
     del encoder
     for loads, pause_s in ((2, 1), (3, 2), (4, 4), (5, 8)):
@@ -172,7 +172,7 @@ async def test_a_failed_verification_has_the_model_reloaded_with_growing_pauses(
 def test_an_encoder_that_makes_something_else_than_before_fails() -> None:
     verification = Verification()
     first, second = RecordingEncoder(), RecordingEncoder()
-    second.answer = other
+    second.response = other
     verification.verify(first)
     with pytest.raises(EncoderFault, match="differ from those of before"):
         verification.verify(second)
@@ -187,7 +187,7 @@ async def test_one_that_makes_no_embeddings_is_not_even_loaded() -> None:
 
 def _broken() -> RecordingEncoder:
     encoder = RecordingEncoder()
-    encoder.answer = nan
+    encoder.response = nan
     return encoder
 
 
@@ -196,11 +196,11 @@ async def test_no_memory_for_the_verification_is_no_verdict(service: Service) ->
         raise MemoryError
 
     encoder = service.encoder
-    encoder.answer = exhausted
+    encoder.response = exhausted
     assert isinstance(await service.ask(1), MemoryError)
     calls = len(encoder.image_batches)
     await until(lambda: len(encoder.image_batches) > calls)
-    encoder.answer = lambda rows: rows
+    encoder.response = lambda rows: rows
     await until(lambda: service.clock.sleeping)
     await service.clock.advance(1)
     await service.until_ready()
@@ -212,8 +212,8 @@ async def test_a_call_that_does_not_return_fails_all_and_is_dropped_when_it_does
         encoder = service.encoder
         encoder.gate.clear()
         asked = [asyncio.create_task(service.ask(number)) for number in range(9)]
-        answers = await asyncio.gather(*asked)
-        assert all(isinstance(answer, EncoderHung) for answer in answers)
+        responses = await asyncio.gather(*asked)
+        assert all(isinstance(response, EncoderHung) for response in responses)
         assert service.model.health.phase is Phase.HUNG
         assert isinstance(await service.ask(7), EncoderHung)
         assert service.observer.faults_and_reloads == ["hanging"]
@@ -226,9 +226,9 @@ async def test_a_call_that_does_not_return_fails_all_and_is_dropped_when_it_does
 async def test_a_verification_that_hangs_is_a_hung_call_too() -> None:
     async with running(Service(call_timeout_s=0.05)) as service:
         encoder = service.encoder
-        encoder.answer = then_busy(encoder, nan)
+        encoder.response = then_busy(encoder, nan)
         assert isinstance(await service.ask(1), EncoderFault)
-        encoder.answer = lambda rows: rows
+        encoder.response = lambda rows: rows
         await until(lambda: service.model.health.phase is Phase.HUNG)
         encoder.gate.set()
         await service.until_ready()
@@ -257,12 +257,12 @@ async def test_a_response_is_not_sent_once_its_encoder_is_suspect(service: Servi
     async def request() -> None:
         async with service.model.lease() as lease:
             await service.requests.batcher.encode_image(pixels_of(7), lease)
-            encoder.answer = then_busy(encoder, nan)
+            encoder.response = then_busy(encoder, nan)
             assert isinstance(await service.ask(1), EncoderFault)
 
     with pytest.raises(EncoderSuspect, match="being verified"):
         await request()
-    encoder.answer = lambda rows: rows
+    encoder.response = lambda rows: rows
     encoder.gate.set()
     await service.until_ready()
 
@@ -272,7 +272,7 @@ async def test_a_request_never_goes_on_with_an_encoder_that_failed_its_verificat
 ) -> None:
     async def request() -> None:
         async with service.model.lease() as lease:
-            service.encoder.answer = nan
+            service.encoder.response = nan
             assert isinstance(await service.ask(1), EncoderFault)
             await until(lambda: "loaded" in service.observer.faults_and_reloads)
             await service.requests.batcher.encode_texts(["7"], lease)
@@ -286,10 +286,10 @@ async def test_texts_of_an_encoder_that_failed_its_verification_are_forgotten(
     service: Service,
 ) -> None:
     texts = TextRequests(service.requests)
-    service.encoder.answer = other
+    service.encoder.response = other
     (wrong,) = await texts.encode(["7"])
     assert wrong.vector != pytest.approx(vector_of(7))
-    service.encoder.answer = nan
+    service.encoder.response = nan
     await service.ask(1)
     await until(lambda: "loaded" in service.observer.faults_and_reloads)
     (right,) = await texts.encode(["7"])
@@ -302,9 +302,9 @@ async def test_nothing_is_switched_over_from_a_suspect_encoder() -> None:
     async with running(Service(upgrade=port)) as service:
         await asyncio.to_thread(port.preparing.wait, 10)
         serving = service.encoder
-        serving.answer = then_busy(serving, nan)
+        serving.response = then_busy(serving, nan)
         assert isinstance(await service.ask(1), EncoderFault)
-        serving.answer = lambda rows: rows
+        serving.response = lambda rows: rows
         port.gate.set()
         await until(lambda: "suspect" in str(service.model.upgrade_reason))
         serving.gate.set()
@@ -317,9 +317,9 @@ async def test_a_device_lost_while_verified_is_lost(service: Service) -> None:
         raise EncoderLost("the GPU failed: cudaErrorIllegalAddress.")
 
     encoder = service.encoder
-    encoder.answer = then_busy(encoder, nan)
+    encoder.response = then_busy(encoder, nan)
     assert isinstance(await service.ask(1), EncoderFault)
-    encoder.answer = lost
+    encoder.response = lost
     encoder.gate.set()
     await until(lambda: service.model.health.phase is Phase.LOST)
     assert not service.model.health.alive

@@ -38,11 +38,11 @@ from tests.support.requests import Requests
 from tests.support.supervision import supervised, until
 
 FASTER = np.array([0.0, 0.0, 0.05, 0.0], dtype=np.float32)
-"""What the faster encoder adds to every image's embedding, so that its answers are known."""
+"""What the faster encoder adds to every image's embedding, so that its responses are known."""
 
 
 class FasterEncoder(RecordingEncoder):
-    """Agrees with the other to 0.999, and yet its answers can be told apart."""
+    """Agrees with the other to 0.999, and yet its responses can be told apart."""
 
     def __init__(self, difference: np.ndarray = FASTER) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ async def test_meanwhile_the_reason_is_given_and_requests_are_served() -> None:
     async with upgrading(FasterEncoder()) as (model, port):
         requests = Requests(model)
         await asyncio.to_thread(port.preparing.wait, 10)
-        assert "being prepared" in str(model.upgrade_reason)
+        assert "being built" in str(model.upgrade_reason)
         embedding = await requests.encode_image(pixels_of(7))
         np.testing.assert_allclose(embedding.vector, vector_of(7), atol=1e-6)
         await switched(model, port)
@@ -156,7 +156,7 @@ async def test_a_model_that_was_lost_meanwhile_stays_lost() -> None:
         await asyncio.to_thread(port.preparing.wait, 10)
         serving = model.encoder
         assert isinstance(serving, RecordingEncoder)
-        serving.answer = gone
+        serving.response = gone
         with pytest.raises(ModelNotReady, match="gone"):
             await Requests(model).encode_image(pixels_of(1))
         await switched(model, port)
@@ -170,7 +170,7 @@ def gone(_: RawEmbeddings) -> RawEmbeddings:
 async def test_a_lost_device_makes_the_service_neither_ready_nor_alive() -> None:
     encoder = RecordingEncoder()
     async with supervised(supervisor(Loader(encoder))) as model:
-        encoder.answer = gone
+        encoder.response = gone
         requests = Requests(model)
         outcomes = await asyncio.gather(
             *(requests.encode_image(pixels_of(n)) for n in range(6)), return_exceptions=True
@@ -189,7 +189,7 @@ step = st.tuples(
 
 
 def made_by_the_faster(number: int, embedding: Embedding) -> bool:
-    """Which encoder an answer is of; fails if it is of neither."""
+    """Which encoder a response is of; fails if it is of neither."""
     by_faster = bool(embedding.vector[2] > 0.01)
     whole = vector_of(number) + (FASTER if by_faster else 0)
     np.testing.assert_allclose(embedding.vector, whole / np.linalg.norm(whole), atol=1e-6)
@@ -243,9 +243,9 @@ def test_under_load_no_request_is_lost_and_none_is_answered_by_a_mix(
             else:
                 await asyncio.sleep(0.0005 * (number % 3))
         port.gate.set()
-        answers = await asyncio.gather(*(task for *_, task in asked))
+        responses = await asyncio.gather(*(task for *_, task in asked))
         await until(lambda: model.encoder is fast)
-        for (kind, number, after, _), made in zip(asked, answers, strict=True):
+        for (kind, number, after, _), made in zip(asked, responses, strict=True):
             if kind == "texts":
                 np.testing.assert_allclose(made[0].vector, vector_of(number), atol=1e-6)
                 continue
@@ -256,7 +256,7 @@ def test_under_load_no_request_is_lost_and_none_is_answered_by_a_mix(
             assert len(by_faster) == 1, "one request was answered by two encoders"
             assert by_faster == {True} or not after, "answered by the one that was replaced"
         count = sum(
-            len(made) for (kind, *_), made in zip(asked, answers, strict=True) if kind != "texts"
+            len(made) for (kind, *_), made in zip(asked, responses, strict=True) if kind != "texts"
         )
         encoded = [n for batch in slow.image_batches + fast.image_batches for n in batch]
         assert len(encoded) == 1 + count + 2 * len(SAMPLES)  # 1 of the first verification

@@ -1,4 +1,4 @@
-"""The text cache: one encoding a text, whoever asks and whoever leaves."""
+"""The text cache: one encoding per text, regardless of who asks and who leaves."""
 
 import asyncio
 
@@ -13,18 +13,18 @@ async def test_what_is_known_is_not_encoded_again(
 ) -> None:
     texts = TextRequests(requests)
     await texts.encode(["1", "2"])
-    answers = await texts.encode(["3", "2", "1"])
+    responses = await texts.encode(["3", "2", "1"])
     assert encoder.text_batches == [["1", "2"], ["3"]]
-    for number, answer in zip((3, 2, 1), answers, strict=True):
-        assert answer.vector == pytest.approx(vector_of(number))
+    for number, response in zip((3, 2, 1), responses, strict=True):
+        assert response.vector == pytest.approx(vector_of(number))
 
 
 async def test_a_text_that_is_asked_twice_in_one_request(
     requests: Requests, encoder: RecordingEncoder
 ) -> None:
-    answers = await TextRequests(requests).encode(["1", "1"])
+    responses = await TextRequests(requests).encode(["1", "1"])
     assert encoder.text_batches == [["1"]]
-    assert answers[0] is answers[1]
+    assert responses[0] is responses[1]
 
 
 async def test_concurrent_misses_share_one_encoding(
@@ -36,9 +36,9 @@ async def test_concurrent_misses_share_one_encoding(
     asked.append(asyncio.create_task(texts.encode(["2", "3"])))
     await settle()
     encoder.gate.set()
-    answers = await asyncio.gather(*asked)
+    responses = await asyncio.gather(*asked)
     assert sorted(text for batch in encoder.text_batches for text in batch) == ["1", "2", "3"]
-    assert answers[5][1].vector == pytest.approx(vector_of(3))
+    assert responses[5][1].vector == pytest.approx(vector_of(3))
 
 
 async def test_a_caller_that_leaves_takes_nothing_from_the_others(
@@ -53,8 +53,8 @@ async def test_a_caller_that_leaves_takes_nothing_from_the_others(
     leaving.cancel()
     await settle()
     encoder.gate.set()
-    (answer,) = await staying
-    assert answer.vector == pytest.approx(vector_of(1))
+    (response,) = await staying
+    assert response.vector == pytest.approx(vector_of(1))
     assert encoder.text_batches == [["1"]]
 
 
@@ -62,12 +62,12 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_kept(
     requests: Requests, encoder: RecordingEncoder
 ) -> None:
     texts = TextRequests(requests)
-    encoder.answer = lambda rows: rows[:0]
+    encoder.response = lambda rows: rows[:0]
     results = await asyncio.gather(texts.encode(["1"]), texts.encode(["1"]), return_exceptions=True)
     assert all(isinstance(result, Exception) for result in results)
-    encoder.answer = lambda rows: rows
-    (answer,) = await texts.encode(["1"])
-    assert answer.vector == pytest.approx(vector_of(1))
+    encoder.response = lambda rows: rows
+    (response,) = await texts.encode(["1"])
+    assert response.vector == pytest.approx(vector_of(1))
 
 
 async def test_the_longest_unasked_is_forgotten(
@@ -88,6 +88,6 @@ async def test_no_capacity_keeps_nothing_and_still_answers(
 ) -> None:
     texts = TextRequests(requests, capacity=0)
     for _ in range(2):
-        answers = await texts.encode(["1", "2", "3"])
-        assert answers[2].vector == pytest.approx(vector_of(3))
+        responses = await texts.encode(["1", "2", "3"])
+        assert responses[2].vector == pytest.approx(vector_of(3))
     assert encoder.text_batches == [["1", "2", "3"]] * 2

@@ -6,7 +6,7 @@ from typing import Final
 from domain.errors import InvalidInput
 from entrypoints.http.bodies.json import decode_json
 from entrypoints.http.schemas import cameras, embeddings, images, openai
-from tests.support.hostile_corpus import QUESTIONS, UNICODE, question
+from tests.support.hostile_corpus import UNICODE, VALID_REQUESTS, request_body
 
 _KINDS: Final = (
     images.EmbedRequest,
@@ -35,10 +35,10 @@ def run(data: bytes) -> None:
 
 def seeds() -> Iterator[bytes]:
     fields = {"image": "AAAA", "images": ["AAAA"], "image_a": "AAAA", "image_b": " AA\nAA"}
-    for place, path in enumerate(QUESTIONS):
-        sent = {name: fields[name] for name in fields if name in QUESTIONS[path]}
-        yield bytes([place]) + question(path, **sent)
+    for place, path in enumerate(VALID_REQUESTS):
+        sent = {name: fields[name] for name in fields if name in VALID_REQUESTS[path]}
+        yield bytes([place]) + request_body(path, **sent)
     yield b'\0{"image": "data:image/png;base64,AA%41A%3D"}'
     yield b'\0{"image": [[[[]]]], "x": {"y": [NaN, 1e999]}}'
     for text in UNICODE.values():
-        yield b"\6" + question("/embed/text", texts=[text])
+        yield b"\6" + request_body("/embed/text", texts=[text])

@@ -1,14 +1,5 @@
 """Client of a CLIP embedding server, with and without asyncio. This is its public interface."""
 
-from clip_client.answers import (
-    AnomalyScore,
-    Baseline,
-    Classification,
-    Comparison,
-    EnsembleMetadata,
-    Health,
-    Spread,
-)
 from clip_client.calls import ImageOrVector
 from clip_client.clients import AsyncClipClient, ClipClient
 from clip_client.errors import (
@@ -23,10 +14,19 @@ from clip_client.errors import (
     TimedOut,
     Unauthorized,
     Unavailable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from clip_client.exchange import Retries
 from clip_client.images import ImageSource
+from clip_client.results import (
+    AnomalyScore,
+    Baseline,
+    Classification,
+    Comparison,
+    EnsembleMetadata,
+    Health,
+    Spread,
+)
 from clip_client.vectors import Embedding, Vector, average_embedding, cosine_similarity
 
 __all__ = [
@@ -54,7 +54,7 @@ __all__ = [
     "TimedOut",
     "Unauthorized",
     "Unavailable",
-    "UnexpectedAnswer",
+    "UnexpectedResponse",
     "Vector",
     "average_embedding",
     "cosine_similarity",

@@ -6,10 +6,10 @@ from typing import Any, TypeAlias, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from clip_client.answers import AnomalyScore, Baseline, Classification, Comparison, Health, Spread
 from clip_client.errors import InvalidInput, Refused
-from clip_client.exchange import Answer, Call, read_as, refusal
+from clip_client.exchange import Call, Result, read_as, refusal
 from clip_client.images import ImageSource, image_file
+from clip_client.results import AnomalyScore, Baseline, Classification, Comparison, Health, Spread
 from clip_client.vectors import Embedding, Vector, fingerprint_of, is_vector, numbers_of
 
 _Item = TypeVar("_Item")
@@ -110,7 +110,7 @@ def health() -> Call[Health]:
     return Call("GET", "/health", read_as(Health))
 
 
-class _EmbedAnswer(Struct):
+class _EmbedResponse(Struct):
     embedding: list[float]
 
 
@@ -125,19 +125,19 @@ class _BatchItem(Struct):
     error: _ItemError | None
 
 
-class _BatchAnswer(Struct):
+class _BatchResponse(Struct):
     results: list[_BatchItem]
 
 
-class _SimilarityAnswer(Struct):
+class _SimilarityResponse(Struct):
     similarity: float
 
 
-class _BatchSimilarityAnswer(Struct):
+class _BatchSimilarityResponse(Struct):
     similarities: dict[str, float]
 
 
-class _BaselineAnswer(Struct):
+class _BaselineResponse(Struct):
     baseline_embedding: list[float]
     count: int
     spread: Spread
@@ -146,14 +146,14 @@ class _BaselineAnswer(Struct):
 
 
 def _read_embedding(body: bytes, fingerprint: str | None) -> Embedding:
-    answer = msgspec.json.decode(body, type=_EmbedAnswer)
-    return Embedding(answer.embedding, fingerprint=fingerprint)
+    decoded = msgspec.json.decode(body, type=_EmbedResponse)
+    return Embedding(decoded.embedding, fingerprint=fingerprint)
 
 
 def _read_batch(body: bytes, fingerprint: str | None) -> list[Embedding | Refused]:
     return [
         _read_item(item, fingerprint)
-        for item in msgspec.json.decode(body, type=_BatchAnswer).results
+        for item in msgspec.json.decode(body, type=_BatchResponse).results
     ]
 
 
@@ -166,30 +166,30 @@ def _read_item(item: _BatchItem, fingerprint: str | None) -> Embedding | Refused
 
 
 def _read_similarity(body: bytes, _: str | None) -> float:
-    return msgspec.json.decode(body, type=_SimilarityAnswer).similarity
+    return msgspec.json.decode(body, type=_SimilarityResponse).similarity
 
 
 def _read_similarities(body: bytes, _: str | None) -> dict[str, float]:
-    return msgspec.json.decode(body, type=_BatchSimilarityAnswer).similarities
+    return msgspec.json.decode(body, type=_BatchSimilarityResponse).similarities
 
 
 def _read_baseline(body: bytes, fingerprint: str | None) -> Baseline:
-    answer = msgspec.json.decode(body, type=_BaselineAnswer)
+    decoded = msgspec.json.decode(body, type=_BaselineResponse)
     return Baseline(
-        embedding=Embedding(answer.baseline_embedding, fingerprint=fingerprint),
-        count=answer.count,
-        spread=answer.spread,
-        suggested_threshold=answer.suggested_threshold,
-        inference_time_ms=answer.inference_time_ms,
+        embedding=Embedding(decoded.baseline_embedding, fingerprint=fingerprint),
+        count=decoded.count,
+        spread=decoded.spread,
+        suggested_threshold=decoded.suggested_threshold,
+        inference_time_ms=decoded.inference_time_ms,
     )
 
 
 def _post(
     path: str,
-    read: Callable[[bytes, str | None], Answer],
+    read: Callable[[bytes, str | None], Result],
     fingerprint: str | None = None,
     **fields: Any,
-) -> Call[Answer]:
+) -> Call[Result]:
     # msgspec writes bytes as base64, which is how the server takes images.
     try:
         body = msgspec.json.encode(fields)

@@ -9,12 +9,12 @@ from typing import Final, ParamSpec, Self
 import httpx
 
 from clip_client import calls
-from clip_client.answers import AnomalyScore, Baseline, Classification, Comparison, Health
 from clip_client.calls import ImageOrVector
 from clip_client.errors import Refused
-from clip_client.exchange import Answer, Call, Exchange, Retries, with_key
+from clip_client.exchange import Call, Exchange, Result, Retries, with_key
 from clip_client.images import ImageSource
 from clip_client.proxies import made_with, proxy_for
+from clip_client.results import AnomalyScore, Baseline, Classification, Comparison, Health
 from clip_client.vectors import Embedding, Vector, average_embedding, cosine_similarity
 
 P = ParamSpec("P")
@@ -163,16 +163,16 @@ class ClipClient:
         self.close()
 
     def _ask(
-        self, question: Callable[P, Call[Answer]], *args: P.args, **kwargs: P.kwargs
-    ) -> Answer:
-        exchange = Exchange(question(*args, **kwargs), self._retries, self._proxy)
+        self, make_call: Callable[P, Call[Result]], *args: P.args, **kwargs: P.kwargs
+    ) -> Result:
+        exchange = Exchange(make_call(*args, **kwargs), self._retries, self._proxy)
         while exchange.pause_s is not None:
             time.sleep(exchange.pause_s)
             try:
                 exchange.record(self._http.request(**exchange.request))
             except httpx.TransportError as failure:
                 exchange.record(failure)
-        return exchange.answer()
+        return exchange.result()
 
 
 class AsyncClipClient:
@@ -276,9 +276,9 @@ class AsyncClipClient:
         await self.aclose()
 
     async def _ask(
-        self, question: Callable[P, Call[Answer]], *args: P.args, **kwargs: P.kwargs
-    ) -> Answer:
-        call = await asyncio.to_thread(question, *args, **kwargs)
+        self, make_call: Callable[P, Call[Result]], *args: P.args, **kwargs: P.kwargs
+    ) -> Result:
+        call = await asyncio.to_thread(make_call, *args, **kwargs)
         exchange = Exchange(call, self._retries, self._proxy)
         while exchange.pause_s is not None:
             await asyncio.sleep(exchange.pause_s)
@@ -286,4 +286,4 @@ class AsyncClipClient:
                 exchange.record(await self._http.request(**exchange.request))
             except httpx.TransportError as failure:
                 exchange.record(failure)
-        return exchange.answer()
+        return exchange.result()

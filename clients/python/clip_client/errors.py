@@ -8,7 +8,7 @@
     ├── FingerprintMismatch       embeddings of two different checkpoints were compared
     ├── ConnectionFailed          no response came
     │   └── TimedOut
-    ├── UnexpectedAnswer          the response is not what the server's contract says
+    ├── UnexpectedResponse        the response is not what the server's contract says
     └── Refused                   the server sent an error; has status, code, detail, request id
         ├── Unauthorized          401: the server wants an api_key, or another one
         ├── InvalidRequest        400, 403, 413, 415, 422: it will not help to send it again
@@ -41,7 +41,7 @@ class TimedOut(ConnectionFailed):
     """The server did not respond within the time-out."""
 
 
-class UnexpectedAnswer(ClipError):
+class UnexpectedResponse(ClipError):
     """The response is not what the server's contract says; perhaps another program is there."""
 
 

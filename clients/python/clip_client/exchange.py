@@ -23,10 +23,10 @@ from clip_client.errors import (
     TimedOut,
     Unauthorized,
     Unavailable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _BROKEN_OFF: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 """The connection was there and is gone, as when a server closes one that was idle.
@@ -36,7 +36,7 @@ Sending again is safe: no call changes anything in the server.
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[Answer]):
+class Call(Generic[Result]):
     """One question to the server.
 
     Attributes:
@@ -49,7 +49,7 @@ class Call(Generic[Answer]):
 
     method: str
     path: str
-    read: Callable[[bytes, str | None], Answer]
+    read: Callable[[bytes, str | None], Result]
     body: bytes | None = None
     fingerprint: str | None = None
 
@@ -76,14 +76,14 @@ Outcome: TypeAlias = httpx.Response | httpx.TransportError
 """What came of sending a call; the response's body has been read."""
 
 
-class Exchange(Generic[Answer]):
+class Exchange(Generic[Result]):
     """One call under way.
 
     Attributes:
         pause_s: seconds to wait before sending the call (again); None once nothing is to be sent.
     """
 
-    def __init__(self, call: Call[Answer], retries: Retries, proxy: str | None = None) -> None:
+    def __init__(self, call: Call[Result], retries: Retries, proxy: str | None = None) -> None:
         """Begin.
 
         Args:
@@ -125,11 +125,11 @@ class Exchange(Generic[Answer]):
         self._backoff_s *= 2.0
         self.pause_s = pause_s * random.uniform(1.0, 1.25)  # noqa: S311 no secret
 
-    def answer(self) -> Answer:
+    def result(self) -> Result:
         """What the last outcome means.
 
         Raises:
-            ConnectionFailed, UnexpectedAnswer, Refused, FingerprintMismatch: as
+            ConnectionFailed, UnexpectedResponse, Refused, FingerprintMismatch: as
                 `clip_client.errors` says.
         """
         outcome = self._outcome
@@ -149,7 +149,7 @@ class Exchange(Generic[Answer]):
         try:
             return call.read(outcome.content, fingerprint)
         except msgspec.DecodeError as unexpected:
-            raise UnexpectedAnswer(
+            raise UnexpectedResponse(
                 f"the answer to {call.method} {outcome.url} is not this server's: {unexpected}."
             ) from unexpected
 
@@ -167,7 +167,7 @@ def with_key(headers: Mapping[str, str] | None, api_key: str | None) -> dict[str
     return {**(headers or {}), "Authorization": f"Bearer {api_key}"}
 
 
-def read_as(kind: type[Answer]) -> Callable[[bytes, str | None], Answer]:
+def read_as(kind: type[Result]) -> Callable[[bytes, str | None], Result]:
     """A `Call.read` that decodes the body and needs no fingerprint."""
     return lambda body, _: msgspec.json.decode(body, type=kind)
 
@@ -216,13 +216,13 @@ class _Problem(msgspec.Struct):
     request_id: str | None = None
 
 
-def _refused(response: httpx.Response, proxy: str | None) -> Refused | UnexpectedAnswer:
+def _refused(response: httpx.Response, proxy: str | None) -> Refused | UnexpectedResponse:
     status = response.status_code
     try:
         problem = msgspec.json.decode(response.content, type=_Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
         if status != 503:
-            return UnexpectedAnswer(
+            return UnexpectedResponse(
                 f"{response.request.method} {response.url} was answered with {status} and no "
                 f"problem details; is this the server?{_blame(proxy, response.request)}"
             )

@@ -269,7 +269,7 @@ def rendered(scope: "Scope", error: Exception) -> Rendered:
     if isinstance(error, MemoryError):
         # A line and no traceback: there will be many of these at once, and each costs memory too.
         logger.error("request %s: no memory left for %s", _id(scope), _endpoint(scope))
-        error = OutOfMemory("there is no memory left to answer this now.", retry_after_s=5)
+        error = OutOfMemory("there is no memory left for this request now.", retry_after_s=5)
     row = _row_of(error)
     if row is None or not isinstance(error, ClipError):
         logger.error(
