@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve install test hostile fuzz gpu-check image-check lint types audit sbom format docs bench overload hostile-clients soak train-demo evaluate-demo constraints clean
+.PHONY: help serve install test hostile costs fuzz gpu-check image-check lint types audit sbom format docs bench overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: $(VENV)/.test ## Install and run every test
 
 hostile: $(VENV)/.test ## Send the server requests that are meant to stop it, and print what each one cost
 	$(BIN)/python -m checks.hostile
+
+costs: $(VENV)/.test ## Search for the costliest request of each kind, and print a table; COSTS_ARGS="--seconds 60"
+	$(BIN)/python -m checks.hostile.costs $(COSTS_ARGS)
 
 fuzz: $(VENV)/.fuzz ## Fuzz the image, JSON, form and checkpoint readers, then the API; FUZZ_ARGS="--runs 100000"
 	$(BIN)/python -m checks.fuzz $(FUZZ_ARGS)

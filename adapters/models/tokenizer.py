@@ -2,12 +2,15 @@
 
 import functools
 import gzip
+import hashlib
 import html
 import itertools
 import re
+import threading
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -76,6 +79,10 @@ _LARGEST_VOCABULARY: Final = 16 * 1024 * 1024
 """Bytes of the unpacked file; CLIP's has 3.2 MB."""
 
 
+_COUNTS_KEPT: Final = 16_384
+"""Texts whose number of tokens is remembered, 150 bytes each: those of eight large requests."""
+
+
 class InvalidVocabulary(Exception):
     """The file of merges is not CLIP's, or damaged."""
 
@@ -115,25 +122,81 @@ class ClipTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers of each text, start- and end-of-text included: 2 to 77 of them."""
-        return [
+        tokens = [
             [START_OF_TEXT, *encoding.ids[: CONTEXT_LENGTH - 2], END_OF_TEXT]
             for start in range(0, len(texts), _TEXTS_AT_ONCE)
             for encoding in self._tokenizer.encode_batch_fast(
                 [_clean(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
             )
         ]
+        _recent_counts.keep(texts, map(len, tokens))
+        return tokens
+
+
+class _RecentCounts:
+    """How many tokens the texts have that were tokenized last; thread-safe.
+
+    An encoder tokenizes the texts of a request anyway, so they need not be tokenized again to be
+    counted.
+    """
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[bytes, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, texts: Sequence[str], counts: Iterable[int]) -> None:
+        digests = [_digest(text) for text in texts]
+        with self._lock:
+            for digest, count in zip(digests, counts, strict=True):
+                self._counts[digest] = count
+                self._counts.move_to_end(digest)
+            while len(self._counts) > _COUNTS_KEPT:
+                self._counts.popitem(last=False)
+
+    def of(self, texts: Sequence[str]) -> list[int | None]:
+        """Tokens of each text; None: not known."""
+        digests = [_digest(text) for text in texts]
+        with self._lock:
+            return [self._counts.get(digest) for digest in digests]
+
+
+_recent_counts: Final = _RecentCounts()
+"""Of the whole process: encoders come and go, each with a tokenizer of its own."""
+
+
+def _digest(text: str) -> bytes:
+    # A digest, so that a megabyte of text takes no more room than a word.
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class ClipTokenCounter:
-    """Counts with the tokenizer that every encoder uses; made when it is first needed."""
+    """Counts as the encoders' tokenizers do.
+
+    What one of them has just tokenized is not tokenized again. For the rest there is a tokenizer
+    here, made when it is first needed.
+    """
+
+    def __init__(
+        self, make_tokenizer: Callable[[], Callable[[Sequence[str]], list[list[int]]]] | None = None
+    ) -> None:
+        """Make one.
+
+        Args:
+            make_tokenizer: makes the tokenizer for texts whose count is not known; None:
+                `ClipTokenizer`.
+        """
+        self._make_tokenizer = make_tokenizer or ClipTokenizer
 
     @functools.cached_property
-    def _tokenizer(self) -> ClipTokenizer:
-        return ClipTokenizer()
+    def _tokenizer(self) -> Callable[[Sequence[str]], list[list[int]]]:
+        return self._make_tokenizer()
 
     def count(self, texts: Sequence[str]) -> int:
         """See `CountTokens` of `application.ports`."""
-        return sum(map(len, self._tokenizer(texts)))
+        counts = _recent_counts.of(texts)
+        unknown = [text for text, count in zip(texts, counts, strict=True) if count is None]
+        known = sum(count for count in counts if count is not None)
+        return known + (sum(map(len, self._tokenizer(unknown))) if unknown else 0)
 
 
 def batches_by_length(

@@ -13,8 +13,9 @@ from application.inference.image_preparation import ImagePreparation
 from application.inference.text_cache import TextEmbeddings
 from application.model.states import Lease
 from application.model.supervisor import Supervisor
-from application.ports import EncoderDescription
+from application.ports import CountTokens, EncoderDescription
 from domain.embedding import Embedding
+from domain.limits import TEXTS_AT_ONCE
 
 
 class Inference:
@@ -98,10 +99,33 @@ class Inference:
             images: files under the names by which the client knows them; errors say which it is.
             texts: any number.
         """
-        places = self._many_images.groups_of(len(images)) + self._texts.slices_of(len(texts))
-        async with self._admitted(places) as lease:
-            image_embeddings = await self._many_images.encode_all(images, lease)
-            return image_embeddings, await self._texts.encode(texts, lease)
+        async with self._admitted(self._places_of(images, texts)) as lease:
+            return await self._encode_all(images, texts, lease)
+
+    async def embed_all_and_count(
+        self, images: Mapping[str, bytes], texts: Sequence[str], count_tokens: CountTokens
+    ) -> tuple[list[Embedding], list[Embedding], int]:
+        """As `embed_all`, and the tokens of all texts together.
+
+        They are counted while the request is still admitted, `TEXTS_AT_ONCE` at a time in a thread,
+        after the encoder has tokenized them: then ``count_tokens`` has little to do.
+        """
+        async with self._admitted(self._places_of(images, texts)) as lease:
+            image_embeddings, text_embeddings = await self._encode_all(images, texts, lease)
+            tokens = 0
+            for start in range(0, len(texts), TEXTS_AT_ONCE):
+                some = texts[start : start + TEXTS_AT_ONCE]
+                tokens += await asyncio.to_thread(count_tokens, some)
+            return image_embeddings, text_embeddings, tokens
+
+    def _places_of(self, images: Mapping[str, bytes], texts: Sequence[str]) -> int:
+        return self._many_images.groups_of(len(images)) + self._texts.slices_of(len(texts))
+
+    async def _encode_all(
+        self, images: Mapping[str, bytes], texts: Sequence[str], lease: Lease
+    ) -> tuple[list[Embedding], list[Embedding]]:
+        image_embeddings = await self._many_images.encode_all(images, lease)
+        return image_embeddings, await self._texts.encode(texts, lease)
 
     @asynccontextmanager
     async def _admitted(self, places: int = 1) -> AsyncIterator[Lease]:

@@ -1,6 +1,5 @@
 """Use cases: embeddings of images and texts."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -146,13 +145,15 @@ class EmbedInputs:
         texts = [item for item in inputs if isinstance(item, str)]
         if images:
             check_image_count(len(images))
-        image_embeddings, text_embeddings = await self._inference.embed_all(images, texts)
+        image_embeddings, text_embeddings, tokens = await self._inference.embed_all_and_count(
+            images, texts, self._count_tokens
+        )
         next_image, next_text = iter(image_embeddings), iter(text_embeddings)
         return EmbeddedInputs(
             embeddings=[
                 next(next_image) if isinstance(item, bytes) else next(next_text) for item in inputs
             ],
-            tokens=await asyncio.to_thread(self._count_tokens, texts) if texts else 0,
+            tokens=tokens,
             images=len(images),
             model=encoder.model,
         )

@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from litestar.testing import AsyncTestClient
+from litestar import get
+from litestar.testing import AsyncTestClient, RequestFactory
 
 from adapters.encoders.fake import FakeEncoder
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.limits import MAX_IMAGE_BYTES
 from entrypoints.container import Container, http_service
+from entrypoints.http.routes.documentation import openapi_config
 from tests.support.broken_encoder import BrokenEncoder
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, as_file, photo
@@ -178,6 +180,22 @@ async def test_the_unforeseen_is_500_without_internals(
     assert "secret" not in json.dumps(body)
     assert "nan" not in json.dumps(body).lower()
     assert body["request_id"] in caplog.text
+
+
+def test_the_schema_is_encoded_once() -> None:
+    (plugin,) = (
+        plugin
+        for plugin in openapi_config("1", keys=False).render_plugins
+        if plugin.has_path("/openapi.json")
+    )
+    request = RequestFactory().get(route_handler=_schema)
+    first = plugin.render(request, {"openapi": "3.1.0"})
+    assert json.loads(first) == {"openapi": "3.1.0"}
+    assert plugin.render(request, {"openapi": "3.1.0"}) is first
+
+
+@get("/schema")
+async def _schema() -> None: ...
 
 
 async def test_openapi_names_every_call_with_examples_that_work(client: Client) -> None:

@@ -1,13 +1,16 @@
 """OpenAI's embeddings API in process: shapes, limits and errors that its clients do not show."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from dependency_injector import providers
 from litestar.testing import AsyncTestClient
 
 from adapters.encoders.fake import FakeEncoder
 from application.use_cases.embed import is_called
-from domain.limits import MAX_BODY_BYTES
+from domain.limits import MAX_BODY_BYTES, TEXTS_AT_ONCE
 from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 from tests.support.broken_encoder import BrokenEncoder
@@ -88,6 +91,28 @@ async def test_2048_texts_with_images_among_them(client: Client) -> None:
 async def test_a_long_text_counts_its_77_tokens(client: Client) -> None:
     body = (await client.post("/v1/embeddings", json={"input": "dog " * 500})).json()
     assert body["usage"]["total_tokens"] == 77
+
+
+async def test_tokens_are_counted_in_slices_and_not_on_the_event_loop(
+    container: Container,
+) -> None:
+    slices: list[int] = []
+
+    class Counter:
+        def count(self, texts: Sequence[str]) -> int:
+            with pytest.raises(RuntimeError):  # in this thread there is none
+                asyncio.get_running_loop()
+            slices.append(len(texts))
+            return len(texts)
+
+    container.token_counter.override(providers.Object(Counter()))
+    async with AsyncTestClient(http_service(container)) as client:
+        while not (await client.get("/health/ready")).json()["ready"]:
+            pass
+        inputs = [f"text {number}" for number in range(2 * TEXTS_AT_ONCE + 1)]
+        body = (await client.post("/v1/embeddings", json={"input": inputs})).json()
+    assert body["usage"]["total_tokens"] == len(inputs)
+    assert slices == [TEXTS_AT_ONCE, TEXTS_AT_ONCE, 1]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,17 @@
 
 import random
 import time
+from collections.abc import Sequence
 
 import open_clip.tokenizer
 import pytest
 
-from adapters.models.tokenizer import END_OF_TEXT, START_OF_TEXT, ClipTokenizer
+from adapters.models.tokenizer import (
+    END_OF_TEXT,
+    START_OF_TEXT,
+    ClipTokenCounter,
+    ClipTokenizer,
+)
 from domain.limits import MAX_TEXT_CHARACTERS
 
 ALPHABET = "abcdefghij XYZ0123'\"!?.,;-_&<>éüß漢😀\n\t\u00a0\u3000Ωж"
@@ -161,3 +167,39 @@ def test_ten_megabytes_are_cut_and_not_chewed(tokenizer: ClipTokenizer, text: st
     assert len(tokens) <= 77
     # Processor time, not wall time: OpenCLIP's own tokenizer would take hours for the first one.
     assert time.thread_time() - started < 10
+
+
+def test_what_was_just_tokenized_is_not_tokenized_again_to_be_counted(
+    tokenizer: ClipTokenizer,
+) -> None:
+    tokenized: list[str] = []
+
+    def recorded(texts: Sequence[str]) -> list[list[int]]:
+        tokenized.extend(texts)
+        return tokenizer(texts)
+
+    counter = ClipTokenCounter(make_tokenizer=lambda: recorded)
+    seen = [f"counted once, {number}" for number in range(100)] + ["\ud83d alone"]
+    expected = sum(map(len, tokenizer(seen)))
+    assert counter.count(seen) == expected
+    assert tokenized == []
+    new = "a text that nobody has asked for"
+    assert counter.count([seen[0], new, new]) == sum(map(len, tokenizer([seen[0], new, new])))
+    assert set(tokenized) == {new}
+    tokenized.clear()
+    assert counter.count([new, *seen]) > expected
+    assert tokenized == []
+
+
+def test_counts_are_kept_of_so_many_texts_and_no_more(tokenizer: ClipTokenizer) -> None:
+    tokenized: list[str] = []
+
+    def recorded(texts: Sequence[str]) -> list[list[int]]:
+        tokenized.extend(texts)
+        return tokenizer(texts)
+
+    counter = ClipTokenCounter(make_tokenizer=lambda: recorded)
+    tokenizer(["the first of very many"])
+    tokenizer([f"{number}" for number in range(20_000)])
+    counter.count(["the first of very many", "19999"])
+    assert tokenized == ["the first of very many"]

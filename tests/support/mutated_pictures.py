@@ -49,12 +49,17 @@ def mutations(file_format: str, count: int, *, seed: int = 0) -> Iterator[bytes]
     rng = random.Random(f"{file_format} {seed}")
     wholes = seeds()[file_format]
     for _ in range(count):
-        data = bytearray(rng.choice(wholes))
-        for _ in range(rng.randint(1, 4)):
-            rng.choice((_set_number, _set_number, _repeat, _drop, _cut))(data, rng)
-        if file_format == "PNG" and rng.random() < 0.9:
-            _mend_checksums(data)
-        yield bytes(data)
+        yield mutated(rng.choice(wholes), file_format, rng)
+
+
+def mutated(whole: bytes, file_format: str, rng: random.Random) -> bytes:
+    """One file that begins like a whole one, changed in one to four places."""
+    data = bytearray(whole)
+    for _ in range(rng.randint(1, 4)):
+        rng.choice((_set_number, _set_number, _repeat, _drop, _cut))(data, rng)
+    if file_format == "PNG" and rng.random() < 0.9:
+        _mend_checksums(data)
+    return bytes(data)
 
 
 def _place(data: bytearray, rng: random.Random) -> int:

@@ -1,4 +1,4 @@
-"""The real server, with another encoder loaded than the environment names."""
+"""The real server, with other parts than the environment names."""
 
 from collections.abc import Callable
 
@@ -16,9 +16,22 @@ def serve_with(loader: Callable[[EncoderLoaderPort], EncoderLoaderPort]) -> None
     Args:
         loader: gives what loads the encoder, from what would have loaded it.
     """
+
+    def change(container: Container) -> None:
+        container.encoder_loader.override(loader(container.encoder_loader()))
+
+    serve_changed(change)
+
+
+def serve_changed(change: Callable[[Container], None]) -> None:
+    """Serve as `serve_with` does.
+
+    Args:
+        change: overrides parts of the container, of which none was made yet.
+    """
     settings = read_settings()
     configure_logging(settings.log_format, settings.log_level)
     return_large_blocks_at_once()
     container = Container(settings=settings)
-    container.encoder_loader.override(loader(container.encoder_loader()))
+    change(container)
     serve(container)

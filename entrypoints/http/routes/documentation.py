@@ -77,6 +77,19 @@ class _SwaggerPage(OpenAPIRenderPlugin):
         return _PAGE.encode()
 
 
+class _SchemaFile(JsonRenderPlugin):
+    """The schema as JSON, encoded once: each time would take milliseconds of the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__(path=_SCHEMA)
+        self._encoded = b""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """The bytes; the schema of an application never changes."""
+        self._encoded = self._encoded or super().render(request, openapi_schema)
+        return self._encoded
+
+
 def openapi_config(version: str, *, keys: bool) -> OpenAPIConfig:
     """The interactive page at ``/docs`` and the schema at ``/docs/openapi.json``.
 
@@ -104,7 +117,7 @@ def openapi_config(version: str, *, keys: bool) -> OpenAPIConfig:
             opt=OPEN_TO_ALL,
             response_headers={"Content-Security-Policy": _POLICY},
         ),
-        render_plugins=[_SwaggerPage(), JsonRenderPlugin(path=_SCHEMA)],
+        render_plugins=[_SwaggerPage(), _SchemaFile()],
     )
     if keys:
         config.components = Components(
