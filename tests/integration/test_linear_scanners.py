@@ -69,6 +69,18 @@ WORST: Final[dict[str, tuple[Scan, Callable[[int], bytes]]]] = {
     "JSON: escapes": (as_json(EmbedRequest), filled(b'{"image":"', b"\\n", b'"}')),
     "JSON: escaped pairs": (as_json(EmbedRequest), filled(b'{"image":"', b"\\ud83d\\ude00", b'"}')),
     "JSON: numbers": (as_json(BaselineRequest), filled(b'{"embeddings":[[', b"1,", b"1]]}")),
+    "JSON: large exponents": (
+        as_json(BaselineRequest),
+        filled(b'{"embeddings":[[', b"1.5e300,", b"1]]}"),
+    ),
+    "JSON: almost large exponents": (
+        as_json(BaselineRequest),
+        filled(b'{"embeddings":[[' + b"1," * 2000, b"1", b"e30]]}"),
+    ),
+    "JSON: spaces after commas": (
+        as_json(BaselineRequest),
+        filled(b'{"embeddings":[[' + b"1," * 2000, b" ", b"1]]}"),
+    ),
     "JSON: one number": (as_json(BaselineRequest), filled(b'{"embeddings":[[', b"1", b"]]}")),
     "JSON: white space": (as_json(EmbedRequest), filled(b"", b" ", b"{")),
     "JSON: texts": (as_json(EmbeddingsRequest), filled(b'{"input":[', b'"a",', b'"a"]}')),

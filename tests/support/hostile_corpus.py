@@ -427,6 +427,12 @@ def _bodies() -> Iterator[Hostile]:
             "too_many_values",
         ),
         text(
+            "1.5 million numbers that are slow to read",
+            "/baseline",
+            lambda: b'{"embeddings":[[' + b"1.5e300," * 1_500_000 + b"1]]}",
+            "too_many_values",
+        ),
+        text(
             "2 million empty lists",
             "/baseline",
             lambda: b'{"embeddings":[' + b"[]," * 1_999_999 + b"[]]}",

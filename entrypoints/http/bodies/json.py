@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from domain.errors import InvalidInput
-from domain.limits import MAX_JSON_BRACKETS, MAX_JSON_COMMAS
+from domain.limits import MAX_JSON_BRACKETS, MAX_JSON_COMMAS, MAX_JSON_LARGE_EXPONENTS
 from entrypoints.http.bodies.base64_images import NotBase64, plainly
 from entrypoints.http.errors.table import NotJson, WrongShape
 
@@ -22,6 +22,9 @@ _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _PLACE: Final = re.compile(r"`\$\.([^`]+)`")
 """Where msgspec found something wrong, at the end of its messages."""
+
+_LARGE_EXPONENT: Final = re.compile(rb"[\[,:]\s*+-?[0-9.]++[eE][+-]?[0-9]{3}")
+"""A number whose exponent has three or more digits, outside of base64, and in linear time."""
 
 _FIELD: Final = re.compile(r"required field `(\w+)`")
 
@@ -147,6 +150,15 @@ def _check_values(body: bytes) -> None:
         if (count := body.count(sign)) > limit:
             raise WrongShape(
                 f"the body has {count} {what}; at most {limit} are allowed.",
+                code="too_many_values",
+            )
+    # With few commas there are few numbers; then a large image is not searched for them.
+    if body.count(b",") > MAX_JSON_LARGE_EXPONENTS:
+        count = sum(1 for _ in _LARGE_EXPONENT.finditer(body))
+        if count > MAX_JSON_LARGE_EXPONENTS:
+            raise WrongShape(
+                f"the body has {count} numbers with an exponent of three or more digits; at most "
+                f"{MAX_JSON_LARGE_EXPONENTS} are allowed.",
                 code="too_many_values",
             )
 
