@@ -192,9 +192,24 @@ class ImagePreparationPort(ABC):
         """End what was started, once the images under way are prepared."""
 
 
-CountTokens: TypeAlias = Callable[[Sequence[str]], int]
-"""Tokens that the text tower reads of all texts together, start and end included; at most 77 for
-each text. Blocks, and may run in parallel."""
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """Tokens of several texts together.
+
+    Attributes:
+        read: what the text tower reads, start and end included; at most 77 of each text.
+        cut: what was left off at the ends of texts that are longer.
+    """
+
+    read: int
+    cut: int
+
+    def __add__(self, other: "TokenCount") -> "TokenCount":
+        return TokenCount(self.read + other.read, self.cut + other.cut)
+
+
+CountTokens: TypeAlias = Callable[[Sequence[str]], TokenCount]
+"""Counts the tokens of texts. Blocks, and may run in parallel."""
 
 
 class Stage(StrEnum):

@@ -39,18 +39,18 @@ def check_frame_count(count: int) -> None:
         )
 
 
-def check_input_count(count: int) -> None:
-    """1 to `MAX_INPUTS` inputs.
+def check_input_count(count: int, *, field: str = "input") -> None:
+    """1 to `MAX_INPUTS` inputs, in what the client calls ``field``.
 
     Raises:
         InvalidInputs: there are none or too many.
     """
     if count == 0:
         raise InvalidInputs(
-            f"input is empty; it must hold 1 to {MAX_INPUTS} entries.", code="no_inputs"
+            f"{field} is empty; it must hold 1 to {MAX_INPUTS} entries.", code="no_inputs"
         )
     if count > MAX_INPUTS:
         raise InvalidInputs(
-            f"input holds {count} entries; at most {MAX_INPUTS} are allowed.",
+            f"{field} holds {count} entries; at most {MAX_INPUTS} are allowed.",
             code="too_many_inputs",
         )

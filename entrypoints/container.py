@@ -230,6 +230,7 @@ def http_service(container: Container) -> "ASGIApp":
             report_health=container.report_health(),
             ensemble_by_default=settings.use_ensemble,
             checks_openai_texts=settings.openai_text_checks,
+            dialects=settings.dialects,
             configured_model=_model_name(settings.model_path),
             configured_backend=settings.encoder.value,
         )

@@ -22,6 +22,7 @@ from domain.limits import (
     MAX_BODY_BYTES,
     MAX_DECODED_PIXELS,
 )
+from entrypoints.http.dialects import DIALECTS_ALLOWED, Dialect, dialects_of
 from entrypoints.http.middleware.auth import ApiKeys, key_problem
 from entrypoints.logs import LogFormat, LogLevel
 from entrypoints.server.tls import Tls, UnusableTls
@@ -353,6 +354,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "file in base64.",
         ),
     ] = True
+
+    dialects: Annotated[
+        frozenset[Dialect],
+        Variable(
+            "CLIP_DIALECTS",
+            "Endpoints",
+            "Protocols of other software that are spoken too; see [dialects](dialects.md).",
+            default="all",
+            parse=dialects_of,
+            allowed=DIALECTS_ALLOWED,
+        ),
+    ] = frozenset(Dialect)
 
     serves_page: Annotated[
         bool, Variable("CLIP_PAGE_ENABLED", "Pages", "Whether to serve the page at `/`.")

@@ -23,6 +23,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 
+from application.ports import TokenCount
 from domain.limits import MAX_MENDED_CHARACTERS, MAX_TEXT_CHARACTERS
 
 CONTEXT_LENGTH: Final = 77
@@ -122,15 +123,15 @@ class ClipTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers of each text, start- and end-of-text included: 2 to 77 of them."""
-        tokens = [
-            [START_OF_TEXT, *encoding.ids[: CONTEXT_LENGTH - 2], END_OF_TEXT]
+        whole = [
+            encoding.ids
             for start in range(0, len(texts), _TEXTS_AT_ONCE)
             for encoding in self._tokenizer.encode_batch_fast(
                 [_clean(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
             )
         ]
-        _recent_counts.keep(texts, map(len, tokens))
-        return tokens
+        _recent_counts.keep(texts, (len(ids) + 2 for ids in whole))
+        return [[START_OF_TEXT, *ids[: CONTEXT_LENGTH - 2], END_OF_TEXT] for ids in whole]
 
 
 class _RecentCounts:
@@ -154,7 +155,7 @@ class _RecentCounts:
                 self._counts.popitem(last=False)
 
     def of(self, texts: Sequence[str]) -> list[int | None]:
-        """Tokens of each text; None: not known."""
+        """Tokens of each whole text, start and end included; None: not known."""
         digests = [_digest(text) for text in texts]
         with self._lock:
             return [self._counts.get(digest) for digest in digests]
@@ -191,12 +192,20 @@ class ClipTokenCounter:
     def _tokenizer(self) -> Callable[[Sequence[str]], list[list[int]]]:
         return self._make_tokenizer()
 
-    def count(self, texts: Sequence[str]) -> int:
+    def count(self, texts: Sequence[str]) -> TokenCount:
         """See `CountTokens` of `application.ports`."""
         counts = _recent_counts.of(texts)
         unknown = [text for text, count in zip(texts, counts, strict=True) if count is None]
-        known = sum(count for count in counts if count is not None)
-        return known + (sum(map(len, self._tokenizer(unknown))) if unknown else 0)
+        lengths = [count for count in counts if count is not None]
+        if unknown:
+            made = self._tokenizer(unknown)
+            whole = _recent_counts.of(unknown)
+            lengths += [
+                len(tokens) if count is None else count
+                for tokens, count in zip(made, whole, strict=True)
+            ]
+        read = sum(min(length, CONTEXT_LENGTH) for length in lengths)
+        return TokenCount(read, sum(lengths) - read)
 
 
 def batches_by_length(

@@ -13,7 +13,7 @@ from application.inference.image_preparation import ImagePreparation
 from application.inference.text_cache import TextEmbeddings
 from application.model.states import Lease
 from application.model.supervisor import Supervisor
-from application.ports import CountTokens, EncoderDescription
+from application.ports import CountTokens, EncoderDescription, TokenCount
 from domain.embedding import Embedding
 from domain.limits import TEXTS_AT_ONCE
 
@@ -104,7 +104,7 @@ class Inference:
 
     async def embed_all_and_count(
         self, images: Mapping[str, bytes], texts: Sequence[str], count_tokens: CountTokens
-    ) -> tuple[list[Embedding], list[Embedding], int]:
+    ) -> tuple[list[Embedding], list[Embedding], TokenCount]:
         """As `embed_all`, and the tokens of all texts together.
 
         They are counted while the request is still admitted, `TEXTS_AT_ONCE` at a time in a thread,
@@ -112,7 +112,7 @@ class Inference:
         """
         async with self._admitted(self._places_of(images, texts)) as lease:
             image_embeddings, text_embeddings = await self._encode_all(images, texts, lease)
-            tokens = 0
+            tokens = TokenCount(0, 0)
             for start in range(0, len(texts), TEXTS_AT_ONCE):
                 some = texts[start : start + TEXTS_AT_ONCE]
                 tokens += await asyncio.to_thread(count_tokens, some)

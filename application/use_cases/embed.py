@@ -1,11 +1,12 @@
 """Use cases: embeddings of images and texts."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from application.inference.inference import Inference
-from application.ports import CountTokens
+from application.ports import CountTokens, TokenCount
 from domain.counts import check_image_count, check_input_count
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, InvalidInput, InvalidInputs, UnknownModel
@@ -89,19 +90,19 @@ class EmbeddedInputs:
 
     Attributes:
         embeddings: one for each input, in their order.
-        tokens: tokens of all texts together.
+        tokens: of all texts together, and how many more were left off.
         images: how many inputs were images.
         model: the model really loaded.
     """
 
     embeddings: list[Embedding]
-    tokens: int
+    tokens: TokenCount
     images: int
     model: str
 
 
 class EmbedInputs:
-    """Serves ``POST /v1/embeddings``."""
+    """Serves ``POST /v1/embeddings`` and what other protocols have for it."""
 
     def __init__(self, inference: Inference, count_tokens: CountTokens) -> None:
         self._inference = inference
@@ -113,6 +114,8 @@ class EmbedInputs:
         *,
         model: str | None = None,
         dimensions: int | None = None,
+        name_of: Callable[[int], str] = "input[{}]".format,
+        whole_texts: bool = False,
     ) -> EmbeddedInputs:
         """Embed 1 to `MAX_INPUTS` inputs, at most `MAX_IMAGES` of them images.
 
@@ -120,13 +123,15 @@ class EmbedInputs:
             inputs: image files as bytes and texts as strings, in any order.
             model: what must be loaded, as `is_called` takes it; None: whatever is.
             dimensions: what each embedding must have; None: whatever it has.
+            name_of: what the client calls the input at a place.
+            whole_texts: whether a text that is longer than the model reads is refused, not cut.
 
         Raises:
             UnknownModel: another model is loaded.
-            InvalidInputs: none, too many, a blank text, or other dimensions.
+            InvalidInputs: none, too many, a blank or too long text, or other dimensions.
             InvalidImages: too many images. Else as `Inference` says; errors name the input.
         """
-        _check(inputs)
+        _check(inputs, name_of)
         encoder = self._inference.encoder
         if model is not None and not is_called(encoder.model, model):
             raise UnknownModel(
@@ -140,11 +145,17 @@ class EmbedInputs:
                 code="unsupported_dimensions",
             )
         images = {
-            f"input[{place}]": item for place, item in enumerate(inputs) if isinstance(item, bytes)
+            name_of(place): item for place, item in enumerate(inputs) if isinstance(item, bytes)
         }
         texts = [item for item in inputs if isinstance(item, str)]
         if images:
             check_image_count(len(images))
+        if whole_texts and texts and (cut := (await self._tokens_of(texts)).cut):
+            raise InvalidInputs(
+                f"the texts have {cut} tokens more than the model reads; send shorter ones, or "
+                "allow that their ends are cut.",
+                code="text_too_long",
+            )
         image_embeddings, text_embeddings, tokens = await self._inference.embed_all_and_count(
             images, texts, self._count_tokens
         )
@@ -158,6 +169,9 @@ class EmbedInputs:
             model=encoder.model,
         )
 
+    async def _tokens_of(self, texts: Sequence[str]) -> TokenCount:
+        return await asyncio.to_thread(self._count_tokens, texts)
+
 
 def is_called(loaded: str, asked: str) -> bool:
     """Whether ``asked`` names the loaded model.
@@ -169,11 +183,11 @@ def is_called(loaded: str, asked: str) -> bool:
     return name in {loaded.lower().rpartition("/")[2], ANY_MODEL}
 
 
-def _check(inputs: Sequence[bytes | str]) -> None:
-    check_input_count(len(inputs))
+def _check(inputs: Sequence[bytes | str], name_of: Callable[[int], str]) -> None:
+    check_input_count(len(inputs), field=name_of(0).partition("[")[0])
     for place, item in enumerate(inputs):
         if isinstance(item, str) and not item.strip():
             raise InvalidInputs(
-                f"input[{place}] is blank; each text must hold at least one character.",
+                f"{name_of(place)} is blank; each text must hold at least one character.",
                 code="blank_input",
             )

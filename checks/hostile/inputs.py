@@ -306,7 +306,7 @@ def _read_json(body: bytes, kind: str) -> object:
         return [decode_image(str(image), name="x") for image in baseline.images]
     if kind == "openai":
         sent = decode_json(body, EmbeddingsRequest).data
-        return inputs_of(sent.input, None, check_texts=True)
+        return inputs_of(sent.input or "", None, check_texts=True)
     return decode_json(body, EmbedRequest)
 
 

@@ -17,6 +17,7 @@ from adapters.observability.stage_times import StageTimes
 from adapters.observability.tracing import Tracing
 from application.inference.admission import Admission
 from application.use_cases.health import ReportLoad
+from entrypoints.http.dialects import Dialect
 from entrypoints.http.errors.table import (
     ErrorBody,
     InvalidHost,
@@ -30,13 +31,15 @@ from entrypoints.http.middleware.clients import ClientIdentity
 from entrypoints.http.middleware.envelope import (
     FINGERPRINT,
     REQUEST_ID,
+    TOKENS_CUT,
     UNKNOWN_FIELD,
     Envelope,
     RequestLog,
     security_headers,
 )
 from entrypoints.http.middleware.limits import BodyLimits, LoadShedding
-from entrypoints.http.routes import ENDPOINTS
+from entrypoints.http.routes import endpoints_of
+from entrypoints.http.routes.dialects import llama_cpp, weaviate
 from entrypoints.http.routes.documentation import documentation_routes, openapi_config
 from entrypoints.http.routes.endpoint import UseCases
 from entrypoints.http.routes.health import health_routes
@@ -102,7 +105,7 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
         ),
         partial(
             LoadShedding,
-            paths=[endpoint.path for endpoint in ENDPOINTS],
+            paths=[endpoint.path for endpoint in endpoints_of(settings.dialects)],
             admission=parts.admission,
             client_of=client_of,
             metrics=parts.metrics,
@@ -114,7 +117,7 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
             is_open=_open_paths(endpoints),
             origins=settings.cors_origins,
             allowed_headers=["Authorization", "Content-Type", KEY_HEADER, REQUEST_ID],
-            exposed_headers=[REQUEST_ID, FINGERPRINT, UNKNOWN_FIELD, "Retry-After"],
+            exposed_headers=[REQUEST_ID, FINGERPRINT, UNKNOWN_FIELD, TOKENS_CUT, "Retry-After"],
         ),
         partial(BodyLimits, most_bytes=settings.max_body_memory_mib * _BYTES_PER_MIB),
     )
@@ -141,10 +144,14 @@ def _routes(
         return parts.use_for(client_of(scope))
 
     routes: list[ControllerRouterHandler] = [
-        *(endpoint.handler(use_for) for endpoint in ENDPOINTS),
+        *(endpoint.handler(use_for) for endpoint in endpoints_of(settings.dialects)),
         *model_routes(parts.use),
         *health_routes(parts.use),
     ]
+    if Dialect.LLAMA_CPP in settings.dialects:
+        routes += llama_cpp.server_routes(parts.use)
+    if Dialect.WEAVIATE in settings.dialects:
+        routes += weaviate.module_routes(parts.use)
     if settings.serves_page:
         routes += page_routes(docs=settings.serves_docs, max_pixels=settings.max_decoded_pixels)
     if settings.serves_metrics:

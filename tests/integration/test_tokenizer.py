@@ -181,13 +181,13 @@ def test_what_was_just_tokenized_is_not_tokenized_again_to_be_counted(
     counter = ClipTokenCounter(make_tokenizer=lambda: recorded)
     seen = [f"counted once, {number}" for number in range(100)] + ["\ud83d alone"]
     expected = sum(map(len, tokenizer(seen)))
-    assert counter.count(seen) == expected
+    assert counter.count(seen).read == expected
     assert tokenized == []
     new = "a text that nobody has asked for"
-    assert counter.count([seen[0], new, new]) == sum(map(len, tokenizer([seen[0], new, new])))
+    assert counter.count([seen[0], new, new]).read == sum(map(len, tokenizer([seen[0], new, new])))
     assert set(tokenized) == {new}
     tokenized.clear()
-    assert counter.count([new, *seen]) > expected
+    assert counter.count([new, *seen]).read > expected
     assert tokenized == []
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from domain.errors import InvalidInput
+from domain.errors import InvalidInput, InvalidInputs
 
 _DROP_WHITE_SPACE: Final = str.maketrans("", "", " \t\r\n\v\f")
 _DATA_URI: Final = re.compile(r"\s*+data:([^,]{0,256}+),", re.IGNORECASE)
@@ -20,6 +20,10 @@ _HEX_DIGITS[np.frombuffer(b"0123456789", np.uint8)] = np.arange(10)
 _HEX_DIGITS[np.frombuffer(b"abcdef", np.uint8)] = np.arange(10, 16)
 _HEX_DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 """uint8 ``[256]``: a hexadecimal digit's value by its ASCII code; 255 for other characters."""
+
+
+_ADDRESS: Final = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
+"""A text that is nothing but an address."""
 
 
 class NotBase64(InvalidInput):
@@ -43,6 +47,25 @@ def is_data_uri(text: str) -> bool:
         return False
     media_type, _, parameters = head[1].lower().rstrip().partition(";")
     return media_type.startswith("image/") or parameters.endswith("base64")
+
+
+def refuse_address(text: str, *, name: str, hint: str = "") -> None:
+    """Say that nothing is fetched, where a text is nothing but an address.
+
+    Args:
+        text: what was sent.
+        name: what the client calls it.
+        hint: what else it may send.
+
+    Raises:
+        InvalidInputs: it is an address.
+    """
+    if _ADDRESS.fullmatch(text):
+        raise InvalidInputs(
+            f"{name} is an address, and this server fetches nothing; send the image itself as a "
+            f"data URI (data:image/jpeg;base64,...).{hint}",
+            code="address_input",
+        )
 
 
 def decode_image(text: str, *, name: str) -> bytes:

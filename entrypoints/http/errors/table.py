@@ -1,13 +1,14 @@
 """Every error that a client may get, declared once for all of our APIs.
 
 `TABLE` says which HTTP status each kind of error has. Most endpoints send it as RFC 9457 problem
-details; those under `OPENAI_PREFIX` send the same error as OpenAI does.
+details; those that speak somebody else's protocol send the same error in that one's shape.
 """
 
 import http
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -20,7 +21,15 @@ from domain.errors import (
     ServiceUnavailable,
     UnknownModel,
 )
-from entrypoints.http.schemas.problem import Problem, WrappedOpenAIError, openai_error
+from entrypoints.http.schemas.problem import (
+    CohereError,
+    Problem,
+    WeaviateError,
+    WrappedLlamaCppError,
+    WrappedOpenAIError,
+    llama_cpp_error,
+    openai_error,
+)
 
 if TYPE_CHECKING:  # the settings need some of these errors before the framework is loaded
     from litestar.types import Scope, Send
@@ -29,12 +38,32 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-OPENAI_PREFIX: Final = "/v1/"
-"""Endpoints whose errors have OpenAI's shape."""
+
+class Shape(Enum):
+    """What an error looks like; the value is its struct."""
+
+    PROBLEM = Problem
+    OPENAI = WrappedOpenAIError
+    LLAMA_CPP = WrappedLlamaCppError
+    COHERE = CohereError
+    WEAVIATE = WeaviateError
+
+
+_SHAPES: Final = {
+    "/v1/": Shape.OPENAI,
+    "/embeddings": Shape.LLAMA_CPP,
+    "/props": Shape.LLAMA_CPP,
+    "/v2/": Shape.COHERE,
+    "/vectorize": Shape.WEAVIATE,
+    "/meta": Shape.WEAVIATE,
+    "/.well-known/": Shape.WEAVIATE,
+}
+"""By path, or by what a path begins with where it ends in a slash. All others: problem details."""
 
 REQUEST_ID_KEY: Final = "clip_request_id"
 OUTCOME_KEY: Final = "clip_outcome"
-"""Keys of the ASGI scope's ``state``."""
+_INPUT_FIELD_KEY: Final = "clip_input_field"
+"""Keys of the ASGI scope's ``state``; the last is set by `name_inputs_after`."""
 
 INTERNAL: Final = (
     "something went wrong in the server; its log has the reason under this request's id."
@@ -168,14 +197,14 @@ class Row:
         kind: the errors.
         status: their HTTP status.
         meaning: a sentence for the documentation.
-        openai: their status where errors have OpenAI's shape, if it is another one.
+        elsewhere: their status where errors are no problem details, if it is another one.
         documented: whether every endpoint that takes a body documents it.
     """
 
     kind: type[ClipError]
     status: int
     meaning: str
-    openai: int | None = None
+    elsewhere: int | None = None
     documented: bool = True
 
 
@@ -198,7 +227,10 @@ TABLE: Final = (
     Row(BodyTooLarge, 413, "The body is too large.", documented=False),
     Row(WrongContentType, 415, "The body has a content type or encoding that is not taken here."),
     Row(
-        InvalidInput, 422, "A field is missing, has the wrong type, or breaks a limit.", openai=400
+        InvalidInput,
+        422,
+        "A field is missing, has the wrong type, or breaks a limit.",
+        elsewhere=400,
     ),
     Row(ClientGone, 499, "The client has gone.", documented=False),
     Row(
@@ -215,12 +247,13 @@ UNFORESEEN: Final = "Something unforeseen; the server's log has it under the req
 _OPENAI_FIELDS: Final = {
     "model_not_found": "model",
     "unsupported_dimensions": "dimensions",
-    "unknown_encoding_format": "encoding_format",
     "unknown_modality": "modality",
 }
 """The field that is wrong, by an error's code, where it is not ``input``."""
 
-ErrorBody: TypeAlias = Problem | WrappedOpenAIError
+ErrorBody: TypeAlias = (
+    Problem | WrappedOpenAIError | WrappedLlamaCppError | CohereError | WeaviateError
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +263,7 @@ class Rendered:
     Attributes:
         status: the HTTP status.
         code: for programs.
-        body: Problem details, or OpenAI's shape.
+        body: in the shape of the endpoint.
         media_type: the body's.
         headers: what the response has besides.
     """
@@ -248,12 +281,26 @@ def status_of(error: Exception) -> int | None:
     return None if row is None else row.status
 
 
-def documented_errors(*, openai: bool = False) -> dict[int, str]:
+def shape_at(path: str) -> Shape:
+    """What the errors at a path look like."""
+    for place, shape in _SHAPES.items():
+        if path == place or (place.endswith("/") and path.startswith(place)):
+            return shape
+    return Shape.PROBLEM
+
+
+def name_inputs_after(scope: "Scope", field: str) -> None:
+    """Say which field of a request holds its inputs, for errors that name a field."""
+    scope["state"][_INPUT_FIELD_KEY] = field
+
+
+def documented_errors(shape: Shape = Shape.PROBLEM) -> dict[int, str]:
     """What the documentation says of each status that an endpoint with a body may send."""
+    foreign = shape is not Shape.PROBLEM
     meanings: dict[int, str] = {}
     for row in TABLE:
-        if row.documented or (openai and row.kind is UnknownModel):
-            status = row.openai if openai and row.openai else row.status
+        if row.documented or (foreign and row.kind is UnknownModel):
+            status = row.elsewhere if foreign and row.elsewhere else row.status
             also = meanings.get(status)
             meanings[status] = row.meaning if also is None else f"{also} {row.meaning}"
     return {**meanings, 500: UNFORESEEN}
@@ -283,10 +330,10 @@ def rendered(scope: "Scope", error: Exception) -> Rendered:
     return _shaped(
         scope,
         row.status,
-        row.openai or row.status,
+        row.elsewhere or row.status,
         error.detail,
         error.code,
-        field=_field_of(error),
+        field=_field_of(scope, error),
         headers=_headers_of(error),
     )
 
@@ -323,7 +370,7 @@ def problem(status: int, detail: str, code: str, request_id: str) -> Problem:
 def _shaped(
     scope: "Scope",
     status: int,
-    openai_status: int,
+    status_elsewhere: int,
     detail: str,
     code: str,
     *,
@@ -331,24 +378,33 @@ def _shaped(
     headers: Mapping[str, str],
 ) -> Rendered:
     scope["state"][OUTCOME_KEY] = code
-    if scope["path"].startswith(OPENAI_PREFIX):
-        body = openai_error(openai_status, detail, code, field=field)
-        return Rendered(openai_status, code, body, "application/json", headers)
-    told = problem(status, detail, code, _id(scope))
-    return Rendered(status, code, told, MEDIA_TYPE, headers)
+    body: ErrorBody
+    match shape_at(scope["path"]):
+        case Shape.PROBLEM:
+            told = problem(status, detail, code, _id(scope))
+            return Rendered(status, code, told, MEDIA_TYPE, headers)
+        case Shape.OPENAI:
+            body = openai_error(status_elsewhere, detail, code, field=field)
+        case Shape.LLAMA_CPP:
+            body = llama_cpp_error(status_elsewhere, detail)
+        case Shape.COHERE:
+            body = CohereError(id=_id(scope), message=detail)
+        case Shape.WEAVIATE:
+            body = WeaviateError(error=detail)
+    return Rendered(status_elsewhere, code, body, "application/json", headers)
 
 
 def _row_of(error: Exception) -> Row | None:
     return next((row for row in TABLE if isinstance(error, row.kind)), None)
 
 
-def _field_of(error: ClipError) -> str | None:
+def _field_of(scope: "Scope", error: ClipError) -> str | None:
     """The request's field that is wrong; None where it is not one field."""
     if isinstance(error, WrongShape):
         return error.field
     if isinstance(error, MalformedBody | WrongContentType) or not isinstance(error, InvalidInput):
         return None
-    return _OPENAI_FIELDS.get(error.code, "input")
+    return _OPENAI_FIELDS.get(error.code) or scope["state"].get(_INPUT_FIELD_KEY, "input")
 
 
 def _headers_of(error: ClipError) -> dict[str, str]:

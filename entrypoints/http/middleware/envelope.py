@@ -22,14 +22,24 @@ REQUEST_ID: Final = "X-Request-ID"
 FINGERPRINT: Final = "X-Model-Fingerprint"
 UNKNOWN_FIELD: Final = "X-Unknown-Field"
 """Names the first field of a request that means nothing; `note_unknown_field` sets it."""
+TOKENS_CUT: Final = "X-Tokens-Cut"
+"""Tokens that were left off at the ends of a request's texts; `note_tokens_cut` sets it."""
 
 _MAX_PATH_CHARACTERS: Final = 2048
 _SENT_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _SLASHES: Final = re.compile("//+")
 _UNKNOWN_FIELD_KEY: Final = "clip_unknown_field"
+_TOKENS_CUT_KEY: Final = "clip_tokens_cut"
 _UNROUTED: Final = "unrouted"
 _CLIENT_GONE: Final = 499
-_PROBES: Final = ("/health", "/health/live", "/health/ready", "/metrics")
+_PROBES: Final = (
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/.well-known/live",
+    "/.well-known/ready",
+)
 """What probes and scrapers call all the time: not traced, and logged only if it failed."""
 
 
@@ -46,6 +56,11 @@ def note_unknown_field(scope: Scope, what: str) -> None:
         what: printable ASCII.
     """
     scope["state"][_UNKNOWN_FIELD_KEY] = what
+
+
+def note_tokens_cut(scope: Scope, count: int) -> None:
+    """Report in the response's headers how many tokens of the texts were not read."""
+    scope["state"][_TOKENS_CUT_KEY] = count
 
 
 def security_headers(*, cross_origin: bool, tls: bool) -> dict[str, str]:
@@ -143,6 +158,8 @@ class Envelope:
             added.append(_raw(FINGERPRINT, fingerprint))
         if (unknown := scope["state"].get(_UNKNOWN_FIELD_KEY)) is not None:
             added.append(_raw(UNKNOWN_FIELD, unknown))
+        if (cut := scope["state"].get(_TOKENS_CUT_KEY)) is not None:
+            added.append(_raw(TOKENS_CUT, str(cut)))
         if self._draining():
             added.append(_raw("Connection", "close"))
         headers = list(own)

@@ -24,19 +24,21 @@ from domain.errors import Draining
 from entrypoints.http.bodies.form import decode_form, image_fields
 from entrypoints.http.bodies.json import Decoded, decode_json
 from entrypoints.http.bodies.raw_image import IMAGE_TYPES, decode_raw_image
+from entrypoints.http.dialects import Dialect
 from entrypoints.http.errors.table import (
     MEDIA_TYPE,
     ClientGone,
+    Shape,
     WrongContentEncoding,
     WrongContentType,
     WrongShape,
     documented_errors,
+    shape_at,
 )
 from entrypoints.http.middleware.envelope import note_unknown_field
 from entrypoints.http.middleware.limits import whole_body
 from entrypoints.http.schemas import examples
 from entrypoints.http.schemas.fields import json_schema
-from entrypoints.http.schemas.problem import Problem, WrappedOpenAIError
 
 _Sent = TypeVar("_Sent", bound=msgspec.Struct)
 _Result = TypeVar("_Result")
@@ -58,6 +60,7 @@ class UseCases:
     Attributes:
         ensemble_by_default: whether `/classify` uses prompt ensembles where a request doesn't say.
         checks_openai_texts: whether `/v1/embeddings` refuses texts that look like images.
+        dialects: other protocols that are spoken.
         configured_model: name of the model that should be loaded.
         configured_backend: name of the encoder that should be loaded.
     """
@@ -74,6 +77,7 @@ class UseCases:
     report_health: ReportHealth
     ensemble_by_default: bool
     checks_openai_texts: bool
+    dialects: frozenset[Dialect]
     configured_model: str
     configured_backend: str
 
@@ -109,14 +113,14 @@ class Endpoint(Generic[_Sent]):
         takes: the struct of its body.
         work: makes the response of a request.
         responds: the struct of its response.
-        openai: whether its errors have OpenAI's shape.
+        dialect: the other protocol that it belongs to; None is always there.
     """
 
     path: str
     takes: type[_Sent]
     work: Callable[[Call[_Sent]], Awaitable[msgspec.Struct]]
     responds: type[msgspec.Struct]
-    openai: bool = False
+    dialect: Dialect | None = None
 
     def handler(self, use_for: Callable[[Any], UseCases]) -> HTTPRouteHandler:
         """The framework's handler; ``use_for`` has the use cases for a request's scope."""
@@ -134,6 +138,7 @@ class Endpoint(Generic[_Sent]):
 
         handle.__name__ = work.__name__
         handle.__doc__ = work.__doc__
+        shape = shape_at(self.path)
         success = ResponseSpec(
             data_container=self.responds,
             description="The response.",
@@ -143,21 +148,35 @@ class Endpoint(Generic[_Sent]):
         return post(
             self.path,
             status_code=200,
-            responses={200: success, **error_responses(openai=self.openai)},
-            tags=["OpenAI" if self.openai else "endpoints"],
-            operation_class=_operation(_request_body(takes, examples.REQUESTS[self.path])),
+            responses={200: success, **error_responses(shape)},
+            tags=[TAGS[shape]],
+            operation_class=_operation(
+                _request_body(
+                    takes, examples.REQUESTS[self.path], *examples.MORE_REQUESTS.get(self.path, ())
+                )
+            ),
         )(handle)
 
 
-def error_responses(*, openai: bool = False) -> Mapping[int, ResponseSpec]:
+TAGS: Final = {
+    Shape.PROBLEM: "endpoints",
+    Shape.OPENAI: "OpenAI",
+    Shape.LLAMA_CPP: "llama.cpp",
+    Shape.COHERE: "Cohere",
+    Shape.WEAVIATE: "Weaviate",
+}
+"""What the endpoints stand under in the documentation, by the shape of their errors."""
+
+
+def error_responses(shape: Shape = Shape.PROBLEM) -> Mapping[int, ResponseSpec]:
     """The documentation of each error that an endpoint with a body may send."""
-    body: type[msgspec.Struct] = WrappedOpenAIError if openai else Problem
-    media_type = MediaType.JSON if openai else MEDIA_TYPE
+    body: type[msgspec.Struct] = shape.value
+    media_type = MEDIA_TYPE if shape is Shape.PROBLEM else MediaType.JSON
     return {
         status: ResponseSpec(
             body, description=meaning, media_type=media_type, generate_examples=False
         )
-        for status, meaning in documented_errors(openai=openai).items()
+        for status, meaning in documented_errors(shape).items()
     }
 
 
@@ -276,11 +295,10 @@ class _Documented(Schema):
         return dict(self.ready or {})
 
 
-def _request_body(kind: type[msgspec.Struct], example: Example) -> RequestBody:
+def _request_body(kind: type[msgspec.Struct], *shown: Example) -> RequestBody:
     schema = json_schema(kind)
-    content = {
-        _JSON: OpenAPIMediaType(schema=_Documented(ready={**schema, "examples": [example.value]}))
-    }
+    values = [example.value for example in shown]
+    content = {_JSON: OpenAPIMediaType(schema=_Documented(ready={**schema, "examples": values}))}
     if images := image_fields(kind):
         properties = dict(schema["properties"])
         for name in images:

@@ -1,6 +1,5 @@
-"""OpenAI's embeddings API."""
+"""OpenAI's embeddings API, and what others have put into it."""
 
-import base64
 import re
 import time
 from collections.abc import Sequence
@@ -10,12 +9,19 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from adapters.models.tokenizer import CONTEXT_LENGTH
+from application.ports import EncoderDescription
 from application.use_cases.embed import ANY_MODEL, is_called
 from domain.counts import check_input_count
-from domain.embedding import Embedding
 from domain.errors import InvalidInputs, UnknownModel
-from entrypoints.http.bodies.base64_images import decode_image, is_data_uri
-from entrypoints.http.routes.endpoint import Call, Endpoint, UseCases, error_responses
+from entrypoints.http.bodies.base64_images import decode_image, is_data_uri, refuse_address
+from entrypoints.http.dialects import Dialect
+from entrypoints.http.errors.table import Shape, WrongShape, name_inputs_after
+from entrypoints.http.middleware.envelope import note_tokens_cut
+from entrypoints.http.routes.dialects import jina, llama_cpp, vllm
+from entrypoints.http.routes.dialects.quantisation import QUANTISED
+from entrypoints.http.routes.endpoint import TAGS, Call, Endpoint, UseCases, error_responses
+from entrypoints.http.schemas.dialects import InputObject, ModelArchitecture, ModelMeta
 from entrypoints.http.schemas.openai import (
     EmbeddingObject,
     EmbeddingsRequest,
@@ -26,10 +32,7 @@ from entrypoints.http.schemas.openai import (
 )
 
 _STARTED: Final = int(time.time())
-_TAG: Final = "OpenAI"
-
-_ADDRESS: Final = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
-"""A text that is nothing but an address."""
+_TAG: Final = TAGS[Shape.OPENAI]
 
 _IMAGE_AS_BASE64: Final = (
     ("JPEG", re.compile(r"\s*/9j/[A-Za-z0-9+/]{12}")),
@@ -44,40 +47,52 @@ _IMAGE_AS_BASE64: Final = (
 async def create_embeddings(call: Call[EmbeddingsRequest]) -> EmbeddingsResponse:
     """Texts and images, mixed, as unit vectors."""
     sent = call.data
-    as_base64 = _wants_base64(sent.encoding_format)
-    inputs = inputs_of(sent.input, sent.modality, check_texts=call.use.checks_openai_texts)
+    written = QUANTISED["base64" if _wants_base64(sent) else "float"]
+    field = _input_field(sent)
+    name_inputs_after(call.scope, field)
     embedded = await call.use.embed_inputs(
-        inputs, model=sent.model, dimensions=sent.dimensions or None
+        _inputs(sent, field, call.use),
+        model=sent.model,
+        dimensions=sent.dimensions or None,
+        name_of=(f"{field}[{{}}]").format,
     )
+    if embedded.tokens.cut:
+        note_tokens_cut(call.scope, embedded.tokens.cut)
     return EmbeddingsResponse(
         data=[
-            EmbeddingObject(index, _base64(embedding) if as_base64 else embedding.vector.tolist())
+            EmbeddingObject(index, written(embedding))
             for index, embedding in enumerate(embedded.embeddings)
         ],
         model=embedded.model,
         usage=Usage(
-            prompt_tokens=embedded.tokens,
-            total_tokens=embedded.tokens,
+            prompt_tokens=embedded.tokens.read,
+            total_tokens=embedded.tokens.read,
             num_images=embedded.images,
         ),
     )
 
 
 ENDPOINTS: Final = (
+    Endpoint("/v1/embeddings", EmbeddingsRequest, create_embeddings, EmbeddingsResponse),
+    # The same, where the clients of llama.cpp's server look for it.
     Endpoint(
-        "/v1/embeddings", EmbeddingsRequest, create_embeddings, EmbeddingsResponse, openai=True
+        "/embeddings",
+        EmbeddingsRequest,
+        create_embeddings,
+        EmbeddingsResponse,
+        dialect=Dialect.LLAMA_CPP,
     ),
 )
 
 
 def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
     """``GET /v1/models`` and ``GET /v1/models/{id}``."""
-    errors = error_responses(openai=True)
+    errors = error_responses(Shape.OPENAI)
 
     @get("/v1/models", sync_to_thread=False, tags=[_TAG], responses={401: errors[401]})
     def list_models() -> ModelsResponse:
         """The model that is loaded; none while there is none."""
-        return ModelsResponse([_model(name) for name in _loaded(use)])
+        return ModelsResponse([_model(encoder) for encoder in _loaded(use)])
 
     @get(
         "/v1/models/{model_id:path}",
@@ -88,9 +103,9 @@ def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
     def retrieve_model(model_id: FromPath[str]) -> ModelObject:
         """The model that is loaded, by its name."""
         asked = model_id.removeprefix("/")
-        for name in _loaded(use):
-            if is_called(name, asked):
-                return _model(name)
+        for encoder in _loaded(use):
+            if is_called(encoder.model, asked):
+                return _model(encoder)
         raise UnknownModel(
             f"the model {asked[:100]!r} is not loaded here; /v1/models lists what is, and "
             f"{ANY_MODEL!r} is whatever is loaded."
@@ -99,8 +114,63 @@ def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
     return (list_models, retrieve_model)
 
 
+def _input_field(sent: EmbeddingsRequest) -> str:
+    """Which of the fields that may hold the inputs does.
+
+    Raises:
+        WrongShape: none of them, or several.
+    """
+    given = [
+        name
+        for name, value in (
+            ("input", sent.input),
+            ("messages", sent.messages),
+            ("content", sent.content),
+        )
+        if value is not None
+    ]
+    if not given:
+        raise WrongShape(
+            "the body has no field `input`, nor `messages` or `content` in its place.",
+            code="missing_field",
+            field="input",
+        )
+    if len(given) > 1:
+        raise WrongShape(
+            f"the body holds {' and '.join(f'`{name}`' for name in given)}; send one of them.",
+            code="several_inputs",
+            field=given[-1],
+        )
+    return given[0]
+
+
+def _inputs(sent: EmbeddingsRequest, field: str, use: UseCases) -> list[bytes | str]:
+    """What the request holds, in whichever protocol it says it."""
+    if sent.messages is not None:
+        _check_open(Dialect.VLLM, field, use)
+        return [vllm.input_of(sent.messages)]
+    if sent.content is not None:
+        _check_open(Dialect.LLAMA_CPP, field, use)
+        return llama_cpp.inputs_of(sent.content)
+    if isinstance(sent.input, list) and any(isinstance(item, InputObject) for item in sent.input):
+        _check_open(Dialect.JINA, "an object in input", use)
+    return inputs_of(sent.input or "", sent.modality, check_texts=use.checks_openai_texts)
+
+
+def _check_open(dialect: Dialect, what: str, use: UseCases) -> None:
+    if dialect not in use.dialects:
+        raise InvalidInputs(
+            f"{what} is not taken here: the server's CLIP_DIALECTS leaves out {dialect.value}. "
+            "Send texts and data URIs as `input`.",
+            code="closed_dialect",
+        )
+
+
 def inputs_of(
-    sent: str | list[str | int | list[int]], modality: str | None, *, check_texts: bool
+    sent: str | Sequence[str | int | list[int] | InputObject],
+    modality: str | None,
+    *,
+    check_texts: bool,
 ) -> list[bytes | str]:
     """Each input as an image file's bytes or as a text."""
     if modality not in {None, "text", "image"}:
@@ -112,6 +182,9 @@ def inputs_of(
     items = [sent] if isinstance(sent, str) else sent
     check_input_count(len(items))  # before a million of them are looked at one by one
     for place, item in enumerate(items):
+        if isinstance(item, InputObject):
+            inputs.append(jina.input_of(item, name=f"input[{place}]"))
+            continue
         if not isinstance(item, str):
             raise InvalidInputs(
                 f"input[{place}] holds token numbers, which belong to another vocabulary than "
@@ -133,13 +206,11 @@ def inputs_of(
 
 
 def _refuse_address(item: str, place: int) -> None:
-    if _ADDRESS.fullmatch(item):
-        raise InvalidInputs(
-            f"input[{place}] is an address, and this server fetches nothing; send the image "
-            "itself as a data URI (data:image/jpeg;base64,...). To embed an address as a text, "
-            'send "modality": "text".',
-            code="address_input",
-        )
+    refuse_address(
+        item,
+        name=f"input[{place}]",
+        hint=' To embed an address as a text, send "modality": "text".',
+    )
 
 
 def _refuse_bare_image(item: str, place: int) -> None:
@@ -153,23 +224,32 @@ def _refuse_bare_image(item: str, place: int) -> None:
             )
 
 
-def _wants_base64(encoding_format: str | None) -> bool:
-    if encoding_format not in {None, "float", "base64"}:
-        raise InvalidInputs(
-            f"encoding_format is {encoding_format[:100]!r}; it must be 'float' or 'base64'.",
+def _wants_base64(sent: EmbeddingsRequest) -> bool:
+    name, asked = "encoding_format", sent.encoding_format
+    if asked is None:
+        name, asked = "embedding_type", sent.embedding_type
+    if asked not in {None, "float", "base64"}:
+        raise WrongShape(
+            f"{name} is {asked[:100]!r}; it must be 'float' or 'base64'.",
             code="unknown_encoding_format",
+            field=name,
         )
-    return encoding_format == "base64"
+    return asked == "base64"
 
 
-def _base64(embedding: Embedding) -> str:
-    return base64.b64encode(embedding.vector.astype("<f4").tobytes()).decode("ascii")
-
-
-def _loaded(use: UseCases) -> list[str]:
+def _loaded(use: UseCases) -> list[EncoderDescription]:
     encoder = use.report_health().encoder
-    return [] if encoder is None else [encoder.model]
+    return [] if encoder is None else [encoder]
 
 
-def _model(name: str) -> ModelObject:
-    return ModelObject(id=name, created=_STARTED, owned_by="clip-embedding-server")
+def _model(encoder: EncoderDescription) -> ModelObject:
+    name = encoder.model
+    aliases = {ANY_MODEL, name.rpartition("/")[2]} - {name}
+    return ModelObject(
+        id=name,
+        architecture=ModelArchitecture(["text", "image"], ["embedding"]),
+        meta=ModelMeta(n_ctx=CONTEXT_LENGTH, n_embd=encoder.embedding_dimension),
+        aliases=sorted(aliases),
+        created=_STARTED,
+        owned_by="clip-embedding-server",
+    )

@@ -64,8 +64,67 @@ REQUESTS: Final = {
             "encoding_format": "float",
         },
     ),
+    "/embeddings": Example(
+        summary="A text and an image, as Frigate sends them",
+        value={
+            "model": "clip",
+            "content": [
+                {"prompt_string": "a red circle"},
+                {"prompt_string": "<__media__>\n", "multimodal_data": [_IMAGE]},
+            ],
+        },
+    ),
+    "/v2/embed": Example(
+        summary="Two texts, in two types",
+        value={
+            "model": "clip",
+            "input_type": "search_document",
+            "texts": ["a red circle", "a dog"],
+            "embedding_types": ["float", "ubinary"],
+        },
+    ),
+    "/vectorize": Example(
+        summary="A text and an image", value={"texts": ["a red circle"], "images": [_IMAGE]}
+    ),
 }
 """By path."""
+
+_DATA_URI: Final = f"data:image/png;base64,{_IMAGE}"
+
+MORE_REQUESTS: Final = {
+    "/v1/embeddings": (
+        Example(
+            summary="An image in messages, as vLLM's clients send it",
+            value={
+                "model": "clip",
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "image_url": {"url": _DATA_URI}}],
+                    }
+                ],
+            },
+        ),
+        Example(
+            summary="Objects, as Jina's clients send them",
+            value={"model": "clip", "input": [{"text": "a red circle"}, {"image": _IMAGE}]},
+        ),
+    ),
+    "/v2/embed": (
+        Example(
+            summary="A text and an image",
+            value={
+                "model": "clip",
+                "input_type": "search_document",
+                "inputs": [
+                    {"content": [{"type": "text", "text": "a red circle"}]},
+                    {"content": [{"type": "image_url", "image_url": {"url": _DATA_URI}}]},
+                ],
+            },
+        ),
+    ),
+}
+"""Further ones, by path."""
 
 _SCORES: Final = dict(zip(_LABELS, (0.94, 0.05, 0.01), strict=True))
 
@@ -163,5 +222,38 @@ RESPONSES: Final = {
             "model": "clip-vit-large-patch14",
             "usage": {"prompt_tokens": 5, "total_tokens": 5, "num_images": 1},
         },
+    ),
+    "/embeddings": Example(
+        summary="A text and an image",
+        value={
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": _BASELINE}
+                for index in range(2)
+            ],
+            "model": "clip-vit-large-patch14",
+            "usage": {"prompt_tokens": 5, "total_tokens": 5, "num_images": 1},
+        },
+    ),
+    "/v2/embed": Example(
+        summary="Two texts, in two types",
+        value={
+            "id": "0c5bbd2d4a0f4a3f8b6f5a4d3c2b1a09",
+            "embeddings": {
+                "float": [_BASELINE] * 2,
+                "ubinary": [[128] + [0] * (EMBEDDING_DIMENSION // 8 - 1)] * 2,
+            },
+            "texts": ["a red circle", "a dog"],
+            "meta": {
+                "api_version": {"version": "2"},
+                "billed_units": {"input_tokens": 9, "images": 0},
+                "warnings": [],
+            },
+            "response_type": "embeddings_by_type",
+        },
+    ),
+    "/vectorize": Example(
+        summary="A text and an image",
+        value={"textVectors": [_BASELINE], "imageVectors": [_BASELINE]},
     ),
 }

@@ -14,10 +14,22 @@ def documented(description: str, **schema: Any) -> Meta:
 
 
 def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema of a struct whose fields hold no other structs."""
+    """The JSON Schema of a struct, with the structs that its fields hold written out in it."""
     schema = msgspec.json.schema(kind)
-    plain: dict[str, Any] = _hoisted(schema["$defs"][kind.__name__])
+    structs = schema["$defs"]
+    plain: dict[str, Any] = _hoisted(_written_out(structs[kind.__name__], structs))
     return plain
+
+
+def _written_out(schema: Any, structs: dict[str, Any]) -> Any:
+    """With what each reference stands for in its place."""
+    if isinstance(schema, list):
+        return [_written_out(item, structs) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if isinstance(place := schema.get("$ref"), str):
+        return _written_out(structs[place.rpartition("/")[2]], structs)
+    return {name: _written_out(value, structs) for name, value in schema.items()}
 
 
 def _hoisted(schema: Any) -> Any:

@@ -5,20 +5,39 @@ from typing import Annotated
 from msgspec import Struct
 
 from domain.limits import MAX_IMAGES, MAX_INPUTS
+from entrypoints.http.schemas.dialects import (
+    InputObject,
+    Message,
+    ModelArchitecture,
+    ModelMeta,
+    PromptItem,
+)
 from entrypoints.http.schemas.fields import documented
 
 
 class EmbeddingsRequest(Struct):
-    """Texts and images; fields that are not listed are ignored."""
+    """One of `input`, `messages` and `content`; fields that are not listed are ignored."""
 
     input: Annotated[
-        str | list[str | int | list[int]],
+        str | list[str | int | list[int] | InputObject] | None,
         documented(
             f"A text or an image, or a list of 1 to {MAX_INPUTS} of them, with at most "
             f"{MAX_IMAGES} images. An image is a data URI (`data:image/jpeg;base64,...`). "
+            "An entry may also be an object with `text` or `image`, as Jina and SGLang have it. "
             "Token numbers are refused: they come from a vocabulary other than CLIP's."
         ),
-    ]
+    ] = None
+    messages: Annotated[
+        list[Message] | None,
+        documented("In place of `input`, as vLLM has it: one user's turn, a text or an image."),
+    ] = None
+    content: Annotated[
+        str | list[str | PromptItem] | None,
+        documented(
+            "In place of `input`, as llama.cpp's server has it: a text, or a list of texts and of "
+            f"objects, 1 to {MAX_INPUTS}, at most {MAX_IMAGES} of them images."
+        ),
+    ] = None
     model: Annotated[
         str | None,
         documented(
@@ -41,7 +60,12 @@ class EmbeddingsRequest(Struct):
             enum=["text", "image"],
         ),
     ] = None
+    embedding_type: Annotated[
+        str | None, documented("What Jina calls `encoding_format`.", enum=["float", "base64"])
+    ] = None
     user: Annotated[str | None, documented("Ignored.")] = None
+    continue_final_message: Annotated[bool | None, documented("vLLM's; ignored.")] = None
+    add_special_tokens: Annotated[bool | None, documented("vLLM's; ignored.")] = None
 
 
 class EmbeddingObject(Struct):
@@ -75,6 +99,9 @@ class ModelObject(Struct):
     """A model that requests can name."""
 
     id: str
+    architecture: ModelArchitecture
+    meta: ModelMeta
+    aliases: Annotated[list[str], documented("What it may be called too.")]
     created: Annotated[int, documented("Unix time at which this server started.")]
     owned_by: str
     object: str = "model"

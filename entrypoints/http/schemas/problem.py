@@ -1,4 +1,4 @@
-"""The two shapes of an error: RFC 9457 problem details, and OpenAI's."""
+"""An error's shapes: RFC 9457 problem details, and what other protocols have."""
 
 from typing import Annotated
 
@@ -44,3 +44,36 @@ def openai_error(status: int, detail: str, code: str, *, field: str | None) -> W
     """
     kind = "invalid_request_error" if status < 500 else "server_error"
     return WrappedOpenAIError(OpenAIError(message=detail, type=kind, param=field, code=code))
+
+
+class LlamaCppError(Struct):
+    """What is wrong, as llama.cpp's server says it."""
+
+    code: Annotated[int, documented("The HTTP status.")]
+    message: Annotated[str, documented("For people: names the value and the limit it broke.")]
+    type: Annotated[str, documented("`invalid_request_error` or `server_error`.")]
+
+
+class WrappedLlamaCppError(Struct):
+    """An error where llama.cpp's server is spoken."""
+
+    error: LlamaCppError
+
+
+class CohereError(Struct):
+    """An error where Cohere's protocol is spoken."""
+
+    id: Annotated[str, documented("Finds the request in the server's log.")]
+    message: Annotated[str, documented("For people: names the value and the limit it broke.")]
+
+
+class WeaviateError(Struct):
+    """An error where Weaviate's protocol is spoken."""
+
+    error: Annotated[str, documented("For people: names the value and the limit it broke.")]
+
+
+def llama_cpp_error(status: int, detail: str) -> WrappedLlamaCppError:
+    """An error in llama.cpp's shape."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return WrappedLlamaCppError(LlamaCppError(code=status, message=detail, type=kind))

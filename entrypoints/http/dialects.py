@@ -1,0 +1,43 @@
+"""The protocols of others that are spoken beside our own and OpenAI's."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Dialect(StrEnum):
+    """A protocol that camera or search software already has a client for."""
+
+    LLAMA_CPP = "llamacpp"
+    """llama.cpp's server, as Frigate's provider of that name uses it."""
+
+    VLLM = "vllm"
+    """``messages`` in place of ``input``, as vLLM and SGLang have it, and Frigate's ``vllm``."""
+
+    JINA = "jina"
+    """Objects in ``input``, as Jina and SGLang have it."""
+
+    COHERE = "cohere"
+    """``/v2/embed``."""
+
+    WEAVIATE = "weaviate"
+    """The service behind Weaviate's module ``multi2vec-clip``."""
+
+
+DIALECTS_ALLOWED: Final = f"all, none, or some of {', '.join(Dialect)}, separated by commas"
+
+
+def dialects_of(text: str) -> frozenset[Dialect]:
+    """The value of the setting ``CLIP_DIALECTS``.
+
+    Raises:
+        ValueError: a name is not known; its message says which ones are.
+    """
+    names = {name.strip().lower() for name in text.split(",")}
+    if names == {"all"}:
+        return frozenset(Dialect)
+    if names == {"none"}:
+        return frozenset()
+    try:
+        return frozenset(map(Dialect, names))
+    except ValueError:
+        raise ValueError(f"it must be {DIALECTS_ALLOWED}") from None

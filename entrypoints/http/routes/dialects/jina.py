@@ -1,0 +1,11 @@
+"""Objects in ``input`` on ``/v1/embeddings``, as Jina and SGLang have them."""
+
+from entrypoints.http.routes.dialects.one_input import one_input
+from entrypoints.http.schemas.dialects import InputObject
+
+
+def input_of(item: InputObject, *, name: str) -> bytes | str:
+    """The text or the image of an object. Raises as `one_input`."""
+    texts = [] if item.text is None else [item.text]
+    images = [] if item.image is None else [item.image]
+    return one_input(texts, images, name=name)

@@ -1,0 +1,192 @@
+"""Bodies of the protocols of others: llama.cpp's server, vLLM, Jina, Cohere and Weaviate."""
+
+from typing import Annotated
+
+from msgspec import Struct, field
+
+from domain.limits import MAX_IMAGES, MAX_INPUTS
+from entrypoints.http.schemas.fields import IMAGE_RULES, documented
+
+
+class ImageUrl(Struct):
+    """An image in a part of a message."""
+
+    url: Annotated[
+        str, documented(f"A data URI; an address is refused, nothing is fetched. {IMAGE_RULES}")
+    ]
+
+
+class Part(Struct):
+    """A part of a message."""
+
+    type: Annotated[str, documented("`text` or `image_url`.")]
+    text: str | None = None
+    image_url: Annotated[
+        ImageUrl | str | None, documented("An object with `url`, or the data URI itself.")
+    ] = None
+
+
+class Message(Struct):
+    """A turn of a conversation."""
+
+    role: Annotated[
+        str,
+        documented("`user` says what to embed; `system` and an empty `assistant` are passed over."),
+    ]
+    content: Annotated[list[Part] | str | None, documented("A text, or parts.")] = None
+
+
+class InputObject(Struct):
+    """A text or an image, as Jina and SGLang have it."""
+
+    text: str | None = None
+    image: Annotated[str | None, documented("A data URI, or bare base64.")] = None
+
+
+class PromptItem(Struct):
+    """A text or an image, as llama.cpp's server has it."""
+
+    prompt_string: Annotated[
+        str, documented("A text; of an image nothing but a marker such as `<__media__>`.")
+    ] = ""
+    multimodal_data: Annotated[
+        list[str] | None, documented("One image as base64, for an item that is an image.")
+    ] = None
+
+
+class ModelArchitecture(Struct):
+    """What a model reads and writes."""
+
+    input_modalities: list[str]
+    output_modalities: list[str]
+
+
+class ModelMeta(Struct):
+    """Sizes of a model."""
+
+    n_ctx: Annotated[int, documented("Tokens of the longest text, start and end included.")]
+    n_embd: Annotated[int, documented("Numbers in an embedding.")]
+
+
+class GenerationSettings(Struct):
+    """Of llama.cpp's settings, the one that means something here."""
+
+    n_ctx: Annotated[int, documented("Tokens of the longest text, start and end included.")]
+
+
+class Modalities(Struct):
+    """What the model reads beside text."""
+
+    vision: bool
+    audio: bool
+
+
+class PropsResponse(Struct):
+    """What llama.cpp's server says of itself."""
+
+    default_generation_settings: GenerationSettings
+    modalities: Modalities
+    media_marker: Annotated[str, documented("Stands for the image in `prompt_string`.")]
+    model_alias: str
+    chat_template: Annotated[str, documented("Empty: nothing is generated here.")] = ""
+
+
+class CohereInput(Struct):
+    """A text or an image, as Cohere has it."""
+
+    content: Annotated[list[Part], documented("Parts that are one text or one image together.")]
+
+
+class CohereEmbedRequest(Struct):
+    """Exactly one of `texts`, `images` and `inputs`; fields that are not listed are ignored."""
+
+    texts: Annotated[list[str] | None, documented(f"1 to {MAX_INPUTS} texts.")] = None
+    images: Annotated[list[str] | None, documented(f"1 to {MAX_IMAGES} data URIs of images.")] = (
+        None
+    )
+    inputs: Annotated[
+        list[CohereInput] | None,
+        documented(f"1 to {MAX_INPUTS} texts and images, at most {MAX_IMAGES} of them images."),
+    ] = None
+    model: Annotated[
+        str | None, documented("The loaded model's name, or `clip` for whichever is loaded.")
+    ] = None
+    input_type: Annotated[
+        str | None, documented("Ignored: CLIP embeds queries and documents alike.")
+    ] = None
+    embedding_types: Annotated[
+        list[str] | None,
+        documented("`float`, `int8`, `uint8`, `binary`, `ubinary`, `base64`; `float` unless sent."),
+    ] = None
+    truncate: Annotated[
+        str | None,
+        documented(
+            "`END` cuts long texts, `NONE` refuses them. `START` is refused for a long text.",
+            enum=["NONE", "START", "END"],
+        ),
+    ] = None
+    output_dimension: Annotated[
+        int | None, documented("Only the model's own number: CLIP's vectors cannot be shortened.")
+    ] = None
+
+
+class CohereVersion(Struct):
+    """The version of Cohere's API that is spoken."""
+
+    version: str = "2"
+
+
+class CohereBilledUnits(Struct):
+    """What was read."""
+
+    input_tokens: int
+    images: int
+
+
+class CohereMeta(Struct):
+    """What is said of a response."""
+
+    billed_units: CohereBilledUnits
+    api_version: CohereVersion = field(default_factory=CohereVersion)
+    warnings: Annotated[list[str], documented("Says how many tokens were cut, if any were.")] = (
+        field(default_factory=list)
+    )
+
+
+class CohereEmbedResponse(Struct):
+    """The inputs' embeddings."""
+
+    id: str
+    embeddings: Annotated[
+        dict[str, list[list[float] | str]],
+        documented(
+            "By type, one for each input: numbers, or of `base64` a text of little-endian float32."
+        ),
+    ]
+    texts: Annotated[list[str], documented("The texts that were sent.")]
+    meta: CohereMeta
+    response_type: str = "embeddings_by_type"
+
+
+class VectorizeRequest(Struct):
+    """Texts, images or both."""
+
+    texts: Annotated[list[str] | None, documented("Texts.")] = None
+    images: Annotated[
+        list[str] | None, documented(f"At most {MAX_IMAGES} images as base64; {IMAGE_RULES}")
+    ] = None
+
+
+class VectorizeResponse(Struct, rename="camel"):
+    """The vectors of the texts and of the images, in their order."""
+
+    text_vectors: list[list[float]]
+    image_vectors: list[list[float]]
+
+
+class MetaResponse(Struct):
+    """What the module's service says of itself."""
+
+    model: Annotated[str, documented("The loaded model, or the one that should be.")]
+    dimension: int
+    fingerprint: str | None

@@ -1,0 +1,228 @@
+"""Clients of other protocols against the real server and the demo model.
+
+`openai` and `cohere` are the packages themselves. Frigate and Weaviate are written here from what
+their sources send and how they read the response.
+"""
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cohere
+import httpx
+import numpy as np
+import openai
+import pytest
+from openai.types import CreateEmbeddingResponse
+from PIL import Image
+
+from tests.support.servers import SERVE, Server, running, wait_for
+
+HELD_OUT = Path("adapters/models/demo/held_out")
+NAMES = ["cat", "delivery_truck", "bicycle"]
+TEXTS = ["a cat", "a delivery truck", "a bicycle"]
+KEY = "a-key-of-24-characters-x"
+FRIGATE_TIMEOUT_S = 60
+
+
+def jpeg(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with Image.open(HELD_OUT / f"{name}.png") as picture:
+        picture.convert("RGB").save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def encoded(name: str) -> str:
+    return base64.b64encode(jpeg(name)).decode()
+
+
+def uri(name: str) -> str:
+    return f"data:image/jpeg;base64,{encoded(name)}"
+
+
+def own(server: Server, inputs: list[str]) -> np.ndarray:
+    """What `/v1/embeddings` says of the same inputs."""
+    response = httpx.post(f"{server.url}/v1/embeddings", json={"input": inputs}, timeout=60)
+    return np.array([entry["embedding"] for entry in response.json()["data"]], dtype=np.float32)
+
+
+def same(a: Any, b: np.ndarray) -> bool:
+    """Equal but for what batching does to the last bits of bfloat16 arithmetic."""
+    return np.shape(a) == b.shape and bool((np.asarray(a) * b).sum(axis=-1).min() > 0.9999)
+
+
+class FrigateLlamaCpp:
+    """Frigate's provider `llamacpp`: finds the model and the marker, then embeds."""
+
+    def __init__(
+        self, http: httpx.Client, base_url: str, model: str, key: str | None = None
+    ) -> None:
+        self._url = base_url.rstrip("/").replace("/v1", "")
+        self._model = model
+        self._http = http
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        models = self._get("/v1/models")["data"]
+        (entry,) = [each for each in models if model in {each["id"], *each.get("aliases", [])}]
+        assert "image" in entry["architecture"]["input_modalities"]
+        props = self._get("/props", model=model)
+        assert props["modalities"]["vision"]
+        assert int(props["default_generation_settings"]["n_ctx"]) == 77
+        self.marker = str(props["media_marker"])
+
+    def _get(self, path: str, **query: str) -> Any:
+        response = self._http.get(self._url + path, params=query, headers=self._headers)
+        return response.raise_for_status().json()
+
+    def embed(self, texts: list[str], images: list[bytes]) -> list[np.ndarray]:
+        """As Frigate does: nothing at all where the request fails."""
+        content: list[dict[str, Any]] = [{"prompt_string": text} for text in texts]
+        content += [
+            {
+                "prompt_string": f"{self.marker}\n",
+                "multimodal_data": [base64.b64encode(image).decode()],
+            }
+            for image in images
+        ]
+        body = {"model": self._model, "content": content}
+        response = self._http.post(f"{self._url}/embeddings", json=body, headers=self._headers)
+        if response.is_error:
+            self.refusal = response.text
+            return []
+        result = response.json()
+        items = result.get("data", result) if isinstance(result, dict) else result
+        return [np.array(item["embedding"], dtype=np.float32).flatten() for item in items]
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=FRIGATE_TIMEOUT_S) as http:
+        yield http
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+def test_frigates_llamacpp_with_and_without_v1(
+    server: Server, http: httpx.Client, end: str
+) -> None:
+    frigate = FrigateLlamaCpp(http, server.url + end, "clip")
+    (vector,) = frigate.embed(["a cat"], [])
+    assert vector.shape == (768,)
+    assert same([vector], own(server, ["a cat"]))
+
+
+def test_frigates_llamacpp_ten_images_in_order(server: Server, http: httpx.Client) -> None:
+    frigate = FrigateLlamaCpp(http, server.url, "builtin:demo")
+    names = [NAMES[place % 3] for place in range(10)]
+    vectors = frigate.embed([], [jpeg(name) for name in names])
+    assert all(vector.shape == (768,) and np.isfinite(vector).all() for vector in vectors)
+    assert same(vectors, own(server, [uri(name) for name in names]))
+    frigate.marker = "<__media_of_an_earlier_start__>"
+    assert same(frigate.embed([], [jpeg("cat")]), own(server, [uri("cat")]))
+    damaged = [jpeg("cat"), b"not an image", jpeg("bicycle")]
+    assert frigate.embed([], damaged) == []
+    assert "content[1]" in frigate.refusal
+    assert len(frigate.embed([], [jpeg("cat")])) == 1
+
+
+def test_frigate_and_others_with_a_key_and_over_a_restart(
+    tmp_path: Path, http: httpx.Client
+) -> None:
+    settings = {"CLIP_ENCODER": "fake", "CLIP_API_KEYS": KEY}
+    with running(SERVE, tmp_path / "first", **settings) as server:
+        wait_for(server, "/health/ready")
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            FrigateLlamaCpp(http, server.url, "clip")
+        frigate = FrigateLlamaCpp(http, server.url, "clip", KEY)
+        before = frigate.embed(["a cat"], [jpeg("cat")])
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY) as client:
+            assert frigate_vllm(client, image=jpeg("cat")).shape == (768,)
+        with cohere.ClientV2(api_key=KEY, base_url=server.url) as client:
+            assert client.embed(model="clip", input_type="image", images=[uri("cat")]).id
+        port = server.url.rpartition(":")[2]
+        assert server.stop() == 0
+    with running(SERVE, tmp_path / "second", PORT=port, **settings) as server:
+        wait_for(server, "/health/ready")
+        after = frigate.embed(["a cat"], [jpeg("cat")])
+    assert np.array_equal(before, after)
+    assert np.shape(after) == (2, 768)
+
+
+def frigate_vllm(
+    client: openai.OpenAI, text: str | None = None, image: bytes | None = None
+) -> np.ndarray:
+    """One request of Frigate's provider `vllm`."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text or ""}]
+    if image is not None:
+        data = base64.b64encode(image).decode()
+        url = {"url": f"data:image/jpeg;base64,{data}"}
+        parts.insert(0, {"type": "image_url", "image_url": url})
+    told = [{"type": "text", "text": "Represent the user's input."}]
+    response = client.post(
+        "/embeddings",
+        cast_to=CreateEmbeddingResponse,
+        body={
+            "model": "clip",
+            "messages": [
+                {"role": "system", "content": told},
+                {"role": "user", "content": parts},
+                {"role": "assistant", "content": [{"type": "text", "text": ""}]},
+            ],
+            "encoding_format": "float",
+            "dimensions": 768,
+            "continue_final_message": True,
+            "add_special_tokens": False,
+        },
+    )
+    (entry,) = response.data
+    return np.array(entry.embedding, dtype=np.float32)
+
+
+def test_openais_client_posts_messages_as_frigate_does(server: Server) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="EMPTY") as client:
+        vectors = [frigate_vllm(client, "a cat"), frigate_vllm(client, image=jpeg("cat"))]
+        with pytest.raises(openai.BadRequestError, match="a text and an image"):
+            frigate_vllm(client, "a cat", jpeg("cat"))
+    assert same(vectors, own(server, ["a cat", uri("cat")]))
+
+
+def test_cohere(server: Server) -> None:
+    with cohere.ClientV2(api_key="unused", base_url=server.url) as client:
+        made = client.embed(
+            model="clip",
+            input_type="search_document",
+            texts=TEXTS,
+            embedding_types=["float", "int8", "uint8", "binary", "ubinary"],
+        )
+        assert made.texts == TEXTS
+        assert made.meta is not None
+        assert made.meta.billed_units is not None
+        floats, small = made.embeddings.float_, made.embeddings.int8
+        assert same(floats, own(server, TEXTS))
+        images = client.embed(
+            model="clip", input_type="image", images=[uri(name) for name in NAMES]
+        )
+        assert same(images.embeddings.float_, own(server, [uri(name) for name in NAMES]))
+        assert np.shape(made.embeddings.ubinary) == np.shape(made.embeddings.binary) == (3, 96)
+        ranked = np.array(images.embeddings.float_) @ np.array(small).T
+        assert (
+            ranked.argmax(axis=0).tolist()
+            == (np.array(images.embeddings.float_) @ np.array(floats).T).argmax(axis=0).tolist()
+        )
+        with pytest.raises(cohere.errors.NotFoundError, match="embed-v4"):
+            client.embed(model="embed-v4.0", input_type="search_query", texts=["a"])
+        with pytest.raises(cohere.errors.BadRequestError, match=r"texts\[1\] is blank"):
+            client.embed(model="clip", input_type="search_query", texts=["a", " "])
+
+
+def test_weaviates_module(server: Server) -> None:
+    with httpx.Client(base_url=server.url) as module:
+        assert module.get("/.well-known/ready", timeout=0.5).status_code <= 299
+        assert module.get("/meta").json()["dimension"] == 768
+        sent = {"texts": TEXTS, "images": [encoded(name) for name in NAMES]}
+        made = module.post("/vectorize", json=sent, timeout=60).json()
+        assert same(made["textVectors"], own(server, TEXTS))
+        assert same(made["imageVectors"], own(server, [uri(name) for name in NAMES]))
+        refused = module.post("/vectorize", json={"texts": None, "images": ["bm8="]})
+        assert refused.status_code > 399
+        assert "images[0]" in refused.json()["error"]
