@@ -64,9 +64,9 @@ def classify(
             err=True,
         )
     if as_json:
-        answer = {"scores": scores, "top_label": result.classification.top_label}
-        text = json.dumps(answer, ensure_ascii=False)
-        click.echo(text if _fits(text, sys.stdout.encoding) else json.dumps(answer))
+        result_json = {"scores": scores, "top_label": result.classification.top_label}
+        text = json.dumps(result_json, ensure_ascii=False)
+        click.echo(text if _fits(text, sys.stdout.encoding) else json.dumps(result_json))
         return
     block = "█" if _fits("█", sys.stdout.encoding) else "#"
     width = max(len(label) for label in scores)

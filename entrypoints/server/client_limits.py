@@ -16,7 +16,7 @@ request may meet a connection that is just being closed, and be lost.
 """
 
 LEFTOVER_SECONDS: Final = 30
-"""For the rest of a body whose request has already been answered, such as with 413.
+"""For the rest of a body whose request already has its response, such as 413.
 
 It is read and thrown away meanwhile: closing at once would take the response from a client that is
 still sending.
@@ -41,7 +41,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """Of a request's line, headers and trailers, and of what chunking adds to its body."""
 
 MAX_PIPELINED: Final = 100
-"""Requests that may wait on one connection behind the one being answered."""
+"""Requests that may wait on one connection behind the one in progress."""
 
 MAX_UNSENT_BYTES: Final = 256 * 1024 * 1024
 """Of responses that clients have not taken yet, all together."""

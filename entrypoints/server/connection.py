@@ -108,7 +108,7 @@ class Watch(Protocol):
         """It is no more."""
 
     def refused(self) -> None:
-        """It answered a request by itself."""
+        """It sent a response of its own."""
 
 
 class Connection(HttpToolsProtocol):
@@ -299,8 +299,8 @@ class Connection(HttpToolsProtocol):
     def _read_as_if_without_upgrade(self) -> None:
         """Ignore an upgrade (RFC 9110, 7.8): what follows the head is the body.
 
-        Llhttp takes it for another protocol and cannot be told otherwise. So a new parser gets a
-        head with the same framing, in silence, and goes on from there.
+        Llhttp takes it for another protocol and has no switch for that. So a new parser is fed
+        a head with the same framing, without effect, and continues from there.
         """
         framing = b"".join(
             b"%s: %s\r\n" % (name, value)
@@ -316,7 +316,7 @@ class Connection(HttpToolsProtocol):
         self._replaying = False
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer what was asked before the client closed its side; then close.
+        """Respond to what the client sent before it closed its side; then close.
 
         Returns:
             Whether the transport stays open.
@@ -338,8 +338,8 @@ class Connection(HttpToolsProtocol):
     def _ask_whether_it_listens(self) -> None:
         """Send an interim response to a client that has closed its side and waits.
 
-        From here, one that hung up looks the same; but its system answers whatever is sent to it
-        with a reset, and then nobody has to work for it any longer.
+        From here, one that hung up looks the same; but its system sends a
+        reset for whatever arrives, and then the request can be dropped.
         """
         cycle = self._running
         if self._raw is None or cycle is None or cycle.response_started or cycle.disconnected:
@@ -404,13 +404,13 @@ class Connection(HttpToolsProtocol):
         self._receiving = self.has_asked = True
         super().on_headers_complete()
         if self.expect_100_continue:
-            # Unless the body comes: who is answered without it may send it or not.
+            # A client that gets its response before it sent the body may still send it, or not.
             self.cycle.keep_alive = False
         if self.phase is Phase.HEAD:
             self._enter(Phase.BODY)
 
     def _refuse_head(self, refusal: Refusal) -> None:
-        """Make the parser stop: its caller answers.
+        """Stop the parser; its caller sends the response.
 
         Raises:
             HeadRefused: always.
@@ -494,7 +494,7 @@ class Connection(HttpToolsProtocol):
     # Ends
 
     def _unanswered(self) -> Iterable[RequestResponseCycle]:
-        """The requests that have been taken and not answered, in their order."""
+        """The requests that were accepted and have no response yet, in their order."""
         if self._running is not None and not self._running.response_complete:
             yield self._running
         yield from (cycle for cycle, _ in reversed(self.pipeline))

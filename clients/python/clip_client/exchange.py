@@ -43,7 +43,7 @@ class Call(Generic[Result]):
         method: ``GET`` or ``POST``.
         path: such as ``/embed``.
         body: JSON, or None.
-        read: makes the answer of the body of a 200 and the checkpoint's fingerprint.
+        read: makes the result from the body of a 200 and the checkpoint's fingerprint.
         fingerprint: of the embeddings that are sent along, if they know it.
     """
 
@@ -150,7 +150,7 @@ class Exchange(Generic[Result]):
             return call.read(outcome.content, fingerprint)
         except msgspec.DecodeError as unexpected:
             raise UnexpectedResponse(
-                f"the answer to {call.method} {outcome.url} is not this server's: {unexpected}."
+                f"the response to {call.method} {outcome.url} is not this server's: {unexpected}."
             ) from unexpected
 
 
@@ -180,7 +180,7 @@ def refusal(
     request_id: str | None,
     retry_after_s: float | None = None,
 ) -> Refused:
-    """The error for a status that the server answers with."""
+    """The error for a status other than 200."""
     if status == 503:
         return Unavailable(status, code, detail, request_id, retry_after_s)
     if status == 401:
@@ -195,7 +195,7 @@ def _may_be_tried_again(outcome: Outcome) -> bool:
 
 
 def _retry_after(outcome: Outcome) -> float | None:
-    """Seconds that the answer asks to wait, if it does (RFC 9110, section 10.2.3)."""
+    """Seconds that the response asks to wait, if it does (RFC 9110, section 10.2.3)."""
     if isinstance(outcome, httpx.TransportError):
         return None
     value = outcome.headers.get("Retry-After", "").strip()

@@ -1,4 +1,4 @@
-"""What the server answers, with its own field names."""
+"""What the server returns, with its own field names."""
 
 from msgspec import Struct
 
@@ -114,7 +114,7 @@ class Health(Struct, frozen=True):
         model_fingerprint: identifies the checkpoint.
         reason: why the server is degraded.
         unloaded_while_idle: whether the next call will wait for the model to be loaded again.
-        backend_reason: why TensorRT, though asked for, is not what answers.
+        backend_reason: why TensorRT is not used although it was asked for.
     """
 
     status: str
