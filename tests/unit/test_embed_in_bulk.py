@@ -84,9 +84,19 @@ async def test_every_file_gets_its_own_row_in_order(bulk: EmbedInBulk) -> None:
     assert output.closed
 
 
-async def test_images_share_batches(bulk: EmbedInBulk, encoder: RecordingEncoder) -> None:
-    await bulk(numbered_files(40), MemoryOutput(), on_progress=lambda _: None)
-    assert len(encoder.image_batches) < 20
+async def test_images_share_batches(
+    bulk: EmbedInBulk, encoder: RecordingEncoder, requests: Requests
+) -> None:
+    encoder.gate.clear()
+    run = asyncio.create_task(bulk(numbered_files(40), MemoryOutput(), on_progress=lambda _: None))
+    async with asyncio.timeout(30):
+        while requests.batcher.depth < 8:  # prepared while the encoder is busy
+            await asyncio.sleep(0.001)
+    encoder.gate.set()
+    await run
+    sizes = [len(batch) for batch in encoder.image_batches]
+    assert sizes[1:3] == [4, 4]
+    assert max(sizes) == 4
 
 
 async def test_what_is_done_is_not_done_again(bulk: EmbedInBulk, encoder: RecordingEncoder) -> None:
