@@ -90,7 +90,7 @@ async def test_images_share_batches(
     encoder.gate.clear()
     run = asyncio.create_task(bulk(numbered_files(40), MemoryOutput(), on_progress=lambda _: None))
     async with asyncio.timeout(30):
-        while requests.batcher.depth < 8:  # prepared while the encoder is busy
+        while requests.batcher.depth < 8:  # noqa: ASYNC110 # prepared while the encoder is busy
             await asyncio.sleep(0.001)
     encoder.gate.set()
     await run
