@@ -213,6 +213,7 @@ async def test_cors_for_those_who_are_listed(origins: str, origin: str, allowed:
         "x-request-id",
         "x-model-fingerprint",
         "x-unknown-field",
+        "x-tokens-cut",
         "retry-after",
     }
     assert "Access-Control-Allow-Credentials" not in response.headers
