@@ -110,7 +110,13 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
             client_of=client_of,
             metrics=parts.metrics,
         ),
-        partial(RequestLog, metrics=parts.metrics, stages=parts.stages, tracing=parts.tracing),
+        partial(
+            RequestLog,
+            paths=[route.path for route in endpoints.routes],
+            metrics=parts.metrics,
+            stages=parts.stages,
+            tracing=parts.tracing,
+        ),
         partial(
             Auth,
             keys=settings.api_keys,

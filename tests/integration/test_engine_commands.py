@@ -82,7 +82,7 @@ def test_the_precision_must_be_the_exports(exported: Path, tmp_path: Path) -> No
     target = str(tmp_path / "x.engine")
     result = run("tensorrt", "--onnx", str(exported), "--output", target, "--precision", "fp32")
     assert result.exit_code == 1
-    assert "was exported in fp16, not in fp32; say --precision fp16" in result.stderr
+    assert "was exported in fp16, not in fp32; use --precision fp16" in result.stderr
 
 
 _WITHOUT = """
@@ -148,7 +148,7 @@ def test_without_a_gpu_it_says_what_can_be_done(exported: Path, tmp_path: Path) 
     )
     assert result.exit_code == 1
     assert "needs an NVIDIA GPU" in result.stderr
-    assert "say which with --architecture" in result.stderr
+    assert "name it with --architecture" in result.stderr
     assert not (tmp_path / "x").exists()
 
 

@@ -63,10 +63,10 @@ async def test_refusals_count_and_are_logged_together(
             await client.post("/embed", json=QUESTION)
         counted = 'clip_requests_total{endpoint="/embed",outcome="queue_full",status="503"} 5.0'
         assert counted in (await client.get("/metrics")).text
-        while not (lines := [r.message for r in caplog.records if "turned" in r.message]):
+        while not (lines := [r.message for r in caplog.records if "refused" in r.message]):
             await client.get("/health/live")
     assert lines == [
-        f"turned 5 requests away: as many as are taken at once, {full.capacity}, were waiting or "
+        f"refused 5 requests: as many as are taken at once, {full.capacity}, were waiting or "
         "running"
     ]
 

@@ -9,6 +9,7 @@ from dependency_injector import providers
 from litestar.testing import AsyncTestClient
 
 from adapters.encoders.fake import FakeEncoder
+from application.ports import TokenCount
 from application.use_cases.embed import is_called
 from domain.limits import MAX_BODY_BYTES, TEXTS_AT_ONCE
 from entrypoints.container import Container, http_service
@@ -99,11 +100,11 @@ async def test_tokens_are_counted_in_slices_and_not_on_the_event_loop(
     slices: list[int] = []
 
     class Counter:
-        def count(self, texts: Sequence[str]) -> int:
+        def count(self, texts: Sequence[str]) -> TokenCount:
             with pytest.raises(RuntimeError):  # in this thread there is none
                 asyncio.get_running_loop()
             slices.append(len(texts))
-            return len(texts)
+            return TokenCount(len(texts), 0)
 
     container.token_counter.override(providers.Object(Counter()))
     async with AsyncTestClient(http_service(container)) as client:

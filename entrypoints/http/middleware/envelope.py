@@ -4,7 +4,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from litestar.types import HTTPScope, Message, Receive, Scope, Send
@@ -174,9 +174,25 @@ class RequestLog:
     """
 
     def __init__(
-        self, app: HttpApp, *, metrics: PrometheusMetrics, stages: StageTimes, tracing: Tracing
+        self,
+        app: HttpApp,
+        *,
+        paths: Collection[str],
+        metrics: PrometheusMetrics,
+        stages: StageTimes,
+        tracing: Tracing,
     ) -> None:
+        """Make one.
+
+        Args:
+            app: handles the request.
+            paths: of the endpoints, for requests that are refused before they are routed.
+            metrics: counts and times.
+            stages: what a request spends its time on.
+            tracing: one span for each request.
+        """
         self._app = app
+        self._paths = frozenset(paths)
         self._metrics = metrics
         self._stages = stages
         self._tracing = tracing
@@ -215,7 +231,8 @@ class RequestLog:
         span: RequestSpan,
     ) -> None:
         state = scope["state"]
-        endpoint = scope.get("path_template") or _UNROUTED
+        known = scope["path"] if scope["path"] in self._paths else _UNROUTED
+        endpoint = scope.get("path_template") or known
         outcome = state.get(OUTCOME_KEY) or _outcome(status)
         self._metrics.request_finished(
             endpoint=endpoint, outcome=outcome, status=status, seconds=seconds

@@ -154,7 +154,8 @@ def _inputs(sent: EmbeddingsRequest, field: str, use: UseCases) -> list[bytes | 
         return llama_cpp.inputs_of(sent.content)
     if isinstance(sent.input, list) and any(isinstance(item, InputObject) for item in sent.input):
         _check_open(Dialect.JINA, "an object in input", use)
-    return inputs_of(sent.input or "", sent.modality, check_texts=use.checks_openai_texts)
+    assert sent.input is not None  # as `_input_field` found
+    return inputs_of(sent.input, sent.modality, check_texts=use.checks_openai_texts)
 
 
 def _check_open(dialect: Dialect, what: str, use: UseCases) -> None:

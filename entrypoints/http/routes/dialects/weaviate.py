@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from litestar import Response, get
+from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 
@@ -72,18 +72,16 @@ def module_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
     }
 
     @get("/.well-known/live", **probe)
-    def module_live() -> Response[None]:
+    def module_live() -> None:
         """204 unless only a restart helps."""
         if not use.report_health().alive:
             raise ModelNotReady("the encoder hangs, or its device is lost; restart the server.")
-        return Response(None, status_code=204)
 
     @get("/.well-known/ready", **probe)
-    def module_ready() -> Response[None]:
+    def module_ready() -> None:
         """204 if a request sent now would be accepted."""
         now = use.report_health()
         if not now.ready:
             raise ModelNotReady(now.reason or "the model is not ready yet.")
-        return Response(None, status_code=204)
 
     return (meta, module_live, module_ready)
