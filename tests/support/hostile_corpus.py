@@ -479,8 +479,8 @@ def _bodies() -> Iterator[Hostile]:
         Hostile(
             "compressed JSON",
             lambda: gzip.compress(request_body("/embed")),
-            400,
-            "invalid_json",
+            415,
+            "unsupported_content_encoding",
             headers=JSON | {"Content-Encoding": "gzip"},
         ),
         Hostile(
@@ -686,7 +686,7 @@ def _forms() -> Iterator[Hostile]:
         ),
         form("no end", lambda: part("image", picture), *malformed),
         form("no beginning", lambda: END, 422, "missing_field"),
-        form("nothing", lambda: b"", 422, "not_an_image"),
+        form("nothing", lambda: b"", *malformed),
         form("10 MB of line breaks", lambda: b"\r\n" * 5 * MEGABYTE, *malformed),
         form("10 MB of dashes", lambda: b"--" * 5 * MEGABYTE, *malformed),
         form(
