@@ -65,7 +65,7 @@ async def test_no_form_of_a_path_goes_round_load_shedding(path: str) -> None:
     async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
-        with container.admission().admit():
+        with container.admission().admit(client="testclient"):
             # Refused before its body is looked at: this would be 415.
             response = await client.post(
                 SERVER + path, content=b"x", headers={"content-type": "x/y"}
