@@ -51,7 +51,7 @@ def test_another_model_is_refused(output: Path) -> None:
 
 def test_without_the_journal_nobody_knows_what_is_done(output: Path) -> None:
     shutil.rmtree(journal(output))
-    with pytest.raises(BulkFailure, match="is gone"):
+    with pytest.raises(BulkFailure, match="is missing"):
         BulkOutput(output).begin(DESCRIPTION)
 
 
