@@ -8,6 +8,7 @@ import queue
 import signal
 import socket
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,6 +104,7 @@ class _Worker:
         self.usable = True
         self._fork_server = fork_server
         self._connection, theirs = socket.socketpair()
+        weakref.finalize(self, self._connection.close)  # where nobody has called `end`
         try:
             with theirs:
                 file, shared = shared_memory(3 * size * size)

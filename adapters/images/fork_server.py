@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -52,6 +53,7 @@ class ForkServer:
         """
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair()
+        weakref.finalize(self, self._control.close)  # where nobody has called `close`
         self._control.settimeout(_PATIENCE_S)
         program = [sys.executable, "-m", "adapters.images.decoding_worker"]
         try:
