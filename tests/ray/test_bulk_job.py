@@ -18,8 +18,8 @@ from tests.support.photos import as_file, photo, photos, plain
 
 COUNT = 400
 pytestmark = pytest.mark.skip(
-    reason="since the decoders' processes the job's tasks stay pending on the test cluster; the cause "
-    "is not found yet (docs/ray.md, Limits)"
+    reason="the job's tasks stay pending on the test cluster in this version; the cause is not "
+    "found yet (docs/ray.md, Limits)"
 )
 
 ENVIRONMENT = {**os.environ, "CLIP_ENCODER": "fake", "RAY_USAGE_STATS_ENABLED": "0"}
