@@ -163,7 +163,7 @@ def _build(place: Path, build: Callable[[Path], None], files: Sequence[str]) -> 
         built.mkdir()
         build(built)
         for file in built.rglob("*"):
-            _flush(file)
+            flush(file)
         if files:
             for name in files:
                 if (built / name).exists():
@@ -172,10 +172,10 @@ def _build(place: Path, build: Callable[[Path], None], files: Sequence[str]) -> 
             if place.exists():
                 place.rename(Path(scratch) / "replaced")
             built.rename(place)
-        _flush(place.parent)
+        flush(place.parent)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Make sure that a file, or a directory's entries, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

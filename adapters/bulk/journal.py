@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from adapters.artifacts.store import flush
 from adapters.bulk.table_formats import ROWS_AT_A_TIME, Row, Table, TableWriter, writer_for
 from application.bulk_ports import (
     BulkFailure,
@@ -160,11 +161,11 @@ class JournalledEmbeddings(EmbeddingsFilePort):
         unfinished = self._output.with_name(f"{self._output.name}.unfinished")
         try:
             self._write(Table(fingerprint, dimension, count, self._chunks), unfinished)
-            _flush(unfinished)
+            flush(unfinished)
             # From here on a file of this name is known to be this run's own.
             database.execute("UPDATE run SET written = 1")
             unfinished.replace(self._output)
-            _flush(self._output.parent)
+            flush(self._output.parent)
         except OSError as failure:
             raise BulkFailure(f"{self._output} cannot be written: {failure}") from failure
         self.close()
@@ -208,12 +209,3 @@ class JournalledEmbeddings(EmbeddingsFilePort):
 
     def _unusable(self, failure: sqlite3.Error) -> BulkFailure:
         return BulkFailure(f"{self._journal} cannot be used ({failure}).")
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file, or a directory's entries, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

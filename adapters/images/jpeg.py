@@ -337,7 +337,7 @@ class _Reader:
         if precision != 8 or not width:
             raise damaged(_NAME, f"it is {width} pixels across with {precision} bits a sample")
         if not height:
-            raise unsupported(_NAME, "of a height that is told only behind its pixels")
+            raise unsupported(_NAME, "of a height that is stated only behind its pixels")
         if count not in (1, 3, 4):
             raise unsupported(_NAME, f"of {count} components")
         if max(width, height) > _MAX_SIDE or width * height > MAX_JPEG_PIXELS:

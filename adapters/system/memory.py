@@ -24,7 +24,7 @@ class SystemMemory(MemoryPort):
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        # glibc keeps freed memory below the top of each arena until it is told to return it.
+        # glibc keeps freed memory below the top of each arena until something asks it to return it.
         _glibc("malloc_trim", 0)
 
 

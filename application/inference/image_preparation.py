@@ -22,7 +22,7 @@ class ImagePreparation:
         Args:
             port: does the work.
             threads: images that it is given at once.
-            observer: is told how long each image waited, and took.
+            observer: hears how long each image waited, and how long it took.
         """
         self._port = port
         self._observer = observer

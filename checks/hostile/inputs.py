@@ -136,7 +136,7 @@ _PATTERNS: Final[dict[str, Callable[[int, int, random.Random], Any]]] = {
 
 
 def _options(file_format: str, rng: random.Random) -> tuple[str, dict[str, Any]]:
-    """A mode and what Pillow is told."""
+    """A mode, and the decoder's arguments for it."""
     if file_format in {"JPEG", "MPO"}:
         options: dict[str, Any] = {
             "quality": rng.choice((1, 20, 75, 95, 100)),

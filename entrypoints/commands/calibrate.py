@@ -1,6 +1,5 @@
 """``clip-server calibrate``."""
 
-import asyncio
 import csv
 import json
 import math
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from domain.errors import InvalidInput, ModelNotReady
-from entrypoints.commands.starting import compose, settings_or_exit
+from entrypoints.commands.starting import compose, loaded_model, result_or_exit, settings_or_exit
+from entrypoints.commands.terminal import drawn
 
 if TYPE_CHECKING:
     from application.bulk_ports import ImageFile, ImageFilesPort
@@ -195,24 +194,20 @@ def _calibrate(
     as_json: bool,
 ) -> None:
     container = compose(settings_or_exit())
-    from application.bulk_ports import BulkFailure
     from domain.calibration import calibrate as find_threshold
 
-    try:
-        examples = asyncio.run(_measured(container, measure))
-        found = find_threshold(
+    async def work() -> "tuple[Examples, Calibration]":
+        async with loaded_model(container):
+            examples = await measure(container.measure_examples(), container)
+        return examples, find_threshold(
             examples.negatives,
             examples.positives,
             false_alarms=false_alarms,
             confidence=confidence,
             groups=examples.groups,
         )
-    except (InvalidInput, ModelNotReady) as failure:
-        click.echo(failure.detail, err=True)
-        sys.exit(1)
-    except (BulkFailure, OSError) as failure:
-        click.echo(str(failure), err=True)
-        sys.exit(1)
+
+    examples, found = result_or_exit(work())
     _name_left_out(examples)
     threshold = _rounded_up(found.threshold)
     if as_json:
@@ -226,19 +221,6 @@ def _calibrate(
             as_svg(found, examples.negatives, examples.positives, words), encoding="utf-8"
         )
         click.echo(f"Wrote {svg}.", err=True)
-
-
-async def _measured(
-    container: "Container",
-    measure: "Callable[[MeasureExamples, Container], Awaitable[Examples]]",
-) -> "Examples":
-    from entrypoints.container import close_threads
-
-    try:
-        await container.model().load()
-        return await measure(container.measure_examples(), container)
-    finally:
-        close_threads(container)
 
 
 def _listing(container: "Container", path: str) -> "list[ImageFile]":
@@ -296,9 +278,8 @@ def _print(
 ) -> None:
     from entrypoints.commands.distribution import as_text
 
-    click.echo(as_text(found, examples.negatives, examples.positives, words))
-    percent = f"{found.confidence:g}".replace("0.", "") if found.confidence == 0.95 else None
-    sure = f"{percent or f'{found.confidence * 100:g}'} % interval"
+    click.echo(drawn(as_text(found, examples.negatives, examples.positives, words)))
+    sure = f"{found.confidence * 100:g} % interval"
     low, high = found.interval.low, found.interval.high
     click.secho(f"threshold {threshold}", bold=True, nl=False)
     ends = f"{_end(low)} to {_end(high)}"

@@ -1,15 +1,18 @@
 """``clip-server classify``."""
 
-import asyncio
-import json
-import sys
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
-from domain.errors import InvalidInput, ModelNotReady
 from domain.limits import MAX_IMAGE_BYTES
-from entrypoints.commands.starting import compose, fail, settings_or_exit
+from entrypoints.commands.starting import (
+    compose,
+    fail,
+    loaded_model,
+    result_or_exit,
+    settings_or_exit,
+)
+from entrypoints.commands.terminal import as_json, drawn, fits
 
 if TYPE_CHECKING:
     from application.use_cases.classify import ClassifiedImage
@@ -28,9 +31,9 @@ _BAR: Final = 30
     help="Put each label through five prompts for this kind of footage: standard, night_vision, "
     "outdoor, indoor or doorbell.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print JSON instead of a table.")
 def classify(
-    photo: BinaryIO, labels: tuple[str, ...], camera_type: str | None, as_json: bool
+    photo: BinaryIO, labels: tuple[str, ...], camera_type: str | None, json_wanted: bool
 ) -> None:
     """Say which label fits a photo.
 
@@ -44,18 +47,14 @@ def classify(
       ffmpeg -i rtsp://camera -frames:v 1 -f mjpeg - | clip-server classify - day night --json
     """
     for place, label in enumerate(labels, start=1):
-        if not _fits(label, "utf-8"):
+        if not fits(label, "utf-8"):
             fail(
                 f"label {place} ({label.encode('utf-8', 'backslashreplace').decode()}) is not "
                 "UTF-8 text; convert it from the encoding it is in, for example with iconv."
             )
     container = compose(settings_or_exit())
     image = photo.read(MAX_IMAGE_BYTES + 1)  # one byte more than allowed is enough to refuse it
-    try:
-        result = asyncio.run(_classify(container, image, labels, camera_type))
-    except (InvalidInput, ModelNotReady) as failure:
-        click.echo(failure.detail, err=True)
-        sys.exit(1)
+    result = result_or_exit(_classify(container, image, labels, camera_type))
     scores = result.classification.scores
     if len(scores) == 1:
         click.echo(
@@ -63,36 +62,22 @@ def classify(
             "labels for what else it could show.",
             err=True,
         )
-    if as_json:
-        result_json = {"scores": scores, "top_label": result.classification.top_label}
-        text = json.dumps(result_json, ensure_ascii=False)
-        click.echo(text if _fits(text, sys.stdout.encoding) else json.dumps(result_json))
+    if json_wanted:
+        click.echo(as_json({"scores": scores, "top_label": result.classification.top_label}))
         return
-    block = "█" if _fits("█", sys.stdout.encoding) else "#"
     width = max(len(label) for label in scores)
     for label, score in sorted(scores.items(), key=lambda pair: -pair[1]):
-        line = f"{label:<{width}}  {score:8.2%}  {block * round(score * _BAR)}"
+        line = f"{label:<{width}}  {score:8.2%}  {drawn('█' * round(score * _BAR))}"
         click.secho(line.rstrip(), bold=label == result.classification.top_label)
-
-
-def _fits(text: str, encoding: str | None) -> bool:
-    try:
-        text.encode(encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 async def _classify(
     container: "Container", image: bytes, labels: tuple[str, ...], camera_type: str | None
 ) -> "ClassifiedImage":
     from domain.prompts import CameraType
-    from entrypoints.container import close_threads, decode_in_this_process
+    from entrypoints.container import decode_in_this_process
 
     kind = None if camera_type is None else CameraType.named(camera_type)
     decode_in_this_process(container)
-    try:
-        await container.model().load()
+    async with loaded_model(container):
         return await container.classify_image()(image, labels, camera_type=kind)
-    finally:
-        close_threads(container)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from entrypoints.commands.starting import compose, settings_or_exit
+from entrypoints.commands.starting import compose, fail, loaded_model, settings_or_exit
 
 if TYPE_CHECKING:
     from application.bulk_ports import Progress
@@ -65,30 +65,23 @@ def embed(paths: tuple[str, ...], output: Path, overwrite: bool) -> None:
         sys.exit(_INTERRUPTED)
     except (BulkFailure, ModelNotReady, OSError) as failure:
         bar.close()
-        click.echo(str(failure), err=True)
-        sys.exit(1)
+        fail(str(failure))
     bar.close()
     failed = f", {finished.failed} of them with an error" if finished.failed else ""
     click.echo(f"{output}: {finished.total} rows{failed}", err=True)
     if finished.failed == finished.total:
-        click.echo("No file could be embedded; each row's error says why.", err=True)
-        sys.exit(1)
+        fail("No file could be embedded; each row's error says why.")
 
 
 async def _run(
     container: "Container", paths: tuple[str, ...], output: Path, *, overwrite: bool, bar: "_Bar"
 ) -> "Progress":
-    from entrypoints.container import close_threads
-
     target = container.embeddings_file(output, overwrite=overwrite)
     with _stopped_by_signals(bar):
-        try:
-            await container.model().load()
+        async with loaded_model(container):
             return await container.embed_in_bulk()(
                 container.image_files(paths), target, on_progress=bar.show
             )
-        finally:
-            close_threads(container)
 
 
 @contextmanager

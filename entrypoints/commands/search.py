@@ -1,16 +1,13 @@
 """``clip-server search``."""
 
-import asyncio
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from domain.errors import InvalidInput, ModelNotReady
-from domain.limits import MAX_SEARCH_RESULTS
-from entrypoints.commands.starting import compose, settings_or_exit
+from domain.limits import MAX_IMAGE_BYTES, MAX_SEARCH_RESULTS
+from entrypoints.commands.starting import compose, loaded_model, result_or_exit, settings_or_exit
+from entrypoints.commands.terminal import as_json, shown
 
 if TYPE_CHECKING:
     from application.use_cases.search import SearchResult
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many results to show.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each result.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print a JSON object for each result.")
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
@@ -40,7 +37,7 @@ def search(
     query: str | None,
     photo: BinaryIO | None,
     top: int,
-    as_json: bool,
+    json_wanted: bool,
     html: Path | None,
 ) -> None:
     """Find images by words, by a photo, or by both.
@@ -60,20 +57,15 @@ def search(
     if query is not None and not query.strip():
         raise click.UsageError("QUERY is blank; say what the image should show.")
     container = compose(settings_or_exit())
-    from application.bulk_ports import BulkFailure
-
-    try:
-        image = None if photo is None else photo.read()
-        result = asyncio.run(_search(container, index, query, image, top))
-    except (InvalidInput, ModelNotReady) as failure:
-        click.echo(failure.detail, err=True)
-        sys.exit(1)
-    except (BulkFailure, OSError) as failure:
-        click.echo(str(failure), err=True)
-        sys.exit(1)
-    _show(result, as_json=as_json)
+    # One byte more than allowed is enough to refuse it.
+    image = None if photo is None else photo.read(MAX_IMAGE_BYTES + 1)
+    result = result_or_exit(_search(container, index, query, image, top))
+    for match in result.matches:
+        row = {"path": match.path, "similarity": match.similarity}
+        line = f"{match.similarity:7.3f}  {shown(match.path)}"
+        click.echo(as_json(row) if json_wanted else line)
     note = _meaning(text=query is not None, photo=photo is not None)
-    if not as_json:
+    if not json_wanted:
         click.echo(f"\nSearched {result.searched} images. {note}", err=True)
     if result.without_embedding:
         click.echo(
@@ -95,24 +87,12 @@ def search(
 async def _search(
     container: "Container", index: Path, query: str | None, photo: bytes | None, top: int
 ) -> "SearchResult":
-    from entrypoints.container import close_threads, decode_in_this_process
+    from entrypoints.container import decode_in_this_process
 
     decode_in_this_process(container)
-    opened = container.index_file(index)  # before the model loads: a wrong name is told at once
-    try:
-        await container.model().load()
+    opened = container.index_file(index)  # before the model loads, so that a wrong name fails fast
+    async with loaded_model(container):
         return await container.search_index()(opened, text=query, photo=photo, top=top)
-    finally:
-        close_threads(container)
-
-
-def _show(result: "SearchResult", *, as_json: bool) -> None:
-    for match in result.matches:
-        if as_json:
-            row = {"path": match.path, "similarity": match.similarity}
-            click.echo(json.dumps(row, ensure_ascii=False))
-        else:
-            click.echo(f"{match.similarity:7.3f}  {match.path}")
 
 
 def _meaning(*, text: bool, photo: bool) -> str:

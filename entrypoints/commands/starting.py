@@ -1,15 +1,19 @@
 """From the environment to a composed service, for every command that needs one."""
 
+import asyncio
 import logging
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from entrypoints.container import Container
     from entrypoints.settings import Settings
+
+_T = TypeVar("_T")
 
 
 def settings_or_exit(options: Mapping[str, str] | None = None) -> "Settings":
@@ -46,7 +50,33 @@ def compose(settings: "Settings") -> "Container":
     return Container(settings=settings)
 
 
-def fail(message: str) -> None:
+@asynccontextmanager
+async def loaded_model(container: "Container") -> AsyncIterator[None]:
+    """Load the model for the duration of the block; afterwards the container's threads may end.
+
+    If there is no model, the use cases say why.
+    """
+    from entrypoints.container import close_threads
+
+    try:
+        await container.model().load()
+        yield
+    finally:
+        close_threads(container)
+
+
+def result_or_exit(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a command's work. If it fails for a known reason, print that and exit with status 1."""
+    from application.bulk_ports import BulkFailure
+    from domain.errors import ClipError
+
+    try:
+        return asyncio.run(work)
+    except (ClipError, BulkFailure, OSError) as failure:
+        fail(str(failure))
+
+
+def fail(message: str) -> NoReturn:
     """Print one line on standard error, and exit with status 1."""
     click.echo(message, err=True)
     sys.exit(1)

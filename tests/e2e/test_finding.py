@@ -14,12 +14,12 @@ COMMAND = [sys.executable, "-m", "entrypoints.cli"]
 DRAWINGS = Path(__file__).parents[2] / "adapters" / "models" / "demo" / "held_out"
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, encoding: str = "utf-8") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*COMMAND, *arguments],
-        env={**os.environ, "CLIP_MODEL_PATH": "builtin:demo"},
+        env={**os.environ, "CLIP_MODEL_PATH": "builtin:demo", "PYTHONIOENCODING": encoding},
+        encoding=encoding,
         capture_output=True,
-        text=True,
         timeout=120,
         check=False,
     )
@@ -88,6 +88,23 @@ def test_a_threshold_from_frames_says_when_they_are_too_few(tmp_path: Path) -> N
     assert "at least 368 independent frames are needed" in done.stdout
     found = run("calibrate", "frames", str(DRAWINGS), "--false-alarms", "0.2", "--json")
     assert json.loads(found.stdout)["interval"]["high"] is not None
+
+
+def test_a_terminal_that_lacks_characters_gets_plain_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "Фото"
+    folder.mkdir()
+    for drawing in sorted(DRAWINGS.glob("*.png"))[:6]:
+        (folder / drawing.name).write_bytes(drawing.read_bytes())
+    found = run("calibrate", "frames", str(folder), "--false-alarms", "0.2", encoding="latin-1")
+    assert found.returncode == 0, found.stderr
+    assert "##" in found.stdout
+    assert "< threshold" in found.stdout
+    index = tmp_path / "index.npz"
+    assert run("embed", str(folder), "-o", str(index)).returncode == 0
+    line = run("search", str(index), "a dog", "--top", "1", encoding="latin-1").stdout
+    assert "\\u0424" in line
+    row = run("search", str(index), "a dog", "--top", "1", "--json", encoding="latin-1").stdout
+    assert "Фото" in json.loads(row)["path"]
 
 
 def test_a_table_of_pairs_may_have_a_header_and_must_be_readable(tmp_path: Path) -> None:

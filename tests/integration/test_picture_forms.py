@@ -84,7 +84,7 @@ def test_valid_forms_that_are_not_decoded_are_named(form: str, data: bytes) -> N
         (0xC5, 8, 16, "hierarchical"),
         (0xC9, 8, 16, "arithmetic coding"),
         (0xCA, 8, 16, "arithmetic coding"),
-        (0xC0, 8, 0, "told only behind its pixels"),
+        (0xC0, 8, 0, "stated only behind its pixels"),
     ],
 )
 def test_jpeg_processes_that_are_not_decoded_are_named(

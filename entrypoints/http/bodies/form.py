@@ -23,7 +23,7 @@ _REASONS: Final = (
     ("header", "a part's header is too long, missing or not well-formed"),
     ("Unexpected end", "it ends before its last boundary"),
 )
-"""What a client is told, by a part of the parser's own message."""
+"""Our message for a client, by a part of the parser's own."""
 
 
 def decode_form(body: bytes, kind: type[_Body], boundary: str) -> Decoded[_Body]:

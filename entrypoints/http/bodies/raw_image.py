@@ -21,7 +21,7 @@ IMAGE_TYPES: Final = (
     "image/mpo",
     "application/octet-stream",
 )
-"""Content types of a body that is an image file; its format is told by its own first bytes."""
+"""Content types of a body that is an image file; its first bytes decide which format it has."""
 
 
 def decode_raw_image(

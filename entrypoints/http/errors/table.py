@@ -311,7 +311,7 @@ def rendered(scope: "Scope", error: Exception) -> Rendered:
 
     Args:
         scope: of the request.
-        error: any exception. Of one without a row in `TABLE`, nothing is told to the client.
+        error: any exception. If `TABLE` has no row for it, the client learns nothing about it.
     """
     if isinstance(error, MemoryError):
         # A line and no traceback: there will be many of these at once, and each costs memory too.
