@@ -178,10 +178,7 @@ class _Frames:
     unit = "frames"
 
     def advice(self, threshold: float) -> str:
-        return (
-            f'"threshold": {threshold} in the request to /anomaly-score, or '
-            f"clip-server watch --threshold {threshold}"
-        )
+        return f'"threshold": {threshold} in the request to /anomaly-score'
 
 
 def _calibrate(

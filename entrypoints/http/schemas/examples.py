@@ -128,6 +128,18 @@ MORE_REQUESTS: Final = {
 
 _SCORES: Final = dict(zip(_LABELS, (0.94, 0.05, 0.01), strict=True))
 
+_TEXT_AND_IMAGE: Final = Example(
+    summary="A text and an image",
+    value={
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": _BASELINE} for index in range(2)
+        ],
+        "model": "clip-vit-large-patch14",
+        "usage": {"prompt_tokens": 5, "total_tokens": 5, "num_images": 1},
+    },
+)
+
 RESPONSES: Final = {
     "/embed": Example(
         summary="A unit vector", value={"embedding": _BASELINE, "inference_time_ms": 11.8}
@@ -211,30 +223,8 @@ RESPONSES: Final = {
             "inference_time_ms": 18.2,
         },
     ),
-    "/v1/embeddings": Example(
-        summary="A text and an image",
-        value={
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": _BASELINE}
-                for index in range(2)
-            ],
-            "model": "clip-vit-large-patch14",
-            "usage": {"prompt_tokens": 5, "total_tokens": 5, "num_images": 1},
-        },
-    ),
-    "/embeddings": Example(
-        summary="A text and an image",
-        value={
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": _BASELINE}
-                for index in range(2)
-            ],
-            "model": "clip-vit-large-patch14",
-            "usage": {"prompt_tokens": 5, "total_tokens": 5, "num_images": 1},
-        },
-    ),
+    "/v1/embeddings": _TEXT_AND_IMAGE,
+    "/embeddings": _TEXT_AND_IMAGE,
     "/v2/embed": Example(
         summary="Two texts, in two types",
         value={
