@@ -53,7 +53,6 @@ class ForkServer:
         """
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair()
-        weakref.finalize(self, self._control.close)  # where nobody has called `close`
         self._control.settimeout(_PATIENCE_S)
         program = [sys.executable, "-m", "adapters.images.decoding_worker"]
         try:
@@ -73,6 +72,8 @@ class ForkServer:
         except BaseException:
             self._control.close()
             raise
+        # Called by `close`; where nobody has called that, when this object or the program ends.
+        self._end = weakref.finalize(self, _end, self._control, self._process)
 
     @property
     def pid(self) -> int:
@@ -105,10 +106,7 @@ class ForkServer:
 
     def close(self) -> None:
         """End it, and its workers with it."""
-        self._control.close()
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        self._process.wait()
+        self._end()
 
     def _ordered(self, order: bytes, pid: int, files: tuple[int, ...]) -> int:
         message = ORDER.pack(order, pid)
@@ -152,3 +150,10 @@ def shared_memory(size: int) -> tuple[int, mmap.mmap]:
     except BaseException:
         os.close(file)
         raise
+
+
+def _end(control: socket.socket, process: "subprocess.Popen[bytes]") -> None:
+    control.close()
+    with suppress(ProcessLookupError):
+        process.kill()
+    process.wait()

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shlex
 import sys
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,8 @@ def install_command(*extras: str) -> str:
     source, editable = _source()
     python = sys.executable or "python3"
     command = [python, "-m", "pip", "install"]
-    if not is_installed("pip"):
+    # Not `is_installed`: asked for pip, a finder that setuptools adds replaces distutils.
+    if PathFinder.find_spec("pip") is None:
         command = ["uv", "pip", "install", "--python", python]
     if (constraints := Path(source) / "constraints.txt").is_file():
         command += ["-c", str(constraints)]

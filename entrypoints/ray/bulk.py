@@ -6,6 +6,7 @@ the same path.
 """
 
 import asyncio
+import functools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.bulk.table_formats import parquet_schema
+from adapters.images.decoding_workers import DecodingWorkers, workers_possible
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import levels_of
 from adapters.ray.bulk_output import BulkOutput, count_rows
@@ -108,6 +110,17 @@ def embed_on_ray(
     return run.complete(count_rows(Path(listing)))
 
 
+@functools.cache
+def _preparation(max_pixels: int) -> ImagePreparationPort:
+    """One decoding worker for each of Ray's processes; it ends with that process.
+
+    A picture that crashes the decoder gets an error in its row, and the job continues.
+    """
+    if workers_possible():
+        return DecodingWorkers(1, max_pixels=max_pixels)
+    return PillowImagePreparation(max_pixels=max_pixels)
+
+
 class _Prepare:
     """Read and decode: from paths, or the images' bytes, to eight-bit pixels."""
 
@@ -115,8 +128,7 @@ class _Prepare:
         self._max_pixels = max_pixels
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        # In this process: it is one of Ray's own, and if a picture crashes it, Ray starts another.
-        port: ImagePreparationPort = PillowImagePreparation(max_pixels=self._max_pixels)
+        port = _preparation(self._max_pixels)
         count = len(batch["path"])
         levels = np.zeros((count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
         errors = np.full(count, "", dtype=object)

@@ -62,9 +62,19 @@ def test_accessible_and_never_wider_than_the_window(
     ) as page:
         for panel in PANELS:
             fill(page, panel)
-            found = Axe().run(page)
-            assert found.violations_count == 0, found.generate_report()
-            assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+            _check(page, viewport["width"])
+            # As it is while a slow server works on the next request.
+            page.evaluate(
+                """document.querySelectorAll(".rows, [data-strip], .figures, .request, .dial *")
+                    .forEach((result) => result.setAttribute("data-stale", ""))"""
+            )
+            _check(page, viewport["width"])
+
+
+def _check(page: Page, width: int) -> None:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_the_documentation_is_accessible_too(browser: Browser, server: Server) -> None:

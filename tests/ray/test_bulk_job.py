@@ -17,10 +17,9 @@ from tests.ray.conftest import RunningCluster
 from tests.support.photos import as_file, photo, photos, plain
 
 COUNT = 400
-pytestmark = pytest.mark.skip(
-    reason="the job's tasks stay pending on the test cluster in this version; the cause is not "
-    "found yet (docs/ray.md, Limits)"
-)
+PATIENCE_S = 400
+"""For a job to start or to end: Ray's own processes take half a minute to start on a slow machine,
+and three nodes start several of them at once."""
 
 ENVIRONMENT = {**os.environ, "CLIP_ENCODER": "fake", "RAY_USAGE_STATS_ENABLED": "0"}
 COMMAND = [sys.executable, "-m", "entrypoints.cli"]
@@ -52,7 +51,7 @@ def start(cluster: RunningCluster, *arguments: str) -> "subprocess.Popen[str]":
 
 def run(cluster: RunningCluster, *arguments: str) -> tuple[int, str]:
     process = start(cluster, *arguments)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     return process.returncode, said
 
 
@@ -69,7 +68,7 @@ def test_a_job_that_was_killed_goes_on_and_loses_or_doubles_nothing(
 ) -> None:
     output = tmp_path / "embeddings"
     process = start(cluster, str(folder), "--output", str(output))
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_S
     while not any((tmp_path / "embeddings.journal").glob("done/*[!g].parquet")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

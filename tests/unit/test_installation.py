@@ -39,6 +39,13 @@ def test_the_command_is_for_this_python_and_this_installation() -> None:
     assert command[-1].endswith("[torch,engine]")
 
 
+def test_asking_for_the_command_leaves_distutils_alone() -> None:
+    program = "import distutils; " + (
+        "from adapters.system.installation import install_command; install_command('torch')"
+    )
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", program], check=True)
+
+
 def test_what_is_installed_is_known_without_importing_it() -> None:
     assert is_installed("numpy")
     assert not is_installed("no_such_module_as_this")
