@@ -17,6 +17,9 @@ from tests.support.browsers import (
 )
 from tests.support.servers import Server
 
+STALE = """(stale) =>
+    document.querySelectorAll(".rows, [data-strip], .figures, .request, .dial *")
+        .forEach((result) => result.toggleAttribute("data-stale", stale))"""
 PHONE = {"width": 390, "height": 844}
 
 
@@ -64,11 +67,9 @@ def test_accessible_and_never_wider_than_the_window(
             fill(page, panel)
             _check(page, viewport["width"])
             # As it is while a slow server works on the next request.
-            page.evaluate(
-                """document.querySelectorAll(".rows, [data-strip], .figures, .request, .dial *")
-                    .forEach((result) => result.setAttribute("data-stale", ""))"""
-            )
+            page.evaluate(STALE, True)
             _check(page, viewport["width"])
+            page.evaluate(STALE, False)
 
 
 def _check(page: Page, width: int) -> None:

@@ -78,7 +78,7 @@ def test_an_old_result_is_dimmed_while_a_new_one_is_awaited(page: Page) -> None:
     while not held:
         page.wait_for_timeout(20)
     opacity = "e => getComputedStyle(e).opacity"
-    assert float(page.locator("#labels .value").first.evaluate(opacity)) < 1
+    assert float(page.locator("#labels .row-bar").first.evaluate(opacity)) < 1
     held[0].continue_()
     expect(stale).to_have_count(0)
     expect(outcome(page, "classify")).to_contain_text("Most likely")
