@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from application.inference.batcher import Batcher
 from application.model.states import Phase
-from application.model.supervisor import Supervisor
+from application.model.supervisor import UPGRADING, Supervisor
 from application.ports import (
     EncoderDescription,
     EncoderLost,
@@ -71,7 +71,7 @@ async def upgrading(
 async def switched(model: Supervisor, port: Upgrade) -> None:
     """Open the gate and wait for the end of it, whatever it is."""
     port.gate.set()
-    await until(lambda: port.expected != () and "prepared;" not in str(model.upgrade_reason))
+    await until(lambda: port.expected != () and model.upgrade_reason != UPGRADING)
 
 
 async def test_the_faster_encoder_takes_over() -> None:
