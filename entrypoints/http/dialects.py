@@ -22,6 +22,9 @@ class Dialect(StrEnum):
     WEAVIATE = "weaviate"
     """The service behind Weaviate's module ``multi2vec-clip``."""
 
+    ROBOFLOW = "roboflow"
+    """``/clip/...`` of Roboflow's inference server."""
+
 
 DIALECTS_ALLOWED: Final = f"all, none, or some of {', '.join(Dialect)}, separated by commas"
 

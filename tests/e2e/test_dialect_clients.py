@@ -1,7 +1,7 @@
 """Clients of other protocols against the real server and the demo model.
 
-`openai` and `cohere` are the packages themselves. Frigate and Weaviate are written here from what
-their sources send and how they read the response.
+`openai`, `cohere`, `chromadb` and LlamaIndex are the packages themselves. Frigate and Weaviate are
+written here from what their sources send and how they read the response.
 """
 
 import base64
@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chromadb
 import cohere
 import httpx
 import numpy as np
 import openai
 import pytest
+from chromadb.utils.embedding_functions import OpenAIEmbeddingFunction, RoboflowEmbeddingFunction
+from llama_index.embeddings.jinaai import JinaEmbedding
 from openai.types import CreateEmbeddingResponse
 from PIL import Image
 
@@ -226,3 +229,54 @@ def test_weaviates_module(server: Server) -> None:
         refused = module.post("/vectorize", json={"texts": None, "images": ["bm8="]})
         assert refused.status_code > 399
         assert "images[0]" in refused.json()["error"]
+
+
+@pytest.fixture
+def chroma(monkeypatch: pytest.MonkeyPatch) -> Iterator[chromadb.ClientAPI]:
+    """A vector store in memory. Its embedding functions take keys from the environment."""
+    monkeypatch.setenv("CHROMA_OPENAI_API_KEY", "unused")
+    monkeypatch.setenv("CHROMA_ROBOFLOW_API_KEY", "unused")
+    settings = chromadb.Settings(anonymized_telemetry=False)
+    client = chromadb.EphemeralClient(settings)
+    yield client
+    client.close()
+
+
+def test_chroma_finds_texts_by_openais_function(server: Server, chroma: chromadb.ClientAPI) -> None:
+    embedding = OpenAIEmbeddingFunction(model_name="clip", api_base=f"{server.url}/v1")
+    collection = chroma.create_collection("texts", embedding_function=embedding)  # type: ignore[arg-type]
+    collection.add(ids=NAMES, documents=TEXTS)
+    assert same(collection.get(ids=NAMES, include=["embeddings"])["embeddings"], own(server, TEXTS))
+    assert collection.query(query_texts=["a bicycle"], n_results=1)["ids"] == [["bicycle"]]
+
+
+def test_chroma_finds_pictures_by_words_by_roboflows_function(
+    server: Server, chroma: chromadb.ClientAPI
+) -> None:
+    embedding = RoboflowEmbeddingFunction(api_url=server.url)
+    collection = chroma.create_collection("pictures", embedding_function=embedding)  # type: ignore[arg-type]
+    with_pixels = [np.asarray(Image.open(io.BytesIO(jpeg(name)))) for name in NAMES]
+    collection.add(ids=NAMES, images=with_pixels)
+    kept = collection.get(ids=NAMES, include=["embeddings"])["embeddings"]
+    # Chroma itself compresses the pixels once more.
+    assert (np.asarray(kept) * own(server, [uri(name) for name in NAMES])).sum(axis=1).min() > 0.99
+    for name, text in zip(NAMES, TEXTS, strict=True):
+        assert collection.query(query_texts=[text], n_results=1)["ids"] == [[name]]
+
+
+@pytest.mark.parametrize("written", ["float", "binary", "ubinary"])
+def test_llama_indexs_client_of_jina(server: Server, tmp_path: Path, written: str) -> None:
+    embedding = JinaEmbedding(api_key="unused", model="clip", encoding_documents=written)
+    embedding._api.api_url = f"{server.url}/v1/embeddings"  # it has no setting for it
+    made = np.array(embedding.get_text_embedding_batch(TEXTS))
+    exact = own(server, TEXTS)
+    if written == "float":
+        assert same(made, exact)
+    else:  # it unpacks the bits
+        assert (made == (exact > 0)).mean() > 0.999
+    files = []
+    for name in NAMES:
+        files.append(tmp_path / f"{name}.jpg")
+        files[-1].write_bytes(jpeg(name))
+    images = embedding.get_image_embedding_batch([str(file) for file in files])
+    assert same(images, own(server, [uri(name) for name in NAMES]))

@@ -24,6 +24,7 @@ from domain.errors import (
 from entrypoints.http.schemas.problem import (
     CohereError,
     Problem,
+    RoboflowError,
     WeaviateError,
     WrappedLlamaCppError,
     WrappedOpenAIError,
@@ -47,6 +48,7 @@ class Shape(Enum):
     LLAMA_CPP = WrappedLlamaCppError
     COHERE = CohereError
     WEAVIATE = WeaviateError
+    ROBOFLOW = RoboflowError
 
 
 _SHAPES: Final = {
@@ -57,6 +59,7 @@ _SHAPES: Final = {
     "/vectorize": Shape.WEAVIATE,
     "/meta": Shape.WEAVIATE,
     "/.well-known/": Shape.WEAVIATE,
+    "/clip/": Shape.ROBOFLOW,
 }
 """By path, or by what a path begins with where it ends in a slash. All others: problem details."""
 
@@ -252,7 +255,12 @@ _OPENAI_FIELDS: Final = {
 """The field that is wrong, by an error's code, where it is not ``input``."""
 
 ErrorBody: TypeAlias = (
-    Problem | WrappedOpenAIError | WrappedLlamaCppError | CohereError | WeaviateError
+    Problem
+    | WrappedOpenAIError
+    | WrappedLlamaCppError
+    | CohereError
+    | WeaviateError
+    | RoboflowError
 )
 
 
@@ -391,6 +399,8 @@ def _shaped(
             body = CohereError(id=_id(scope), message=detail)
         case Shape.WEAVIATE:
             body = WeaviateError(error=detail)
+        case Shape.ROBOFLOW:
+            body = RoboflowError(message=detail)
     return Rendered(status_elsewhere, code, body, "application/json", headers)
 
 

@@ -6,8 +6,9 @@ Both are decided before a request is routed or anything of its body is read.
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from entrypoints.http.errors.table import CrossSite, KeyRefused, PreflightRefused, send_error
 from entrypoints.http.middleware import HttpApp
@@ -23,6 +24,9 @@ KEY_HEADER: Final = "X-API-Key"
 OPEN_OPTION: Final = "clip_open_to_all"
 OPEN_TO_ALL: Final = {OPEN_OPTION: True}
 """Litestar's ``opt`` of a handler that needs no key."""
+
+_KEY_IN_QUERY: Final = "/clip/"
+_MAX_QUERY_FIELDS: Final = 50
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -179,7 +183,7 @@ def _header(scope: "HTTPScope", wanted: bytes) -> str:
 
 
 def _key_refusal(scope: "HTTPScope", keys: ApiKeys) -> KeyRefused | None:
-    sent = list(sent_keys(scope["headers"]))
+    sent = list(sent_keys(scope))
     if not sent:
         return KeyRefused(
             f"the request has no key; send one as '{KEY_HEADER}: ...' or "
@@ -191,15 +195,23 @@ def _key_refusal(scope: "HTTPScope", keys: ApiKeys) -> KeyRefused | None:
     return None
 
 
-def sent_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
-    """All keys in a request's headers, unchecked."""
-    for name, value in headers:
+def sent_keys(scope: "HTTPScope") -> Iterable[bytes]:
+    """All keys that a request brings, unchecked.
+
+    They stand in headers. Roboflow's clients put theirs into the query as well, or only there; it
+    is not looked for elsewhere, since other programs log queries.
+    """
+    for name, value in scope["headers"]:
         if name == b"x-api-key":
             yield value.strip()
         elif name == b"authorization":
             scheme, _, key = value.strip().partition(b" ")
             if scheme.lower() == b"bearer":
                 yield key.strip()
+    if scope["path"].startswith(_KEY_IN_QUERY):
+        with suppress(ValueError):  # too many fields
+            fields = parse_qsl(scope["query_string"], max_num_fields=_MAX_QUERY_FIELDS)
+            yield from (value for name, value in fields if name == b"api_key")
 
 
 def _site_refusal(scope: "HTTPScope", origins: frozenset[str]) -> CrossSite | None:

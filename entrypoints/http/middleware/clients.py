@@ -26,7 +26,7 @@ class ClientIdentity:
         """The same text for all requests of one client. It holds a digest and never a key."""
         client = scope["client"]
         network = _network(client[0]) if client else ""
-        key = next(iter(sent_keys(scope["headers"])), None) if self._keyed else None
+        key = next(iter(sent_keys(scope)), None) if self._keyed else None
         return network if key is None else f"{network} {hashlib.sha256(key).hexdigest()}"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from entrypoints.http.dialects import Dialect
 from entrypoints.http.routes import cameras, embeddings, images, openai
-from entrypoints.http.routes.dialects import cohere, weaviate
+from entrypoints.http.routes.dialects import cohere, roboflow, weaviate
 from entrypoints.http.routes.endpoint import Endpoint
 
 
@@ -18,5 +18,6 @@ def endpoints_of(dialects: Collection[Dialect]) -> Sequence[Endpoint[Any]]:
         *openai.ENDPOINTS,
         *cohere.ENDPOINTS,
         *weaviate.ENDPOINTS,
+        *roboflow.ENDPOINTS,
     )
     return [each for each in known if each.dialect is None or each.dialect in dialects]

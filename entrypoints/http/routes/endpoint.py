@@ -164,6 +164,7 @@ TAGS: Final = {
     Shape.LLAMA_CPP: "llama.cpp",
     Shape.COHERE: "Cohere",
     Shape.WEAVIATE: "Weaviate",
+    Shape.ROBOFLOW: "Roboflow",
 }
 """What the endpoints stand under in the documentation, by the shape of their errors."""
 

@@ -34,6 +34,14 @@ from entrypoints.http.schemas.openai import (
 _STARTED: Final = int(time.time())
 _TAG: Final = TAGS[Shape.OPENAI]
 
+_JINAS_TYPES: Final = ("float", "base64", "binary", "ubinary")
+_TYPES: Final = {
+    "encoding_format": ("float", "base64"),
+    "embedding_type": _JINAS_TYPES,
+    "encoding_type": _JINAS_TYPES,
+}
+"""What each field that asks for a type of embedding may be."""
+
 _IMAGE_AS_BASE64: Final = (
     ("JPEG", re.compile(r"\s*/9j/[A-Za-z0-9+/]{12}")),
     ("PNG", re.compile(r"\s*iVBORw0KGgo[A-Za-z0-9+/]{12}")),
@@ -47,7 +55,7 @@ _IMAGE_AS_BASE64: Final = (
 async def create_embeddings(call: Call[EmbeddingsRequest]) -> EmbeddingsResponse:
     """Texts and images, mixed, as unit vectors."""
     sent = call.data
-    written = QUANTISED["base64" if _wants_base64(sent) else "float"]
+    written = QUANTISED[_type_of(sent)]
     field = _input_field(sent)
     name_inputs_after(call.scope, field)
     embedded = await call.use.embed_inputs(
@@ -225,17 +233,24 @@ def _refuse_bare_image(item: str, place: int) -> None:
             )
 
 
-def _wants_base64(sent: EmbeddingsRequest) -> bool:
-    name, asked = "encoding_format", sent.encoding_format
-    if asked is None:
-        name, asked = "embedding_type", sent.embedding_type
-    if asked not in {None, "float", "base64"}:
-        raise WrongShape(
-            f"{name} is {asked[:100]!r}; it must be 'float' or 'base64'.",
-            code="unknown_encoding_format",
-            field=name,
-        )
-    return asked == "base64"
+def _type_of(sent: EmbeddingsRequest) -> str:
+    """What the embeddings are written as: OpenAI's field counts before the others.
+
+    Raises:
+        WrongShape: it is not known.
+    """
+    for name, known in _TYPES.items():
+        asked: str | None = getattr(sent, name)
+        if asked is None:
+            continue
+        if asked not in known:
+            raise WrongShape(
+                f"{name} is {asked[:100]!r}; it must be {' or '.join(map(repr, known))}.",
+                code="unknown_encoding_format",
+                field=name,
+            )
+        return asked
+    return "float"
 
 
 def _loaded(use: UseCases) -> list[EncoderDescription]:

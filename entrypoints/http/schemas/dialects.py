@@ -1,4 +1,4 @@
-"""Bodies of the protocols of others: llama.cpp's server, vLLM, Jina, Cohere and Weaviate."""
+"""Bodies of other protocols: llama.cpp's server, vLLM, Jina, Cohere, Weaviate and Roboflow."""
 
 from typing import Annotated
 
@@ -41,6 +41,12 @@ class InputObject(Struct):
 
     text: str | None = None
     image: Annotated[str | None, documented("A data URI, or bare base64.")] = None
+    bytes: Annotated[
+        str | None, documented("An image as bare base64, as Jina's clients send it.")
+    ] = None
+    url: Annotated[
+        str | None, documented("An image as a data URI; an address is refused, nothing is fetched.")
+    ] = None
 
 
 class PromptItem(Struct):
@@ -190,3 +196,82 @@ class MetaResponse(Struct):
     model: Annotated[str, documented("The loaded model, or the one that should be.")]
     dimension: int
     fingerprint: str | None
+
+
+class RoboflowImage(Struct):
+    """An image, as Roboflow has it."""
+
+    type: Annotated[str, documented("Only `base64`: nothing is fetched, and no pickle is read.")]
+    value: Annotated[str, documented(f"An image as base64; {IMAGE_RULES}")]
+
+
+_CLIP_VERSION = Annotated[
+    str | None,
+    documented(
+        "The model that must be loaded, such as `ViT-L-14`; another one is an error. Without it, "
+        "whichever is loaded."
+    ),
+]
+
+
+_IGNORED_KEY = Annotated[
+    str | None,
+    documented("Ignored: a key is checked before the body is read, in a header or the query."),
+]
+
+
+class ClipImageRequest(Struct):
+    """Images to embed."""
+
+    image: Annotated[RoboflowImage | list[RoboflowImage], documented(f"One, or 1 to {MAX_IMAGES}.")]
+    clip_version_id: _CLIP_VERSION = None
+    api_key: _IGNORED_KEY = None
+
+
+class ClipTextRequest(Struct):
+    """Texts to embed."""
+
+    text: Annotated[str | list[str], documented(f"One, or 1 to {MAX_INPUTS}.")]
+    clip_version_id: _CLIP_VERSION = None
+    api_key: _IGNORED_KEY = None
+
+
+class ClipEmbedResponse(Struct):
+    """The embeddings of the texts or images, in their order."""
+
+    embeddings: list[list[float]]
+    time: Annotated[float, documented("Seconds from the decoded request to its result.")]
+    inference_id: Annotated[str, documented("Finds the request in the server's log.")]
+    frame_id: None = None
+    parent_id: None = None
+
+
+class ClipCompareRequest(Struct):
+    """A subject, and the prompts to compare it with."""
+
+    subject: Annotated[str | RoboflowImage, documented("An image, or a text.")]
+    prompt: Annotated[
+        str | list[str | RoboflowImage] | dict[str, str | RoboflowImage],
+        documented("One text or image, a list of them, or an object of them by name."),
+    ]
+    subject_type: Annotated[str, documented("What the subject is.", enum=["image", "text"])] = (
+        "image"
+    )
+    prompt_type: Annotated[str, documented("What the prompts are.", enum=["image", "text"])] = (
+        "text"
+    )
+    clip_version_id: _CLIP_VERSION = None
+    api_key: _IGNORED_KEY = None
+
+
+class ClipCompareResponse(Struct):
+    """How like the subject each prompt is."""
+
+    similarity: Annotated[
+        list[float] | dict[str, float],
+        documented("Cosines in [-1, 1], in the order of the prompts, or by their names."),
+    ]
+    time: Annotated[float, documented("Seconds from the decoded request to its result.")]
+    inference_id: Annotated[str, documented("Finds the request in the server's log.")]
+    frame_id: None = None
+    parent_id: None = None

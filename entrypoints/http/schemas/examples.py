@@ -86,6 +86,17 @@ REQUESTS: Final = {
     "/vectorize": Example(
         summary="A text and an image", value={"texts": ["a red circle"], "images": [_IMAGE]}
     ),
+    "/clip/embed_image": Example(
+        summary="A red disc", value={"image": {"type": "base64", "value": _IMAGE}}
+    ),
+    "/clip/embed_text": Example(summary="Two texts", value={"text": ["a red circle", "a dog"]}),
+    "/clip/compare": Example(
+        summary="A red disc and two texts",
+        value={
+            "subject": {"type": "base64", "value": _IMAGE},
+            "prompt": ["a red circle", "a dog"],
+        },
+    ),
 }
 """By path."""
 
@@ -139,6 +150,13 @@ _TEXT_AND_IMAGE: Final = Example(
         "usage": {"prompt_tokens": 5, "total_tokens": 5, "num_images": 1},
     },
 )
+
+_ROBOFLOWS_FRAME: Final = {
+    "time": 0.0123,
+    "inference_id": "0c5bbd2d4a0f4a3f8b6f5a4d3c2b1a09",
+    "frame_id": None,
+    "parent_id": None,
+}
 
 RESPONSES: Final = {
     "/embed": Example(
@@ -245,5 +263,14 @@ RESPONSES: Final = {
     "/vectorize": Example(
         summary="A text and an image",
         value={"textVectors": [_BASELINE], "imageVectors": [_BASELINE]},
+    ),
+    "/clip/embed_image": Example(
+        summary="One image", value={"embeddings": [_BASELINE], **_ROBOFLOWS_FRAME}
+    ),
+    "/clip/embed_text": Example(
+        summary="Two texts", value={"embeddings": [_BASELINE] * 2, **_ROBOFLOWS_FRAME}
+    ),
+    "/clip/compare": Example(
+        summary="Two texts", value={"similarity": [0.31, 0.17], **_ROBOFLOWS_FRAME}
     ),
 }

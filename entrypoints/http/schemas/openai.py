@@ -23,7 +23,8 @@ class EmbeddingsRequest(Struct):
         documented(
             f"A text or an image, or a list of 1 to {MAX_INPUTS} of them, with at most "
             f"{MAX_IMAGES} images. An image is a data URI (`data:image/jpeg;base64,...`). "
-            "An entry may also be an object with `text` or `image`, as Jina and SGLang have it. "
+            "An entry may also be an object with `text`, `image`, `bytes` or `url`, as Jina "
+            "and SGLang have it. "
             "Token numbers are refused: they come from a vocabulary other than CLIP's."
         ),
     ] = None
@@ -61,7 +62,18 @@ class EmbeddingsRequest(Struct):
         ),
     ] = None
     embedding_type: Annotated[
-        str | None, documented("What Jina calls `encoding_format`.", enum=["float", "base64"])
+        str | None,
+        documented(
+            "What Jina calls `encoding_format`; it has `binary` and `ubinary` too.",
+            enum=["float", "base64", "binary", "ubinary"],
+        ),
+    ] = None
+    encoding_type: Annotated[
+        str | None,
+        documented(
+            "What LlamaIndex's client of Jina calls `embedding_type`.",
+            enum=["float", "base64", "binary", "ubinary"],
+        ),
     ] = None
     user: Annotated[str | None, documented("Ignored.")] = None
     continue_final_message: Annotated[bool | None, documented("vLLM's; ignored.")] = None
@@ -72,7 +84,9 @@ class EmbeddingObject(Struct):
     """One input's embedding."""
 
     index: int
-    embedding: Annotated[list[float] | str, documented("Unit vector, as numbers or as base64.")]
+    embedding: Annotated[
+        list[float] | str, documented("Unit vector, as numbers or as base64; else as asked for.")
+    ]
     object: str = "embedding"
 
 

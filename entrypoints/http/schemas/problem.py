@@ -73,6 +73,12 @@ class WeaviateError(Struct):
     error: Annotated[str, documented("For people: names the value and the limit it broke.")]
 
 
+class RoboflowError(Struct):
+    """An error where Roboflow's protocol is spoken."""
+
+    message: Annotated[str, documented("For people: names the value and the limit it broke.")]
+
+
 def llama_cpp_error(status: int, detail: str) -> WrappedLlamaCppError:
     """An error in llama.cpp's shape."""
     kind = "invalid_request_error" if status < 500 else "server_error"

@@ -7,5 +7,5 @@ from entrypoints.http.schemas.dialects import InputObject
 def input_of(item: InputObject, *, name: str) -> bytes | str:
     """The text or the image of an object. Raises as `one_input`."""
     texts = [] if item.text is None else [item.text]
-    images = [] if item.image is None else [item.image]
+    images = [image for image in (item.image, item.bytes, item.url) if image is not None]
     return one_input(texts, images, name=name)
