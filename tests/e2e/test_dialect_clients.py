@@ -16,18 +16,19 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from chromadb.api import ClientAPI
+from chromadb.config import Settings
 from chromadb.utils.embedding_functions import OpenAIEmbeddingFunction, RoboflowEmbeddingFunction
 from llama_index.embeddings.jinaai import JinaEmbedding
-from openai.types import CreateEmbeddingResponse
 from PIL import Image
 
+from tests.support.frigate import TIMEOUT_S, FrigateLlamaCpp, frigate_vllm
 from tests.support.servers import SERVE, Server, running, wait_for
 
 HELD_OUT = Path("adapters/models/demo/held_out")
 NAMES = ["cat", "delivery_truck", "bicycle"]
 TEXTS = ["a cat", "a delivery truck", "a bicycle"]
 KEY = "a-key-of-24-characters-x"
-FRIGATE_TIMEOUT_S = 60
 
 
 def jpeg(name: str) -> bytes:
@@ -56,51 +57,9 @@ def same(a: Any, b: np.ndarray) -> bool:
     return np.shape(a) == b.shape and bool((np.asarray(a) * b).sum(axis=-1).min() > 0.9999)
 
 
-class FrigateLlamaCpp:
-    """Frigate's provider `llamacpp`: finds the model and the marker, then embeds."""
-
-    def __init__(
-        self, http: httpx.Client, base_url: str, model: str, key: str | None = None
-    ) -> None:
-        self._url = base_url.rstrip("/").replace("/v1", "")
-        self._model = model
-        self._http = http
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        models = self._get("/v1/models")["data"]
-        (entry,) = [each for each in models if model in {each["id"], *each.get("aliases", [])}]
-        assert "image" in entry["architecture"]["input_modalities"]
-        props = self._get("/props", model=model)
-        assert props["modalities"]["vision"]
-        assert int(props["default_generation_settings"]["n_ctx"]) == 77
-        self.marker = str(props["media_marker"])
-
-    def _get(self, path: str, **query: str) -> Any:
-        response = self._http.get(self._url + path, params=query, headers=self._headers)
-        return response.raise_for_status().json()
-
-    def embed(self, texts: list[str], images: list[bytes]) -> list[np.ndarray]:
-        """As Frigate does: nothing at all where the request fails."""
-        content: list[dict[str, Any]] = [{"prompt_string": text} for text in texts]
-        content += [
-            {
-                "prompt_string": f"{self.marker}\n",
-                "multimodal_data": [base64.b64encode(image).decode()],
-            }
-            for image in images
-        ]
-        body = {"model": self._model, "content": content}
-        response = self._http.post(f"{self._url}/embeddings", json=body, headers=self._headers)
-        if response.is_error:
-            self.refusal = response.text
-            return []
-        result = response.json()
-        items = result.get("data", result) if isinstance(result, dict) else result
-        return [np.array(item["embedding"], dtype=np.float32).flatten() for item in items]
-
-
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=FRIGATE_TIMEOUT_S) as http:
+    with httpx.Client(timeout=TIMEOUT_S) as http:
         yield http
 
 
@@ -149,36 +108,6 @@ def test_frigate_and_others_with_a_key_and_over_a_restart(
         after = frigate.embed(["a cat"], [jpeg("cat")])
     assert np.array_equal(before, after)
     assert np.shape(after) == (2, 768)
-
-
-def frigate_vllm(
-    client: openai.OpenAI, text: str | None = None, image: bytes | None = None
-) -> np.ndarray:
-    """One request of Frigate's provider `vllm`."""
-    parts: list[dict[str, Any]] = [{"type": "text", "text": text or ""}]
-    if image is not None:
-        data = base64.b64encode(image).decode()
-        url = {"url": f"data:image/jpeg;base64,{data}"}
-        parts.insert(0, {"type": "image_url", "image_url": url})
-    told = [{"type": "text", "text": "Represent the user's input."}]
-    response = client.post(
-        "/embeddings",
-        cast_to=CreateEmbeddingResponse,
-        body={
-            "model": "clip",
-            "messages": [
-                {"role": "system", "content": told},
-                {"role": "user", "content": parts},
-                {"role": "assistant", "content": [{"type": "text", "text": ""}]},
-            ],
-            "encoding_format": "float",
-            "dimensions": 768,
-            "continue_final_message": True,
-            "add_special_tokens": False,
-        },
-    )
-    (entry,) = response.data
-    return np.array(entry.embedding, dtype=np.float32)
 
 
 def test_openais_client_posts_messages_as_frigate_does(server: Server) -> None:
@@ -232,17 +161,17 @@ def test_weaviates_module(server: Server) -> None:
 
 
 @pytest.fixture
-def chroma(monkeypatch: pytest.MonkeyPatch) -> Iterator[chromadb.ClientAPI]:
+def chroma(monkeypatch: pytest.MonkeyPatch) -> Iterator[ClientAPI]:
     """A vector store in memory. Its embedding functions take keys from the environment."""
     monkeypatch.setenv("CHROMA_OPENAI_API_KEY", "unused")
     monkeypatch.setenv("CHROMA_ROBOFLOW_API_KEY", "unused")
-    settings = chromadb.Settings(anonymized_telemetry=False)
-    client = chromadb.EphemeralClient(settings)
-    yield client
-    client.close()
+    settings = Settings(anonymized_telemetry=False)
+    client: Any = chromadb.EphemeralClient(settings)
+    with client:
+        yield client
 
 
-def test_chroma_finds_texts_by_openais_function(server: Server, chroma: chromadb.ClientAPI) -> None:
+def test_chroma_finds_texts_by_openais_function(server: Server, chroma: ClientAPI) -> None:
     embedding = OpenAIEmbeddingFunction(model_name="clip", api_base=f"{server.url}/v1")
     collection = chroma.create_collection("texts", embedding_function=embedding)  # type: ignore[arg-type]
     collection.add(ids=NAMES, documents=TEXTS)
@@ -251,10 +180,10 @@ def test_chroma_finds_texts_by_openais_function(server: Server, chroma: chromadb
 
 
 def test_chroma_finds_pictures_by_words_by_roboflows_function(
-    server: Server, chroma: chromadb.ClientAPI
+    server: Server, chroma: ClientAPI
 ) -> None:
     embedding = RoboflowEmbeddingFunction(api_url=server.url)
-    collection = chroma.create_collection("pictures", embedding_function=embedding)  # type: ignore[arg-type]
+    collection = chroma.create_collection("pictures", embedding_function=embedding)
     with_pixels = [np.asarray(Image.open(io.BytesIO(jpeg(name)))) for name in NAMES]
     collection.add(ids=NAMES, images=with_pixels)
     kept = collection.get(ids=NAMES, include=["embeddings"])["embeddings"]

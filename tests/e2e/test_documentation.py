@@ -16,7 +16,11 @@ from tests.support.servers import Server
 from tests.support.snippets import Reader, snippets_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "clients" / "python" / "README.md"]
+PAGES = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "recipes").glob("*.md")),
+    ROOT / "clients" / "python" / "README.md",
+]
 
 
 @pytest.fixture
