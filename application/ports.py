@@ -115,6 +115,13 @@ class EncoderLoaderPort(ABC):
         """The backend that `load` tries first, and why; for a person to read."""
         return "unknown", "this loader has only one"
 
+    def progress(self) -> str | None:
+        """What `load` is busy with, for a person to read; None where that goes without saying.
+
+        Returns at once, and is called while another thread loads.
+        """
+        return None
+
     @abstractmethod
     def load(self) -> EncoderPort:
         """Load both towers.

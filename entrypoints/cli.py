@@ -9,6 +9,7 @@ from entrypoints.commands.bundle import bundle
 from entrypoints.commands.calibrate import calibrate
 from entrypoints.commands.classify import classify
 from entrypoints.commands.doctor import doctor
+from entrypoints.commands.download import download
 from entrypoints.commands.embed import embed
 from entrypoints.commands.embed_on_ray import embed_on_ray
 from entrypoints.commands.export import export
@@ -31,6 +32,7 @@ def main() -> None:
     Examples:
       clip-server doctor
       clip-server serve --model builtin:demo
+      clip-server serve --model openai/clip-vit-large-patch14
       clip-server classify photo.jpg 'a cat' 'a delivery truck'
       clip-server embed photos/ --output photos.npz
       clip-server search photos.npz 'a red car at night'
@@ -42,7 +44,7 @@ def main() -> None:
 
 for command in (
     serve, embed, search, calibrate, classify, doctor,
-    bundle, export, validate, tensorrt, pipeline, embed_on_ray,
+    download, bundle, export, validate, tensorrt, pipeline, embed_on_ray,
 ):  # fmt: skip
     main.add_command(command)
 

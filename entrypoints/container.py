@@ -15,6 +15,7 @@ from adapters.encoders.selection import EncoderSelection
 from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.images.decoding_workers import DecodingWorkers, workers_possible
 from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.models.hub import Download
 from adapters.models.tokenizer import ClipTokenCounter
 from adapters.observability.observers import Observers
 from adapters.observability.prometheus_metrics import PrometheusMetrics
@@ -55,6 +56,7 @@ class Container(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=Settings)
 
     # Ports
+    download = providers.Singleton(Download)
     tensorrt = providers.Singleton(
         TensorRtBackend,
         checkpoint=settings.provided.model_path,
@@ -64,6 +66,7 @@ class Container(containers.DeclarativeContainer):
         precision=settings.provided.precision,
         largest_batch=settings.provided.max_batch,
         cache=settings.provided.cache,
+        download=download,
     )
     encoder_loader = providers.Singleton(
         EncoderSelection,
@@ -75,6 +78,7 @@ class Container(containers.DeclarativeContainer):
         openvino_streams=settings.provided.openvino_streams,
         cache=settings.provided.cache,
         tensorrt=tensorrt,
+        download=download,
     )
     in_process_preparation = providers.Singleton(
         PillowImagePreparation, max_pixels=settings.provided.max_decoded_pixels

@@ -88,6 +88,8 @@ def configure_logging(log_format: LogFormat | None, level: LogLevel) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # A line for each request of a download says nothing that the download's own lines do not.
+    logging.getLogger("httpx2").setLevel(max(logging.WARNING, logging.root.level))
 
 
 def _json(line: Any, **_: Any) -> str:

@@ -93,8 +93,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_MODEL_PATH",
             "Model",
-            "The checkpoint: a Hugging Face or OpenCLIP directory, a bundle, an OpenCLIP "
-            "`name:tag`, or `builtin:demo`. `make serve` sets `builtin:demo` unless you set it.",
+            "The checkpoint: a name on the Hugging Face hub such as "
+            "`openai/clip-vit-large-patch14`, a Hugging Face or OpenCLIP directory, a bundle, an "
+            "OpenCLIP `name:tag`, or `builtin:demo`. `make serve` sets `builtin:demo` unless you "
+            "set it.",
             option="--model",
         ),
     ] = "/models/clip-vit-l"

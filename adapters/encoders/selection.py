@@ -1,7 +1,7 @@
 """Which encoder the settings ask for, and which one `auto` takes on this machine."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from adapters.encoders.fake import FakeEncoder
 from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.export.bundles import bundle_of
 from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.hub import Download
 from adapters.models.precision import Precision
-from adapters.models.reading import check_dimension, read_checkpoint
+from adapters.models.reading import check_dimension, fetched, read_checkpoint
 from adapters.system.hardware import multiplies_bfloat16, nvidia_driver_present
 from adapters.system.installation import install_command, is_installed
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
@@ -48,6 +49,7 @@ class EncoderSelection(EncoderLoaderPort):
         openvino_streams: parts that OpenVINO computes a batch in side by side.
         cache: directory for bundles and compiled models; None where none can be written.
         tensorrt: loads or makes TensorRT's encoder; None where there is none.
+        download: how far a model on the hub is fetched.
     """
 
     choice: EncoderChoice
@@ -58,6 +60,7 @@ class EncoderSelection(EncoderLoaderPort):
     openvino_streams: int = 1
     cache: Path | None = None
     tensorrt: TensorRtBackend | None = None
+    download: Download = field(default_factory=Download)
 
     def probe_device(self) -> Device:
         """See `EncoderLoaderPort.probe_device`."""
@@ -87,6 +90,10 @@ class EncoderSelection(EncoderLoaderPort):
                     return self._load_best()
         except InvalidCheckpoint as invalid:
             raise EncoderUnavailable(str(invalid)) from invalid
+
+    def progress(self) -> str | None:
+        """See `EncoderLoaderPort.progress`."""
+        return self.download.text
 
     def preferred(self) -> tuple[EncoderChoice, str]:
         """See `EncoderLoaderPort.preferred`; never `auto`."""
@@ -141,7 +148,7 @@ class EncoderSelection(EncoderLoaderPort):
         from adapters.encoders.torch.encoder import TorchEncoder
 
         device = self.probe_device()
-        checkpoint = read_checkpoint(self.checkpoint)
+        checkpoint = read_checkpoint(self._fetched())
         self._check_dimension(checkpoint.embedding_dimension)
         return TorchEncoder(checkpoint, device, precision=self.precision or _best_for_torch(device))
 
@@ -153,7 +160,7 @@ class EncoderSelection(EncoderLoaderPort):
 
         store = Store(self.cache)
         try:
-            bundle = bundle_of(self.checkpoint, store)
+            bundle = bundle_of(self._fetched(), store)
             self._check_dimension(bundle.embedding_dimension)
             return OpenVinoEncoder(
                 bundle,
@@ -169,6 +176,9 @@ class EncoderSelection(EncoderLoaderPort):
                 f"{reason_of(failure)}. Free some space, or serve a bundle made by: clip-server "
                 "bundle"
             ) from failure
+
+    def _fetched(self) -> str:
+        return fetched(self.checkpoint, promised=self.embedding_dimension, download=self.download)
 
     def _missing(self, extra: str, name: str, *, other: str) -> str:
         """What to do where a runtime is not installed; another one only if it is installed."""

@@ -6,7 +6,7 @@ imported when it is first used: it takes seconds to import, and is often not ins
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,8 +15,9 @@ from adapters.encoders.cuda import ProcessMemory
 from adapters.encoders.tensorrt import library
 from adapters.images.photos import samples
 from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.hub import Download
 from adapters.models.precision import Precision
-from adapters.models.reading import check_dimension, read_checkpoint
+from adapters.models.reading import check_dimension, fetched, read_checkpoint
 from adapters.system.hardware import nvidia_driver_present
 from adapters.system.installation import install_command, is_installed
 from application.ports import (
@@ -79,6 +80,7 @@ class TensorRtBackend(EncoderUpgradePort):
         cache: directory for bundles and engines; None where none can be written.
         device: where the engine and PyTorch's text tower run; tests pass another, as for the next.
         engines_at: the engines of this machine.
+        download: how far a model on the hub is fetched.
     """
 
     checkpoint: str
@@ -90,6 +92,7 @@ class TensorRtBackend(EncoderUpgradePort):
     cache: Path | None = None
     device: Device = _CUDA
     engines_at: Callable[[Path, Precision, int], "TensorRtEngines"] = engines_at
+    download: Download = field(default_factory=Download)
 
     def wanted(self, serving: EncoderDescription) -> bool:
         """See `EncoderUpgradePort.wanted`."""
@@ -164,7 +167,7 @@ class TensorRtBackend(EncoderUpgradePort):
 
     def _read(self) -> Checkpoint:
         try:
-            checkpoint = read_checkpoint(self.checkpoint)
+            checkpoint = read_checkpoint(self._fetched())
             check_dimension(
                 checkpoint.embedding_dimension,
                 promised=self.embedding_dimension,
@@ -185,6 +188,9 @@ class TensorRtBackend(EncoderUpgradePort):
             return DEFAULT_DIRECTORY / f"vision_encoder_{precision}.engine"
         return self.cache / "engines" / f"{fingerprint}-{precision}.engine"
 
+    def _fetched(self) -> str:
+        return fetched(self.checkpoint, promised=self.embedding_dimension, download=self.download)
+
     def _text_tower(self, checkpoint: Checkpoint) -> TextTower:
         """On PyTorch, or on ONNX Runtime where PyTorch is not installed."""
         if is_installed("torch"):
@@ -196,7 +202,7 @@ class TensorRtBackend(EncoderUpgradePort):
             from adapters.encoders.onnxruntime.towers import OnnxTextTower
             from adapters.export.bundles import bundle_of
 
-            return OnnxTextTower(bundle_of(self.checkpoint, Store(self.cache)))
+            return OnnxTextTower(bundle_of(self._fetched(), Store(self.cache)))
         except ImportError as missing:
             raise EncoderUnavailable(
                 f"without PyTorch the text tower needs {missing.name}, which is not installed. "

@@ -22,7 +22,7 @@ from adapters.models.bundle import (
     read_bundle,
 )
 from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint, unreadable
-from adapters.models.reading import directory_of, read_checkpoint
+from adapters.models.reading import directory_of, fetched, read_checkpoint
 from adapters.models.tokenizer import VOCABULARY
 from adapters.system.installation import install_command
 
@@ -41,6 +41,7 @@ def bundle_of(source: str, store: Store) -> Bundle:
         InvalidCheckpoint: it cannot be read or bundled; says why.
         OSError: neither the store nor the temporary directory can be written.
     """
+    source = fetched(source)
     directory = directory_of(source)
     if is_bundle(directory):
         return read_bundle(directory)

@@ -23,7 +23,7 @@ from adapters.models.weights_files import first_existing, read_weights
 CONFIG: Final = "config.json"
 _PROCESSOR: Final = "processor_config.json"
 _IMAGE_PROCESSOR: Final = "preprocessor_config.json"
-_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 
 # What transformers' CLIPTextConfig and CLIPVisionConfig assume where config.json says nothing.
 _TEXT_DEFAULTS: Final[Mapping[str, Any]] = {
@@ -62,20 +62,29 @@ def read_hugging_face(directory: Path) -> Checkpoint:
     Raises:
         InvalidCheckpoint: not a CLIP model, damaged, or one that this service cannot serve.
     """
-    path = directory / CONFIG
-    try:
-        architecture = _architecture(path)
-    except (TypeError, ZeroDivisionError, OverflowError) as impossible:
-        raise InvalidCheckpoint(f"{path} has impossible sizes: {impossible}.") from impossible
-    check_servable(architecture, origin=str(directory))
-    preprocessing = _preprocessing(directory)
-    path = first_existing(directory, _WEIGHTS)
+    architecture, preprocessing = describe(directory)
+    path = first_existing(directory, WEIGHTS)
     stored = read_weights(path)
     try:
         weights = _to_open_clip(stored, architecture)
     except KeyError as missing:
         raise InvalidCheckpoint(f"{path} lacks the tensor {missing}.") from missing
     return Checkpoint(architecture_name(architecture), architecture, weights, preprocessing)
+
+
+def describe(directory: Path) -> tuple[dict[str, Any], Preprocessing]:
+    """Architecture and preprocessing, from the small files alone.
+
+    Raises:
+        InvalidCheckpoint: not a CLIP model, or one that this service cannot serve.
+    """
+    path = directory / CONFIG
+    try:
+        architecture = _architecture(path)
+    except (TypeError, ZeroDivisionError, OverflowError) as impossible:
+        raise InvalidCheckpoint(f"{path} has impossible sizes: {impossible}.") from impossible
+    check_servable(architecture, origin=str(directory))
+    return architecture, _preprocessing(directory)
 
 
 def _preprocessing(directory: Path) -> Preprocessing:

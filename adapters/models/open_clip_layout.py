@@ -19,7 +19,7 @@ from adapters.models.weights_files import first_existing, read_weights
 from adapters.system.installation import install_command
 
 CONFIG: Final = "open_clip_config.json"
-_WEIGHTS: Final = (
+WEIGHTS: Final = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
@@ -42,6 +42,18 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
     Raises:
         InvalidCheckpoint: damaged, or one that this service cannot serve.
     """
+    architecture, preprocessing = describe(directory)
+    weights = _with_full_token_table(read_weights(first_existing(directory, WEIGHTS)))
+    name = model or architecture_name(architecture)
+    return Checkpoint(name, architecture, weights, preprocessing)
+
+
+def describe(directory: Path) -> tuple[Mapping[str, Any], Preprocessing]:
+    """Architecture and preprocessing, from the small file alone.
+
+    Raises:
+        InvalidCheckpoint: it is incomplete, or one that this service cannot serve.
+    """
     path = directory / CONFIG
     try:
         config = read_description(path)
@@ -50,10 +62,7 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
         check_servable(architecture, origin=str(directory))
     except (KeyError, TypeError, AttributeError) as incomplete:
         raise InvalidCheckpoint(f"{path} has no complete model_cfg.") from incomplete
-    preprocessing = _preprocessing(described, origin=str(path))
-    weights = _with_full_token_table(read_weights(first_existing(directory, _WEIGHTS)))
-    name = model or architecture_name(architecture)
-    return Checkpoint(name, architecture, weights, preprocessing)
+    return architecture, _preprocessing(described, origin=str(path))
 
 
 def is_open_clip_name(source: str) -> bool:

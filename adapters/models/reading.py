@@ -1,10 +1,9 @@
 """Reads any kind of checkpoint that ``CLIP_MODEL_PATH`` may name."""
 
-import re
 from pathlib import Path
 from typing import Final
 
-from adapters.models import hugging_face, open_clip_layout
+from adapters.models import hub, hugging_face, open_clip_layout
 from adapters.models.bundle import DESCRIPTION, read_bundle
 from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint, unreadable
 
@@ -14,8 +13,9 @@ DEMO: Final = "builtin:demo"
 DEMO_DIRECTORY: Final = Path(__file__).parent / "demo" / "checkpoint"
 
 _POSSIBLE: Final = (
-    "CLIP_MODEL_PATH may be a directory in Hugging Face's or OpenCLIP's layout, a bundle, an "
-    f"OpenCLIP name:tag such as ViT-L-14:openai, or, to try the service, {DEMO}."
+    "CLIP_MODEL_PATH may be a name on the Hugging Face hub such as "
+    "openai/clip-vit-large-patch14, a directory in Hugging Face's or OpenCLIP's layout, a bundle, "
+    f"an OpenCLIP name:tag such as ViT-L-14:openai, or, to try the service, {DEMO}."
 )
 
 
@@ -37,21 +37,48 @@ def directory_of(source: str) -> Path:
     return DEMO_DIRECTORY if source == DEMO else Path(source)
 
 
+def fetched(
+    source: str, *, promised: int | None = None, download: hub.Download | None = None
+) -> str:
+    """Where the checkpoint lies: ``source`` itself, or what a name on the hub was fetched into.
+
+    Args:
+        source: what ``CLIP_MODEL_PATH`` names.
+        promised: how many numbers its embeddings must have; None: any. That, and whether it can be
+            served at all, is known before gigabytes of weights are fetched.
+        download: is told how far it is.
+
+    Raises:
+        InvalidCheckpoint: the hub has it not, it cannot be fetched, or it cannot be served.
+    """
+    if not hub.is_hub_name(source):
+        return source
+
+    def check(directory: Path) -> None:
+        is_open_clip = _is_in_open_clips_layout(directory)
+        describe = open_clip_layout.describe if is_open_clip else hugging_face.describe
+        architecture, _ = describe(directory)
+        if promised is not None:
+            check_dimension(int(architecture["embed_dim"]), promised=promised, source=source)
+
+    return str(hub.fetch(source, check=check, download=download))
+
+
 def read_checkpoint(source: str) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        source: a directory in Hugging Face's or OpenCLIP's layout, an OpenCLIP ``name:tag``, or
-            ``builtin:demo``.
+        source: a name on the hub, a directory in Hugging Face's or OpenCLIP's layout, an OpenCLIP
+            ``name:tag``, or ``builtin:demo``.
 
     Raises:
         InvalidCheckpoint: missing, damaged or not servable; says which and what to do.
     """
     if source == DEMO:
         return open_clip_layout.read_open_clip(DEMO_DIRECTORY, model=DEMO)
-    directory = Path(source)
+    directory = Path(fetched(source))
     try:
-        if (directory / open_clip_layout.CONFIG).is_file():
+        if _is_in_open_clips_layout(directory):
             return open_clip_layout.read_open_clip(directory)
         if (directory / hugging_face.CONFIG).is_file():
             return hugging_face.read_hugging_face(directory)
@@ -67,7 +94,19 @@ def read_checkpoint(source: str) -> Checkpoint:
         raise unreadable(directory, failure) from failure
     if open_clip_layout.is_open_clip_name(source):
         return open_clip_layout.read_from_hub(source)
-    raise _missing(source)
+    raise InvalidCheckpoint(f"{source} does not exist. {_POSSIBLE}")
+
+
+def _is_in_open_clips_layout(directory: Path) -> bool:
+    """Whether it is OpenCLIP's layout that is to be read, where both may be there in part."""
+    if not (directory / open_clip_layout.CONFIG).is_file():
+        return False
+    if any((directory / name).is_file() for name in open_clip_layout.WEIGHTS):
+        return True
+    # Other programs may have put only its small file into the hub's cache, beside the other layout.
+    has_config = (directory / hugging_face.CONFIG).is_file()
+    has_weights = any((directory / name).is_file() for name in hugging_face.WEIGHTS)
+    return not (has_config and has_weights)
 
 
 def _without_checkpoint(directory: Path, found: list[str]) -> InvalidCheckpoint:
@@ -85,15 +124,3 @@ def _without_checkpoint(directory: Path, found: list[str]) -> InvalidCheckpoint:
         f"{directory} holds no checkpoint: neither {hugging_face.CONFIG} (Hugging Face layout) "
         f"nor {open_clip_layout.CONFIG} (OpenCLIP layout) is there; {holds}."
     )
-
-
-def _missing(source: str) -> InvalidCheckpoint:
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", source) and not source.startswith("."):
-        name, _, revision = source.partition("@")
-        at = f" --revision {revision}" if revision else ""
-        return InvalidCheckpoint(
-            f"{source} does not exist as a directory. If it is a name on the Hugging Face hub, "
-            f"download it with `hf download {name}{at} --local-dir DIRECTORY` and set "
-            f"CLIP_MODEL_PATH=DIRECTORY. {_POSSIBLE}"
-        )
-    return InvalidCheckpoint(f"{source} does not exist. {_POSSIBLE}")

@@ -14,6 +14,7 @@ from application.model.states import (
     DeviceLost,
     Effect,
     Event,
+    Failed,
     FaultReported,
     Free,
     HealthRow,
@@ -149,6 +150,8 @@ class Supervisor:
     @property
     def reason(self) -> str | None:
         """Why the service is not healthy, else None."""
+        if isinstance(self._state, Loading | Failed | Reloading):
+            return self._loader.progress() or self._state.reason
         return self._state.reason
 
     @property

@@ -73,6 +73,7 @@ def serve(**options: Any) -> None:
     \u0008
     Examples:
       clip-server serve --model builtin:demo
+      clip-server serve --model openai/clip-vit-large-patch14
       CLIP_MODEL_PATH=/models/clip-vit-l clip-server serve --port 9000
     """
     settings = settings_or_exit(

@@ -167,14 +167,6 @@ def test_a_file_is_not_said_to_be_missing(copy: Path) -> None:
     assert str(copy) in message
 
 
-@pytest.mark.parametrize("name", ["openai/clip-vit-large-patch14", "org/name@main"])
-def test_a_name_on_the_hub_says_how_to_get_it(name: str) -> None:
-    message = refusal(name)
-    assert f"hf download {name.split('@', maxsplit=1)[0]}" in message
-    assert ("--revision main" in message) == ("@" in name)
-    assert "ViT-L-14:openai" in message
-
-
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
     "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"

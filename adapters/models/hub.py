@@ -1,0 +1,444 @@
+"""Checkpoints by their names on the Hugging Face hub, fetched once into the hub's own cache.
+
+`huggingface_hub` does the transfers: it knows ``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``,
+``HF_HUB_OFFLINE``, proxies and certificates, and continues what was cut off. This module chooses
+the files, checks the room on the disk and the bytes, says what it is doing, and turns errors into
+sentences.
+"""
+
+import hashlib
+import logging
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from adapters.models import hugging_face, open_clip_layout
+from adapters.models.checkpoint import InvalidCheckpoint
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+_NAME: Final = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_BYTES_PER_MB: Final = 1_000_000
+_TIMEOUT_S: Final = 10.0
+_LOG_EVERY_S: Final = 5.0
+_SPARE_BYTES: Final = 100 * _BYTES_PER_MB
+"""Room that is left on the disk beside the files."""
+
+_DESCRIPTIONS: Final = (
+    *(hugging_face.CONFIG, "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+)
+_LAYOUTS: Final = (
+    # Safetensors before pickles; of each, transformers' layout first.
+    (_DESCRIPTIONS, hugging_face.CONFIG, "model.safetensors"),
+    ((open_clip_layout.CONFIG,), open_clip_layout.CONFIG, "open_clip_model.safetensors"),
+    ((open_clip_layout.CONFIG,), open_clip_layout.CONFIG, "open_clip_pytorch_model.safetensors"),
+    (_DESCRIPTIONS, hugging_face.CONFIG, "pytorch_model.bin"),
+    ((open_clip_layout.CONFIG,), open_clip_layout.CONFIG, "open_clip_pytorch_model.bin"),
+)
+"""What may be fetched: the small files, the one that must be among them, and the weights."""
+
+
+class Download:
+    """What is being fetched at the moment, and what has been; one thread reports, others read."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._name = ""
+        self._total = self._done = 0
+        self._fetched = 0
+        """Bytes since `begin`, without those that were there before."""
+        self._began_s = self._logged_s = 0.0
+        self.directories: dict[str, Path] = {}
+        """What was fetched in this process, by name: a model that is loaded again asks no hub."""
+
+    @property
+    def text(self) -> str | None:
+        """A sentence for people, such as "downloading x/y: 412 of 1,710 MB, 35 MB/s."."""
+        with self._lock:
+            if not self._name:
+                return None
+            seconds = max(self._clock() - self._began_s, 0.001)
+            return (
+                f"downloading {self._name}: {self._done // _BYTES_PER_MB:,} of "
+                f"{self._total // _BYTES_PER_MB:,} MB, "
+                f"{self._fetched / seconds / _BYTES_PER_MB:,.0f} MB/s."
+            )
+
+    def begin(self, name: str, total: int) -> None:
+        """A file of ``total`` bytes of the checkpoint ``name`` comes next."""
+        with self._lock:
+            self._name, self._total, self._done, self._fetched = name, total, 0, 0
+            self._began_s = self._logged_s = self._clock()
+
+    def advance(self, count: int, *, fetched: bool = True) -> None:
+        """So many bytes more are there; fetched now, or left by an earlier attempt."""
+        with self._lock:
+            self._done += count
+            self._fetched += count if fetched else 0
+            now_s = self._clock()
+            if now_s - self._logged_s < _LOG_EVERY_S:
+                return
+            self._logged_s = now_s
+        logger.info("%s", self.text)
+
+    def end(self) -> None:
+        """Nothing is fetched any more."""
+        with self._lock:
+            self._name = ""
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether ``source`` is ``owner/name`` or ``owner/name@revision``, and no path that exists."""
+    return _NAME.fullmatch(source) is not None and not Path(source).exists()
+
+
+def fetch(
+    source: str, *, check: Callable[[Path], None] = lambda _: None, download: Download | None = None
+) -> Path:
+    """The directory of a checkpoint on the hub; what is not there yet is downloaded.
+
+    Args:
+        source: as `is_hub_name` takes it.
+        check: is given the directory when it holds all but the weights, and may raise
+            `InvalidCheckpoint`.
+        download: is told how far it is.
+
+    Raises:
+        InvalidCheckpoint: it cannot be had; says why and what to do.
+    """
+    download = download or Download()
+    known = download.directories.get(source)
+    if known is None or not known.is_dir():
+        known = download.directories[source] = _found(source, check, download)
+    return known
+
+
+class _Unreachable(Exception):
+    """The hub cannot be asked; says why."""
+
+
+def _found(source: str, check: Callable[[Path], None], download: Download) -> Path:
+    named = _NAME.fullmatch(source)
+    assert named is not None, source
+    repository, revision = named["repository"], named["revision"] or "main"
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        listed = _listed(repository, revision, source)
+    except OfflineModeIsEnabled:
+        reason, remedy = "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
+    except _Unreachable as unreachable:
+        reason, remedy = str(unreachable), "see that the network is there"
+    else:
+        return _fetched(listed, revision, source, check, download)
+    kept = _kept(repository, revision)
+    if kept is None:
+        raise InvalidCheckpoint(
+            f"{source} is neither a directory here nor downloaded yet, and {reason}. To get it, "
+            f"{remedy}, or download it on another machine and copy HF_HOME."
+        )
+    logger.info("%s: %s is served as it is here", reason, source)
+    check(kept.parent)
+    return _checked(kept, source).parent
+
+
+def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
+    """What the hub has under this name.
+
+    Raises:
+        InvalidCheckpoint: nothing that can be had.
+        OfflineModeIsEnabled: it must not be asked.
+        _Unreachable: it does not answer.
+    """
+    # Imported here: it takes half a second, and only models on the hub need it.
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    api = HfApi()
+    page = f"{api.endpoint}/{repository}"
+    try:
+        found = api.model_info(
+            repository, revision=revision, timeout=_TIMEOUT_S, files_metadata=True
+        )
+    except GatedRepoError:
+        raise _gated(source, page) from None
+    except RepositoryNotFoundError:
+        raise InvalidCheckpoint(
+            f"{source} is neither a directory here nor a model on the hub that everybody may see. "
+            "If it is private, set HF_TOKEN to a token of an account that may."
+        ) from None
+    except RevisionNotFoundError:
+        raise InvalidCheckpoint(
+            f"{repository} has no revision {revision!r}; {page}/commits/main lists them."
+        ) from None
+    except OfflineModeIsEnabled:
+        raise
+    except HfHubHTTPError as refused:
+        status = refused.response.status_code
+        if status == 401:
+            raise InvalidCheckpoint(
+                f"the hub does not accept HF_TOKEN for {source} (status 401): {page}"
+            ) from None
+        raise _Unreachable(f"the hub responded with status {status}") from None
+    except (httpx2.HTTPError, OSError) as failure:
+        raise _Unreachable(f"the hub cannot be reached ({type(failure).__name__})") from None
+    if found.id.lower() != repository.lower():
+        logger.warning("%s is called %s now", repository, found.id)
+    return found
+
+
+def _gated(source: str, page: str) -> InvalidCheckpoint:
+    return InvalidCheckpoint(
+        f"{source} asks for an agreement: accept it at {page}, and set HF_TOKEN to a token of "
+        "that account."
+    )
+
+
+def _layout(names: Iterable[str], source: str) -> tuple[str, list[str], str]:
+    """The configuration, the other small files, and the weights.
+
+    Raises:
+        InvalidCheckpoint: it is no checkpoint in a known layout.
+    """
+    there = set(names)
+    for small, needed, weights in _LAYOUTS:
+        if {needed, weights} <= there:
+            return needed, [name for name in small if name in there - {needed}], weights
+    wanted = sorted({weights for _, _, weights in _LAYOUTS})
+    raise InvalidCheckpoint(
+        f"{source} holds no checkpoint in Hugging Face's or OpenCLIP's layout: none of "
+        f"{', '.join(wanted)} with its configuration is there."
+    )
+
+
+def _fetched(
+    listed: "ModelInfo",
+    revision: str,
+    source: str,
+    check: Callable[[Path], None],
+    download: Download,
+) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+
+    names = [file.rfilename for file in listed.siblings or ()]
+    configuration, small, weights = _layout(names, source)
+    try:
+        # By the revision's name, so that the cache knows for later what it stands for.
+        directory = _file(listed.id, revision, configuration).parent
+        commit = directory.name
+        for name in small:
+            _file(listed.id, commit, name)
+        check(directory)
+        path = _weights(listed.id, commit, weights, source, download)
+        return _checked(path, source).parent
+    except GatedRepoError:
+        raise _gated(source, f"{constants.ENDPOINT}/{listed.id}") from None
+    except EntryNotFoundError as missing:
+        raise InvalidCheckpoint(f"{source} was changed while it was downloaded.") from missing
+    finally:
+        download.end()
+
+
+def _file(repository: str, revision: str, name: str) -> Path:
+    """One small file, downloaded if it is not there.
+
+    Raises:
+        InvalidCheckpoint: the transfer failed.
+    """
+    import httpx2
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+
+    try:
+        return Path(
+            hf_hub_download(repository, name, revision=revision, tqdm_class=_bar_that_reports())
+        )
+    except (GatedRepoError, EntryNotFoundError):
+        raise
+    except (httpx2.HTTPError, OSError) as failure:
+        raise _broken_off(repository, name, failure) from failure
+
+
+def _weights(repository: str, commit: str, name: str, source: str, download: Download) -> Path:
+    """The large file. What a killed process has fetched of it is kept, and the rest is fetched.
+
+    `hf_hub_download` begins from the start in each process, since it cannot trust locks on every
+    file system (huggingface_hub, pull request 4228). Here the lock is ours, and the bytes are
+    compared with their SHA-256 before they take their place in the cache.
+
+    Raises:
+        InvalidCheckpoint: the transfer failed, or the bytes are not those of the hub.
+    """
+    import httpx2
+    from filelock import FileLock
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined] # not listed
+
+    if _in_cache(repository, commit, name) is not None:
+        return _file(repository, commit, name)
+    headers = build_hf_headers()
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    try:
+        url = hf_hub_url(repository, name, revision=commit)
+        told = get_hf_file_metadata(url, headers=headers, timeout=_TIMEOUT_S)
+        if urlsplit(told.location).netloc != urlsplit(url).netloc:
+            headers.pop("authorization", None)  # which is for the hub and nobody else
+        blob = Path(constants.HF_HUB_CACHE) / folder / "blobs" / str(told.etag)
+        part = blob.with_name(f"{blob.name}.part")
+        with FileLock(f"{part}.lock"):
+            if not blob.exists():
+                there = part.stat().st_size if part.exists() else 0
+                total = told.size or 0
+                _check_room(blob.parent, total - there, source)
+                download.begin(source, total)
+                with part.open("ab", buffering=0) as file:
+                    http_get(
+                        told.location,
+                        file,
+                        resume_size=there,
+                        headers=headers,
+                        expected_size=told.size,
+                        displayed_filename=name,
+                        tqdm_class=_bar_that_reports(download),
+                    )
+                _check_bytes(part, blob.name, f"{name} of {source}")
+                part.replace(blob)
+    except (GatedRepoError, EntryNotFoundError):
+        raise
+    except (httpx2.HTTPError, OSError) as failure:
+        raise _broken_off(repository, name, failure) from failure
+    return _file(repository, commit, name)  # which links to it
+
+
+def _broken_off(repository: str, name: str, failure: Exception) -> InvalidCheckpoint:
+    reason = getattr(failure, "strerror", None) or type(failure).__name__
+    return InvalidCheckpoint(
+        f"{name} of {repository} could not be downloaded ({reason}). What has arrived is kept; "
+        "start again to continue."
+    )
+
+
+def _bar_that_reports(download: Download | None = None) -> Any:
+    """A progress bar for `huggingface_hub`: drawn on a terminal, and told to ``download``.
+
+    Without ``download`` it shows nothing, which is for small files.
+    """
+
+    class Bar(tqdm):  # type: ignore[misc] # tqdm brings no types
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options.pop("name", None)
+            options["disable"] = download is None or not sys.stderr.isatty()
+            super().__init__(*arguments, **options)
+            if download is not None:
+                download.advance(int(options.get("initial") or 0), fetched=False)
+
+        def update(self, n: float | None = 1) -> Any:
+            if download is not None:
+                download.advance(int(n or 0))
+            return super().update(n)
+
+    return Bar
+
+
+def _in_cache(repository: str, commit: str, name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, name, revision=commit)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _check_room(cache: Path, needed: int, source: str) -> None:
+    """Refuse to begin what will not fit on the disk.
+
+    Raises:
+        InvalidCheckpoint: says how much there is and how much is needed.
+    """
+    place = next(place for place in (cache, *cache.absolute().parents) if place.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed + _SPARE_BYTES:
+        raise InvalidCheckpoint(
+            f"{source} takes {needed // _BYTES_PER_MB:,} MB, and only {free // _BYTES_PER_MB:,} MB "
+            f"are free at {place}. Free some space, or set HF_HOME to a directory on a larger disk."
+        )
+
+
+def _checked(path: Path, source: str) -> Path:
+    """The same path, if its bytes are those that the hub has.
+
+    The hub's cache names a large file by its SHA-256. What was compared once is remembered beside
+    it, by size and time of change, since a gigabyte takes seconds.
+
+    Raises:
+        InvalidCheckpoint: they are others; they are deleted.
+    """
+    blob = path.resolve()
+    status = blob.stat()
+    seen = f"{status.st_size} {status.st_mtime_ns}"
+    note = blob.with_name(f"{blob.name}.checked")
+    if note.is_file() and note.read_text() == seen:
+        return path
+    try:
+        _check_bytes(blob, blob.name, f"{path.name} of {source}")
+    except InvalidCheckpoint:
+        path.unlink()
+        raise
+    with suppress(OSError):  # a cache that may only be read
+        note.write_text(seen)
+    return path
+
+
+def _check_bytes(path: Path, expected: str, what: str) -> None:
+    """Delete a file whose SHA-256 is not the one that the hub has for it.
+
+    Args:
+        path: the file.
+        expected: the hub's name of its content, which is its SHA-256 where it is large.
+        what: it is, for people.
+
+    Raises:
+        InvalidCheckpoint: it was damaged.
+    """
+    if _SHA256.fullmatch(expected) is None:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        path.unlink()
+        raise InvalidCheckpoint(
+            f"{what} is damaged: its SHA-256 is {digest[:16]}…, the hub's {expected[:16]}…. It is "
+            "deleted; start again to download it once more."
+        )
+
+
+def _kept(repository: str, revision: str) -> Path | None:
+    """The weights that an earlier download has left; None if they, or what describes them, lack."""
+    for _, needed, weights in _LAYOUTS:
+        path = _in_cache(repository, revision, weights)
+        if path is not None and (path.parent / needed).is_file():
+            return path
+    return None
