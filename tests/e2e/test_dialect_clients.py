@@ -6,6 +6,7 @@ written here from what their sources send and how they read the response.
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from llama_index.embeddings.jinaai import JinaEmbedding
 from PIL import Image
 
 from tests.support.frigate import TIMEOUT_S, FrigateLlamaCpp, frigate_vllm
-from tests.support.servers import SERVE, Server, running, wait_for
+from tests.support.servers import SERVE, Server, launched, running, wait_for
 
 HELD_OUT = Path("adapters/models/demo/held_out")
 NAMES = ["cat", "delivery_truck", "bicycle"]
@@ -90,13 +91,20 @@ def test_frigates_llamacpp_ten_images_in_order(server: Server, http: httpx.Clien
 def test_frigate_and_others_with_a_key_and_over_a_restart(
     tmp_path: Path, http: httpx.Client
 ) -> None:
-    settings = {"CLIP_ENCODER": "fake", "CLIP_API_KEYS": KEY}
+    settings = {
+        "CLIP_MODEL_PATH": "builtin:demo",
+        "CLIP_ENCODER": "openvino",
+        "CLIP_API_KEYS": KEY,
+    }
+    ten = [jpeg(NAMES[place % 3]) for place in range(10)]
     with running(SERVE, tmp_path / "first", **settings) as server:
         wait_for(server, "/health/ready")
         with pytest.raises(httpx.HTTPStatusError, match="401"):
             FrigateLlamaCpp(http, server.url, "clip")
         frigate = FrigateLlamaCpp(http, server.url, "clip", KEY)
-        before = frigate.embed(["a cat"], [jpeg("cat")])
+        before = frigate.embed(["a cat"], ten)
+        assert frigate.embed([], [*ten[:4], b"not an image", *ten[4:9]]) == []
+        assert "content[4]" in frigate.refusal
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY) as client:
             assert frigate_vllm(client, image=jpeg("cat")).shape == (768,)
         with cohere.ClientV2(api_key=KEY, base_url=server.url) as client:
@@ -105,9 +113,10 @@ def test_frigate_and_others_with_a_key_and_over_a_restart(
         assert server.stop() == 0
     with running(SERVE, tmp_path / "second", PORT=port, **settings) as server:
         wait_for(server, "/health/ready")
-        after = frigate.embed(["a cat"], [jpeg("cat")])
-    assert np.array_equal(before, after)
-    assert np.shape(after) == (2, 768)
+        after = frigate.embed(["a cat"], ten)
+    assert np.shape(after) == (11, 768)
+    assert np.isfinite(after).all()
+    assert same(after, np.array(before))
 
 
 def test_openais_client_posts_messages_as_frigate_does(server: Server) -> None:
@@ -145,6 +154,24 @@ def test_cohere(server: Server) -> None:
             client.embed(model="embed-v4.0", input_type="search_query", texts=["a"])
         with pytest.raises(cohere.errors.BadRequestError, match=r"texts\[1\] is blank"):
             client.embed(model="clip", input_type="search_query", texts=["a", " "])
+
+
+def test_weaviate_waits_for_the_module_to_start(tmp_path: Path) -> None:
+    """Weaviate asks again until it gets a 2xx, whatever comes before: no connection, then 503."""
+    settings = {"CLIP_MODEL_PATH": "builtin:demo", "CLIP_ENCODER": "openvino"}
+    with launched(SERVE, tmp_path / "log", **settings) as server:
+        deadline, statuses = time.monotonic() + 120, [0]
+        while statuses[-1] != 204:
+            assert time.monotonic() < deadline
+            try:
+                statuses.append(httpx.get(f"{server.url}/.well-known/ready", timeout=5).status_code)
+            except httpx.TransportError:
+                statuses.append(0)
+            time.sleep(0.1)
+        assert set(statuses) <= {0, 503, 204}
+        sent = {"texts": ["a cat"], "images": None}
+        made = httpx.post(f"{server.url}/vectorize", json=sent, timeout=60).json()
+        assert np.shape(made["textVectors"]) == (1, 768)
 
 
 def test_weaviates_module(server: Server) -> None:

@@ -334,6 +334,7 @@ async def test_how_much_of_long_texts_is_cut_is_told(client: Client) -> None:
         ("/embeddings", {"content": [{"prompt_string": LONG}]}),
         ("/v2/embed", {"texts": [LONG]}),
         ("/vectorize", {"texts": [LONG]}),
+        ("/clip/embed_text", {"text": [LONG, "a cat"]}),
     ):
         response = await client.post(path, json=body)
         assert response.status_code == 200
@@ -557,8 +558,9 @@ async def test_a_full_server_refuses_in_the_dialects_shape(
         ("/embeddings", "llamacpp"),
         ("/v2/embed", "cohere"),
         ("/vectorize", "weaviate"),
+        ("/clip/embed_text", "roboflow"),
     ):
-        response = await client.post(path, json={"texts": ["a"], "input": "a"})
+        response = await client.post(path, json={"texts": ["a"], "input": "a", "text": "a"})
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) > 0
         assert message(response, shape)

@@ -8,7 +8,9 @@ import numpy as np
 import openai
 from openai.types import CreateEmbeddingResponse
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
+"""For embeddings; what it asks at the start has `_START_TIMEOUT_S`."""
+_START_TIMEOUT_S = 10
 
 
 class FrigateLlamaCpp:
@@ -30,7 +32,9 @@ class FrigateLlamaCpp:
         self.marker = str(props["media_marker"])
 
     def _get(self, path: str, **query: str) -> Any:
-        response = self._http.get(self._url + path, params=query, headers=self._headers)
+        response = self._http.get(
+            self._url + path, params=query, headers=self._headers, timeout=_START_TIMEOUT_S
+        )
         return response.raise_for_status().json()
 
     def embed(self, texts: list[str], images: list[bytes]) -> list[np.ndarray]:
