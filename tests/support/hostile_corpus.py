@@ -48,6 +48,7 @@ class Hostile:
         method: how it is sent.
         headers: what is sent with it.
         item: the code is that of the batch's first item, the response itself being 200.
+        costly: it takes seconds to decode, so a slow machine may say `image_too_expensive` instead.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Hostile:
     method: str = "POST"
     headers: dict[str, str] = field(default_factory=lambda: dict(JSON))
     item: bool = False
+    costly: bool = False
 
 
 def corpus() -> list[Hostile]:
@@ -65,9 +67,11 @@ def corpus() -> list[Hostile]:
     return [*_images(), *_ways_in(), *_other_formats(), *_bodies(), *_texts(), *_forms(), *_paths()]
 
 
-def image(name: str, file: Callable[[], bytes], code: str | None = None) -> Hostile:
+def image(
+    name: str, file: Callable[[], bytes], code: str | None = None, *, costly: bool = False
+) -> Hostile:
     """A file as the whole body."""
-    return Hostile(name, file, 422 if code else 200, code, headers=dict(BYTES))
+    return Hostile(name, file, 422 if code else 200, code, headers=dict(BYTES), costly=costly)
 
 
 def text(name: str, path: str, body: Callable[[], bytes], code: str | None = None) -> Hostile:
@@ -187,10 +191,12 @@ def _images() -> Iterator[Hostile]:
             "BMP in runs of one pixel",
             lambda: files.bmp(SIDE, SIDE, 8, compression=1, data=b"\x01\x05" * 5 * MEGABYTE),
             broken,
+            costly=True,
         ),
         image(
             "BMP of rows that end at once",
             lambda: files.bmp(SIDE, SIDE, 8, compression=1, data=b"\x01\x05\0\0" * SIDE),
+            costly=True,
         ),
         image(
             "BMP of half bytes",
