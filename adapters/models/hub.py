@@ -6,14 +6,15 @@ the files, checks the room on the disk and the bytes, says what it is doing, and
 sentences.
 """
 
-import hashlib
+import json
 import logging
+import os
 import re
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from adapters.artifacts.checksums import checksums_of, what_changed
 from adapters.models import hugging_face, open_clip_layout
 from adapters.models.checkpoint import InvalidCheckpoint
 
@@ -37,19 +39,19 @@ _LOG_EVERY_S: Final = 5.0
 _SPARE_BYTES: Final = 100 * _BYTES_PER_MB
 """Room that is left on the disk beside the files."""
 
-_DESCRIPTIONS: Final = (
-    *(hugging_face.CONFIG, "preprocessor_config.json", "processor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+_LAYOUTS: Final = tuple(
+    sorted(
+        (
+            *((hugging_face.DESCRIPTIONS, name) for name in hugging_face.WEIGHTS),
+            *((open_clip_layout.DESCRIPTIONS, name) for name in open_clip_layout.WEIGHTS),
+        ),
+        key=lambda layout: not layout[1].endswith(".safetensors"),
+    )
 )
-_LAYOUTS: Final = (
-    # Safetensors before pickles; of each, transformers' layout first.
-    (_DESCRIPTIONS, hugging_face.CONFIG, "model.safetensors"),
-    ((open_clip_layout.CONFIG,), open_clip_layout.CONFIG, "open_clip_model.safetensors"),
-    ((open_clip_layout.CONFIG,), open_clip_layout.CONFIG, "open_clip_pytorch_model.safetensors"),
-    (_DESCRIPTIONS, hugging_face.CONFIG, "pytorch_model.bin"),
-    ((open_clip_layout.CONFIG,), open_clip_layout.CONFIG, "open_clip_pytorch_model.bin"),
-)
-"""What may be fetched: the small files, the one that must be among them, and the weights."""
+"""What may be fetched: the small files, the first of which must be there, and the weights.
+
+Safetensors before pickles; of each, transformers' layout first.
+"""
 
 
 class Download:
@@ -104,7 +106,7 @@ class Download:
 
 def is_hub_name(source: str) -> bool:
     """Whether ``source`` is ``owner/name`` or ``owner/name@revision``, and no path that exists."""
-    return _NAME.fullmatch(source) is not None and not Path(source).exists()
+    return _NAME.fullmatch(source) is not None and not os.path.exists(source)
 
 
 def fetch(
@@ -116,7 +118,7 @@ def fetch(
         source: as `is_hub_name` takes it.
         check: is given the directory when it holds all but the weights, and may raise
             `InvalidCheckpoint`.
-        download: is told how far it is.
+        download: where progress is reported.
 
     Raises:
         InvalidCheckpoint: it cannot be had; says why and what to do.
@@ -129,32 +131,30 @@ def fetch(
 
 
 class _Unreachable(Exception):
-    """The hub cannot be asked; says why."""
+    """The hub cannot be asked: why, and what to do about it."""
+
+    def __init__(self, reason: str, remedy: str = "see that the network is there") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 def _found(source: str, check: Callable[[Path], None], download: Download) -> Path:
     named = _NAME.fullmatch(source)
     assert named is not None, source
     repository, revision = named["repository"], named["revision"] or "main"
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
     try:
         listed = _listed(repository, revision, source)
-    except OfflineModeIsEnabled:
-        reason, remedy = "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
     except _Unreachable as unreachable:
-        reason, remedy = str(unreachable), "see that the network is there"
-    else:
-        return _fetched(listed, revision, source, check, download)
-    kept = _kept(repository, revision)
-    if kept is None:
-        raise InvalidCheckpoint(
-            f"{source} is neither a directory here nor downloaded yet, and {reason}. To get it, "
-            f"{remedy}, or download it on another machine and copy HF_HOME."
-        )
-    logger.info("%s: %s is served as it is here", reason, source)
-    check(kept.parent)
-    return _checked(kept, source).parent
+        kept = _kept(repository, revision)
+        if kept is None:
+            raise InvalidCheckpoint(
+                f"{source} is neither a directory here nor downloaded yet, and {unreachable}. To "
+                f"get it, {unreachable.remedy}, or download it on another machine and copy HF_HOME."
+            ) from None
+        logger.info("%s: %s is served as it is here", unreachable, source)
+        check(kept.parent)
+        return _checked(kept, source).parent
+    return _fetched(listed, revision, source, check, download)
 
 
 def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
@@ -162,8 +162,7 @@ def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
 
     Raises:
         InvalidCheckpoint: nothing that can be had.
-        OfflineModeIsEnabled: it must not be asked.
-        _Unreachable: it does not answer.
+        _Unreachable: it must not be asked, or does not answer.
     """
     # Imported here: it takes half a second, and only models on the hub need it.
     import httpx2
@@ -171,6 +170,7 @@ def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -179,9 +179,11 @@ def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
     api = HfApi()
     page = f"{api.endpoint}/{repository}"
     try:
-        found = api.model_info(
-            repository, revision=revision, timeout=_TIMEOUT_S, files_metadata=True
-        )
+        found = api.model_info(repository, revision=revision, timeout=_TIMEOUT_S)
+    except HFValidationError:
+        raise InvalidCheckpoint(
+            f"{source} is neither a directory here nor a name that the hub allows."
+        ) from None
     except GatedRepoError:
         raise _gated(source, page) from None
     except RepositoryNotFoundError:
@@ -194,7 +196,7 @@ def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
             f"{repository} has no revision {revision!r}; {page}/commits/main lists them."
         ) from None
     except OfflineModeIsEnabled:
-        raise
+        raise _Unreachable("HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE") from None
     except HfHubHTTPError as refused:
         status = refused.response.status_code
         if status == 401:
@@ -223,10 +225,10 @@ def _layout(names: Iterable[str], source: str) -> tuple[str, list[str], str]:
         InvalidCheckpoint: it is no checkpoint in a known layout.
     """
     there = set(names)
-    for small, needed, weights in _LAYOUTS:
+    for (needed, *small), weights in _LAYOUTS:
         if {needed, weights} <= there:
-            return needed, [name for name in small if name in there - {needed}], weights
-    wanted = sorted({weights for _, _, weights in _LAYOUTS})
+            return needed, [name for name in small if name in there], weights
+    wanted = sorted(weights for _, weights in _LAYOUTS)
     raise InvalidCheckpoint(
         f"{source} holds no checkpoint in Hugging Face's or OpenCLIP's layout: none of "
         f"{', '.join(wanted)} with its configuration is there."
@@ -326,8 +328,9 @@ def _weights(repository: str, commit: str, name: str, source: str, download: Dow
                         displayed_filename=name,
                         tqdm_class=_bar_that_reports(download),
                     )
-                _check_bytes(part, blob.name, f"{name} of {source}")
+                checksum = _compared(part, blob.name, f"{name} of {source}")
                 part.replace(blob)
+                _remember(blob, checksum)
     except (GatedRepoError, EntryNotFoundError):
         raise
     except (httpx2.HTTPError, OSError) as failure:
@@ -344,7 +347,7 @@ def _broken_off(repository: str, name: str, failure: Exception) -> InvalidCheckp
 
 
 def _bar_that_reports(download: Download | None = None) -> Any:
-    """A progress bar for `huggingface_hub`: drawn on a terminal, and told to ``download``.
+    """A progress bar for `huggingface_hub`: drawn on a terminal, and reported to ``download``.
 
     Without ``download`` it shows nothing, which is for small files.
     """
@@ -390,54 +393,62 @@ def _check_room(cache: Path, needed: int, source: str) -> None:
 def _checked(path: Path, source: str) -> Path:
     """The same path, if its bytes are those that the hub has.
 
-    The hub's cache names a large file by its SHA-256. What was compared once is remembered beside
-    it, by size and time of change, since a gigabyte takes seconds.
+    The hub's cache names a large file by its SHA-256. What was compared once is recorded beside
+    it, since a gigabyte takes seconds.
 
     Raises:
         InvalidCheckpoint: they are others; they are deleted.
     """
     blob = path.resolve()
-    status = blob.stat()
-    seen = f"{status.st_size} {status.st_mtime_ns}"
-    note = blob.with_name(f"{blob.name}.checked")
-    if note.is_file() and note.read_text() == seen:
+    try:
+        recorded = json.loads(_record_of(blob).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # there is none yet
+        recorded = None
+    if what_changed(blob.parent, recorded) is None:
         return path
     try:
-        _check_bytes(blob, blob.name, f"{path.name} of {source}")
+        checksum = _compared(blob, blob.name, f"{path.name} of {source}")
     except InvalidCheckpoint:
         path.unlink()
         raise
-    with suppress(OSError):  # a cache that may only be read
-        note.write_text(seen)
+    _remember(blob, checksum)
     return path
 
 
-def _check_bytes(path: Path, expected: str, what: str) -> None:
-    """Delete a file whose SHA-256 is not the one that the hub has for it.
+def _compared(file: Path, expected: str, what: str) -> Mapping[str, int | str]:
+    """The checksum of a file, which is deleted if the hub has another one for it.
 
     Args:
-        path: the file.
+        file: in the cache, or on its way there.
         expected: the hub's name of its content, which is its SHA-256 where it is large.
         what: it is, for people.
 
     Raises:
         InvalidCheckpoint: it was damaged.
     """
-    if _SHA256.fullmatch(expected) is None:
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != expected:
-        path.unlink()
+    checksum = checksums_of([file])[file.name]
+    digest = str(checksum["sha256"])
+    if _SHA256.fullmatch(expected) is not None and digest != expected:
+        file.unlink()
         raise InvalidCheckpoint(
             f"{what} is damaged: its SHA-256 is {digest[:16]}…, the hub's {expected[:16]}…. It is "
             "deleted; start again to download it once more."
         )
+    return checksum
+
+
+def _remember(blob: Path, checksum: Mapping[str, int | str]) -> None:
+    with suppress(OSError):  # a cache that may only be read
+        _record_of(blob).write_text(json.dumps({blob.name: checksum}), encoding="utf-8")
+
+
+def _record_of(blob: Path) -> Path:
+    return blob.with_name(f"{blob.name}.checked")
 
 
 def _kept(repository: str, revision: str) -> Path | None:
     """The weights that an earlier download has left; None if they, or what describes them, lack."""
-    for _, needed, weights in _LAYOUTS:
+    for (needed, *_), weights in _LAYOUTS:
         path = _in_cache(repository, revision, weights)
         if path is not None and (path.parent / needed).is_file():
             return path

@@ -23,6 +23,8 @@ from adapters.models.weights_files import first_existing, read_weights
 CONFIG: Final = "config.json"
 _PROCESSOR: Final = "processor_config.json"
 _IMAGE_PROCESSOR: Final = "preprocessor_config.json"
+DESCRIPTIONS: Final = (CONFIG, _PROCESSOR, _IMAGE_PROCESSOR)
+"""The small files that are read, the one that must be there first."""
 WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 
 # What transformers' CLIPTextConfig and CLIPVisionConfig assume where config.json says nothing.

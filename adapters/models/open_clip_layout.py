@@ -19,6 +19,7 @@ from adapters.models.weights_files import first_existing, read_weights
 from adapters.system.installation import install_command
 
 CONFIG: Final = "open_clip_config.json"
+DESCRIPTIONS: Final = (CONFIG,)
 WEIGHTS: Final = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",

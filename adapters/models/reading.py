@@ -46,10 +46,10 @@ def fetched(
         source: what ``CLIP_MODEL_PATH`` names.
         promised: how many numbers its embeddings must have; None: any. That, and whether it can be
             served at all, is known before gigabytes of weights are fetched.
-        download: is told how far it is.
+        download: where progress is reported.
 
     Raises:
-        InvalidCheckpoint: the hub has it not, it cannot be fetched, or it cannot be served.
+        InvalidCheckpoint: it is not on the hub, it cannot be fetched, or it cannot be served.
     """
     if not hub.is_hub_name(source):
         return source

@@ -20,6 +20,12 @@ def bundle(source: str, directory: Path) -> None:
     Example:
       clip-server bundle /models/clip-vit-l /models/clip-vit-l-bundle
     """
+    make_bundle(source, directory)
+
+
+def make_bundle(source: str, directory: Path) -> None:
+    """Make a bundle and print what it is; exits with status 1 if that fails."""
+    # Imports in functions keep `--help` and completion fast.
     from adapters.export.bundles import write_bundle
     from adapters.models.checkpoint import InvalidCheckpoint
     from adapters.models.reading import read_checkpoint

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from entrypoints.commands.bundle import make_bundle
+
 
 @click.command()
 @click.argument("name")
@@ -25,10 +27,10 @@ def download(name: str, bundle: Path | None) -> None:
       clip-server download openai/clip-vit-large-patch14
       clip-server download openai/clip-vit-large-patch14 --bundle clip-vit-l
     """
-    from adapters.export.bundles import write_bundle
+    # Imports in functions keep `--help` and completion fast.
     from adapters.models.checkpoint import InvalidCheckpoint
     from adapters.models.hub import is_hub_name
-    from adapters.models.reading import fetched, read_checkpoint
+    from adapters.models.reading import fetched
 
     if not is_hub_name(name):
         click.echo(
@@ -37,16 +39,11 @@ def download(name: str, bundle: Path | None) -> None:
             err=True,
         )
         sys.exit(2)
-    if bundle is not None and bundle.exists():
-        click.echo(f"{bundle} exists already; name a directory that does not.", err=True)
-        sys.exit(1)
+    if bundle is not None:
+        make_bundle(name, bundle)
+        return
     try:
-        directory = fetched(name)
-        if bundle is None:
-            click.echo(directory)
-            return
-        made = write_bundle(read_checkpoint(directory), bundle)
-    except (InvalidCheckpoint, OSError) as failure:
+        click.echo(fetched(name))
+    except InvalidCheckpoint as failure:
         click.echo(str(failure), err=True)
         sys.exit(1)
-    click.echo(f"{made.directory}: {made.model}, fingerprint {made.fingerprint}")

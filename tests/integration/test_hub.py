@@ -188,6 +188,11 @@ def test_what_cannot_be_served_is_refused_before_its_weights_are_fetched(
     assert hub.sent(WEIGHTS) == []
 
 
+@pytest.mark.parametrize("name", ["a--b/c", "a/b..c", f"a/{'b' * 120}", f"a/{'b' * 5000}"])
+def test_what_no_hub_allows_is_refused(hub: Hub, home: Path, name: str) -> None:
+    assert "nor a name that the hub allows" in said(hub, home, name)
+
+
 def test_a_broken_hub_is_told_from_a_missing_model(hub: Hub, home: Path) -> None:
     hub.failing = 502
     assert "the hub responded with status 502" in said(hub, home)

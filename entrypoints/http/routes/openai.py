@@ -23,6 +23,8 @@ from entrypoints.http.routes.dialects.quantisation import QUANTISED
 from entrypoints.http.routes.endpoint import TAGS, Call, Endpoint, UseCases, error_responses
 from entrypoints.http.schemas.dialects import InputObject, ModelArchitecture, ModelMeta
 from entrypoints.http.schemas.openai import (
+    ENCODINGS,
+    JINAS_ENCODINGS,
     EmbeddingObject,
     EmbeddingsRequest,
     EmbeddingsResponse,
@@ -34,11 +36,10 @@ from entrypoints.http.schemas.openai import (
 _STARTED: Final = int(time.time())
 _TAG: Final = TAGS[Shape.OPENAI]
 
-_JINAS_TYPES: Final = ("float", "base64", "binary", "ubinary")
 _TYPES: Final = {
-    "encoding_format": ("float", "base64"),
-    "embedding_type": _JINAS_TYPES,
-    "encoding_type": _JINAS_TYPES,
+    "encoding_format": ENCODINGS,
+    "embedding_type": JINAS_ENCODINGS,
+    "encoding_type": JINAS_ENCODINGS,
 }
 """What each field that asks for a type of embedding may be."""
 

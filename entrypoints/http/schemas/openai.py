@@ -1,6 +1,6 @@
 """OpenAI's embeddings API, with images as in NVIDIA's NV-CLIP and in infinity."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Struct
 
@@ -13,6 +13,11 @@ from entrypoints.http.schemas.dialects import (
     PromptItem,
 )
 from entrypoints.http.schemas.fields import documented
+
+ENCODINGS: Final = ("float", "base64")
+"""What OpenAI has as ``encoding_format``."""
+
+JINAS_ENCODINGS: Final = (*ENCODINGS, "binary", "ubinary")
 
 
 class EmbeddingsRequest(Struct):
@@ -48,7 +53,7 @@ class EmbeddingsRequest(Struct):
     ] = None
     encoding_format: Annotated[
         str | None,
-        documented("`float`, or `base64` of little-endian float32.", enum=["float", "base64"]),
+        documented("`float`, or `base64` of little-endian float32.", enum=ENCODINGS),
     ] = None
     dimensions: Annotated[
         int | None, documented("Must be the model's own: CLIP's vectors cannot be shortened.")
@@ -65,14 +70,14 @@ class EmbeddingsRequest(Struct):
         str | None,
         documented(
             "What Jina calls `encoding_format`; it has `binary` and `ubinary` too.",
-            enum=["float", "base64", "binary", "ubinary"],
+            enum=JINAS_ENCODINGS,
         ),
     ] = None
     encoding_type: Annotated[
         str | None,
         documented(
             "What LlamaIndex's client of Jina calls `embedding_type`.",
-            enum=["float", "base64", "binary", "ubinary"],
+            enum=JINAS_ENCODINGS,
         ),
     ] = None
     user: Annotated[str | None, documented("Ignored.")] = None
