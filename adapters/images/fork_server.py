@@ -119,6 +119,10 @@ class ForkServer:
                 reply = self._control.recv(RESULT.size)
             except (ConnectionError, TimeoutError) as lost:
                 raise ForkServerLost from lost
+            except OSError as failure:
+                if self._control.fileno() < 0:  # another thread has found it lost, and closed it
+                    raise ForkServerLost from failure
+                raise
         if len(reply) < RESULT.size:
             raise ForkServerLost
         result: int

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -116,6 +117,15 @@ async def a_shared_connection_mixes_nobody_up(server: Server) -> None:
     writer.close()
 
 
+@pytest.fixture
+def hang_ups_count() -> Iterator[None]:
+    """Under nohup the signal is ignored, by the servers that are started too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_ups_count")
 def test_signals(tmp_path: Path) -> None:
     with running(SLOW, tmp_path / "log", SLOW_SECONDS="2") as server:
         wait_for(server, "/health/ready")

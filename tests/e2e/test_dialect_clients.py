@@ -215,7 +215,7 @@ def test_chroma_finds_pictures_by_words_by_roboflows_function(
     collection.add(ids=NAMES, images=with_pixels)
     kept = collection.get(ids=NAMES, include=["embeddings"])["embeddings"]
     # Chroma itself compresses the pixels once more.
-    assert (np.asarray(kept) * own(server, [uri(name) for name in NAMES])).sum(axis=1).min() > 0.99
+    assert (np.asarray(kept) * own(server, [uri(name) for name in NAMES])).sum(axis=1).min() > 0.98
     for name, text in zip(NAMES, TEXTS, strict=True):
         assert collection.query(query_texts=[text], n_results=1)["ids"] == [[name]]
 
