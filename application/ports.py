@@ -1,7 +1,7 @@
 """What the use cases need from the outside world. Adapters implement these; tests pass fakes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
@@ -10,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.embedding import Embedding
+from domain.limits import CONTEXT_LENGTH, IMAGE_SIZE
 
 Pixels: TypeAlias = NDArray[np.float32]
-"""One preprocessed image: float32 ``[3, 224, 224]``, RGB, normalised with CLIP's mean and std."""
+"""One preprocessed image: float32 ``[3, size, size]``, RGB, normalised with CLIP's mean and std.
+
+The size is the model's, see `ImageInput`. Encoders of models with another mean and standard
+deviation convert.
+"""
 
 PixelBatch: TypeAlias = NDArray[np.float32]
-"""Preprocessed images: float32 ``[n, 3, 224, 224]``."""
+"""Preprocessed images of one model: float32 ``[n, 3, size, size]``."""
 
 RawEmbeddings: TypeAlias = NDArray[np.float32]
 """What a tower returns: float32 ``[n, dimension]``; the domain normalises each row."""
@@ -34,6 +39,37 @@ class Device:
     cuda_available: bool
 
 
+class Fit(StrEnum):
+    """How a picture that is not square becomes one."""
+
+    CROP = "crop"
+    """The short side is resized, and of the long one the middle is kept."""
+    SQUASH = "squash"
+    """Both sides are resized, whatever the shape."""
+    PAD = "pad"
+    """The long side is resized, and the rest is filled up evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """What an image tower sees of a picture; by default what CLIP does.
+
+    Attributes:
+        size: pixels of each side.
+        fit: how the picture becomes square.
+        filter: the resampling filter by Pillow's name, such as ``bicubic``.
+        fill: the level that `Fit.PAD` fills up with.
+    """
+
+    size: int = IMAGE_SIZE
+    fit: Fit = Fit.CROP
+    filter: str = "bicubic"
+    fill: int = 0
+
+
+CLIPS_INPUT: Final = ImageInput()
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderDescription:
     """What an encoder is; constant for its lifetime.
@@ -48,6 +84,10 @@ class EncoderDescription:
         embedding_dimension: floats per embedding.
         logit_scale: the multiplier of cosines in a classification (already exponentiated).
         engine_path: the TensorRT engine in use, else None.
+        logit_bias: what is added to a scaled cosine before the sigmoid; None where the model was
+            trained with a softmax and has none.
+        image_input: what its image tower takes.
+        context_length: tokens of a text that its text tower reads, start and end included.
     """
 
     model: str
@@ -58,6 +98,9 @@ class EncoderDescription:
     embedding_dimension: int
     logit_scale: float
     engine_path: str | None = None
+    logit_bias: float | None = None
+    image_input: ImageInput = CLIPS_INPUT
+    context_length: int = CONTEXT_LENGTH
 
 
 class TextTower(Protocol):
@@ -65,6 +108,9 @@ class TextTower(Protocol):
 
     def encode_texts(self, texts: Sequence[str], /) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
+
+    def count_tokens(self, texts: Sequence[str], /) -> "TokenCount":
+        """See `EncoderPort.count_tokens`."""
 
 
 class EncoderPort(ABC):
@@ -81,13 +127,20 @@ class EncoderPort(ABC):
 
     @abstractmethod
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
-        """Image tower. ``[n, 3, 224, 224]`` → ``[n, dimension]``, same order, n may be 0."""
+        """Image tower. ``[n, 3, size, size]`` → ``[n, dimension]``, same order, n may be 0."""
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """Text tower. n texts → ``[n, dimension]``, same order, n may be 0.
 
-        A text of more than 77 tokens is cut to 77 with its end-of-text token kept.
+        A text of more tokens than the model reads is cut, with its end-of-text token kept.
+        """
+
+    @abstractmethod
+    def count_tokens(self, texts: Sequence[str]) -> "TokenCount":
+        """The tokens of all texts together; may be called beside any other call.
+
+        Texts that were just encoded take little to count.
         """
 
     @property
@@ -155,8 +208,8 @@ class EncoderUpgradePort(ABC):
         """
 
     @abstractmethod
-    def samples(self) -> PixelBatch:
-        """Images on which both encoders must agree."""
+    def samples(self, image_input: ImageInput) -> PixelBatch:
+        """Images on which both encoders must agree, as the image tower takes them."""
 
     @abstractmethod
     def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
@@ -178,11 +231,12 @@ class ImagePreparationPort(ABC):
     """Turns an image file into what the image tower takes. Calls block and may run in parallel."""
 
     @abstractmethod
-    def prepare(self, data: bytes) -> Pixels:
+    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         """Check, decode, resize, crop and normalise one image file.
 
         Args:
             data: the file's bytes.
+            image_input: what the image tower takes.
 
         Raises:
             ImageTooLarge: more bytes than allowed.
@@ -204,7 +258,7 @@ class TokenCount:
     """Tokens of several texts together.
 
     Attributes:
-        read: what the text tower reads, start and end included; at most 77 of each text.
+        read: what the text tower reads, start and end included.
         cut: what was left off at the ends of texts that are longer.
     """
 
@@ -213,10 +267,6 @@ class TokenCount:
 
     def __add__(self, other: "TokenCount") -> "TokenCount":
         return TokenCount(self.read + other.read, self.cut + other.cut)
-
-
-CountTokens: TypeAlias = Callable[[Sequence[str]], TokenCount]
-"""Counts the tokens of texts. Blocks, and may run in parallel."""
 
 
 class Stage(StrEnum):

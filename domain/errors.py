@@ -13,6 +13,7 @@ the limit it broke. How an error travels (HTTP status, exit code) is for the ent
     │   ├── InvalidLabels
     │   ├── InvalidTexts
     │   ├── UnknownCameraType
+    │   ├── InvalidScore
     │   ├── InvalidEmbedding
     │   │   └── InvalidBaseline
     │   ├── InvalidFrames
@@ -87,6 +88,12 @@ class InvalidTexts(InvalidInput):
     """No texts, too many, blank ones or the same one twice."""
 
     code = "invalid_texts"
+
+
+class InvalidScore(InvalidInput):
+    """A way of scoring labels that does not exist, or that the model was not trained for."""
+
+    code = "unknown_score"
 
 
 class UnknownCameraType(InvalidInput):

@@ -86,7 +86,16 @@ MAX_RELOAD_SECONDS = 120
 """How long a request waits for a model that was unloaded while idle to be loaded again."""
 
 IMAGE_SIZE = 224
-"""Pixels of each side of the square that the image tower sees."""
+"""Pixels of each side of the square that CLIP's image tower sees."""
+
+LARGEST_IMAGE_SIZE = 1024
+"""The same of the largest model that is served; the largest that exist have 512."""
+
+CONTEXT_LENGTH = 77
+"""Tokens of a text that CLIP's text tower reads, start and end included."""
+
+LONGEST_CONTEXT = 1024
+"""The same of the longest model that is served; most that are not CLIP have 64."""
 
 MAX_IMAGES = 64
 """Images of one request that may hold several."""

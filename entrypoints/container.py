@@ -16,7 +16,6 @@ from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.images.decoding_workers import DecodingWorkers, workers_possible
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.models.hub import Download
-from adapters.models.tokenizer import ClipTokenCounter
 from adapters.observability.observers import Observers
 from adapters.observability.prometheus_metrics import PrometheusMetrics
 from adapters.observability.stage_times import StageTimes
@@ -92,7 +91,6 @@ class Container(containers.DeclarativeContainer):
         if workers_possible()
         else in_process_preparation
     )
-    token_counter = providers.Singleton(ClipTokenCounter)
     metrics = providers.Singleton(PrometheusMetrics)
     stage_times = providers.Singleton(StageTimes)
     tracing = providers.Singleton(
@@ -144,15 +142,12 @@ class Container(containers.DeclarativeContainer):
         batcher=batcher,
         many_images=many_images,
         texts=texts,
+        promised_dimension=settings.provided.embedding_dimension,
     )
 
     # Use cases
     embed_image = providers.Factory(EmbedImage, inference=inference)
-    score_anomaly = providers.Factory(
-        ScoreAnomaly,
-        inference=inference,
-        embedding_dimension=settings.provided.embedding_dimension,
-    )
+    score_anomaly = providers.Factory(ScoreAnomaly, inference=inference)
     classify_image = providers.Factory(ClassifyImage, inference=inference)
     compare_texts = providers.Factory(
         CompareTexts, inference=inference, max_texts=settings.provided.max_texts
@@ -161,19 +156,9 @@ class Container(containers.DeclarativeContainer):
     embed_texts = providers.Factory(
         EmbedTexts, inference=inference, max_texts=settings.provided.max_texts
     )
-    embed_inputs = providers.Factory(
-        EmbedInputs, inference=inference, count_tokens=token_counter.provided.count
-    )
-    compare_sightings = providers.Factory(
-        CompareSightings,
-        inference=inference,
-        embedding_dimension=settings.provided.embedding_dimension,
-    )
-    build_baseline = providers.Factory(
-        BuildBaseline,
-        inference=inference,
-        embedding_dimension=settings.provided.embedding_dimension,
-    )
+    embed_inputs = providers.Factory(EmbedInputs, inference=inference)
+    compare_sightings = providers.Factory(CompareSightings, inference=inference)
+    build_baseline = providers.Factory(BuildBaseline, inference=inference)
     embed_in_bulk = providers.Singleton(
         EmbedInBulk,
         model=model,
@@ -187,7 +172,7 @@ class Container(containers.DeclarativeContainer):
         ReportHealth,
         model=model,
         admission=admission,
-        embedding_dimension=settings.provided.embedding_dimension,
+        promised_dimension=settings.provided.embedding_dimension,
     )
     report_load = providers.Singleton(ReportLoad, admission=admission, batcher=batcher, texts=texts)
 

@@ -17,7 +17,6 @@ from adapters.encoders.selection import EncoderChoice
 from adapters.models.precision import Precision
 from domain.limits import (
     DEFAULT_MAX_TEXTS,
-    EMBEDDING_DIMENSION,
     IMAGE_SIZE,
     MAX_BODY_BYTES,
     MAX_DECODED_PIXELS,
@@ -101,14 +100,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "/models/clip-vit-l"
     embedding_dimension: Annotated[
-        int,
-        msgspec.Meta(ge=1, le=65536),
+        Annotated[int, msgspec.Meta(ge=1, le=65536)] | None,
         Variable(
             "CLIP_EMBEDDING_DIMENSION",
             "Model",
-            "Numbers in an embedding. A checkpoint with another dimension is refused.",
+            "Numbers in an embedding, as a promise: a checkpoint with another dimension is "
+            "refused. Unset, it is the model's own.",
+            default="the model's own",
         ),
-    ] = EMBEDDING_DIMENSION
+    ] = None
     cache: Annotated[
         Path | None,
         Variable(

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from adapters.models.clip_tokenizer import ClipTokenizer
 from application.ports import (
     Device,
     EncoderDescription,
     EncoderPort,
     PixelBatch,
     RawEmbeddings,
+    TokenCount,
 )
 
 _CPU = Device(name="cpu", cuda_available=False)
@@ -25,6 +27,7 @@ class FakeEncoder(EncoderPort):
 
     def __init__(self, *, embedding_dimension: int) -> None:
         """Make one with ``embedding_dimension`` floats per embedding."""
+        self._tokenizer = ClipTokenizer()
         self._description = EncoderDescription(
             model="fake",
             fingerprint="fake000000000000",
@@ -47,6 +50,10 @@ class FakeEncoder(EncoderPort):
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`; here a word stands for a token."""
         return self._vectors([" ".join(text.lower().split()[:75]).encode() for text in texts])
+
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """See `EncoderPort.count_tokens`: as CLIP counts."""
+        return self._tokenizer.count(texts)
 
     def device_memory_used(self) -> int | None:
         """See `EncoderPort.device_memory_used`."""

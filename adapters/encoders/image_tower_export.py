@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from adapters.export.image_tower_file import write_image_tower
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.system.installation import install_command
 

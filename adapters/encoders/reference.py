@@ -8,7 +8,8 @@ import numpy as np
 from adapters.encoders.image_tower_export import export_image_tower
 from adapters.export.image_tower_file import check_exported_from
 from adapters.images.photos import samples
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.system.installation import install_command, is_installed
 from application.ports import PixelBatch
@@ -51,7 +52,7 @@ def exported_and_reference(
         EncoderFault: the graph makes vectors that are zero or not finite.
     """
     check_exported_from(checkpoint, exported)
-    batch = samples()
+    batch = samples(checkpoint.preprocessing.image_input)
     return _by_onnx_runtime(exported, batch), reference_embeddings(checkpoint, batch)
 
 

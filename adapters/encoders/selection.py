@@ -10,13 +10,14 @@ from adapters.encoders.cuda import find_gpu
 from adapters.encoders.fake import FakeEncoder
 from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.export.bundles import bundle_of
-from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.hub import Download
 from adapters.models.precision import Precision
 from adapters.models.reading import check_dimension, fetched, read_checkpoint
 from adapters.system.hardware import multiplies_bfloat16, nvidia_driver_present
 from adapters.system.installation import install_command, is_installed
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
+from domain.limits import EMBEDDING_DIMENSION
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class EncoderSelection(EncoderLoaderPort):
     Attributes:
         choice: which encoder.
         checkpoint: what ``CLIP_MODEL_PATH`` names.
-        embedding_dimension: floats per embedding that the service promises.
+        embedding_dimension: floats per embedding that the service promises; None: the model's.
         precision: what the towers compute in; None leaves it to the encoder.
         openvino_device: OpenVINO's name of the device.
         openvino_streams: parts that OpenVINO computes a batch in side by side.
@@ -54,7 +55,7 @@ class EncoderSelection(EncoderLoaderPort):
 
     choice: EncoderChoice
     checkpoint: str
-    embedding_dimension: int
+    embedding_dimension: int | None = None
     precision: Precision | None = None
     openvino_device: str = "CPU"
     openvino_streams: int = 1
@@ -79,7 +80,8 @@ class EncoderSelection(EncoderLoaderPort):
         try:
             match self.choice:
                 case EncoderChoice.FAKE:
-                    return FakeEncoder(embedding_dimension=self.embedding_dimension)
+                    dimension = self.embedding_dimension or EMBEDDING_DIMENSION
+                    return FakeEncoder(embedding_dimension=dimension)
                 case EncoderChoice.TENSORRT:
                     return self._load_tensorrt()
                 case EncoderChoice.TORCH:

@@ -6,7 +6,7 @@ imported when it is first used: it takes seconds to import, and is often not ins
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +14,8 @@ from adapters.artifacts.store import Store
 from adapters.encoders.cuda import ProcessMemory
 from adapters.encoders.tensorrt import library
 from adapters.images.photos import samples
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.hub import Download
 from adapters.models.precision import Precision
 from adapters.models.reading import check_dimension, fetched, read_checkpoint
@@ -27,6 +28,7 @@ from application.ports import (
     EncoderUnavailable,
     EncoderUpgradePort,
     HardwareMissing,
+    ImageInput,
     PixelBatch,
     TextTower,
 )
@@ -71,7 +73,7 @@ class TensorRtBackend(EncoderUpgradePort):
 
     Attributes:
         checkpoint: what ``CLIP_MODEL_PATH`` names.
-        embedding_dimension: floats per embedding that the service promises.
+        embedding_dimension: floats per embedding that the service promises; None: the model's.
         upgrades: whether it is to take over from another encoder.
         engine_path: of the engine; None takes `DEFAULT_DIRECTORY`, or the cache where that does
             not exist.
@@ -84,7 +86,7 @@ class TensorRtBackend(EncoderUpgradePort):
     """
 
     checkpoint: str
-    embedding_dimension: int
+    embedding_dimension: int | None = None
     upgrades: bool = False
     engine_path: Path | None = None
     precision: Precision | None = None
@@ -101,9 +103,9 @@ class TensorRtBackend(EncoderUpgradePort):
         self._engines("").check_possible()
         return True
 
-    def samples(self) -> PixelBatch:
+    def samples(self, image_input: ImageInput) -> PixelBatch:
         """See `EncoderUpgradePort.samples`."""
-        return samples()
+        return samples(image_input)
 
     def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
         """See `EncoderUpgradePort.build`."""
@@ -137,7 +139,9 @@ class TensorRtBackend(EncoderUpgradePort):
         from adapters.encoders.reference import reference_embeddings
 
         runner = self._load_or_build(
-            checkpoint, engines, lambda: reference_embeddings(checkpoint, samples())
+            checkpoint,
+            engines,
+            lambda: reference_embeddings(checkpoint, samples(checkpoint.preprocessing.image_input)),
         )
         return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
 
@@ -155,7 +159,12 @@ class TensorRtBackend(EncoderUpgradePort):
             return path
 
         try:
-            return engines.load_or_build(checkpoint.fingerprint, export=export, expected=expected)
+            return engines.load_or_build(
+                checkpoint.fingerprint,
+                export=export,
+                image_input=checkpoint.preprocessing.image_input,
+                expected=expected,
+            )
         except InvalidCheckpoint as invalid:
             raise EncoderUnavailable(str(invalid)) from invalid
 
@@ -222,14 +231,10 @@ class TensorRtBackend(EncoderUpgradePort):
     ) -> EncoderPort:
         from adapters.encoders.tensorrt.encoder import TensorRtEncoder
 
-        description = EncoderDescription(
-            model=checkpoint.model,
-            fingerprint=checkpoint.fingerprint,
-            backend="tensorrt",
-            precision=str(engines.precision),
-            device=self.device,
-            embedding_dimension=checkpoint.embedding_dimension,
-            logit_scale=checkpoint.logit_scale,
+        description = replace(
+            checkpoint.described(
+                backend="tensorrt", precision=str(engines.precision), device=self.device
+            ),
             engine_path=str(engines.path),
         )
         memory = ProcessMemory(engines.find().gpu)

@@ -4,27 +4,30 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from adapters.artifacts.checksums import checksums_of
 from adapters.artifacts.store import Store, get_or_build
+from adapters.models import tokenization
 from adapters.models.bundle import (
     DESCRIPTION,
     FORMAT,
     IMAGE_TOWER,
     TEXT_TOWER,
     VOCABULARY_FILE,
+    WITH_MORE,
     Bundle,
     is_bundle,
     read_bundle,
 )
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint, unreadable
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint, unreadable
 from adapters.models.reading import directory_of, fetched, read_checkpoint
-from adapters.models.tokenizer import VOCABULARY
 from adapters.system.installation import install_command
+from application.ports import CLIPS_INPUT
+from domain.limits import CONTEXT_LENGTH
 
 Times: TypeAlias = Mapping[Path, int]
 """When each file was last changed, in nanoseconds."""
@@ -99,17 +102,26 @@ def write_graphs(checkpoint: Checkpoint, directory: Path) -> None:
                 f"{checkpoint.model}: weights and architecture do not belong together: {mismatch!r}"
             ) from mismatch
         (directory / name).write_bytes(graph.SerializeToString())
-    shutil.copyfile(VOCABULARY, directory / VOCABULARY_FILE)
-    bundle = Bundle(
-        directory,
-        checkpoint.model,
-        checkpoint.fingerprint,
-        checkpoint.embedding_dimension,
-        checkpoint.logit_scale,
-    )
-    described: dict[str, Any] = {"format": FORMAT, **asdict(bundle)}
-    described.pop("directory")
-    described["preprocessing"] = checkpoint.preprocessing.identity
+    tokens = checkpoint.tokenization
+    vocabulary = VOCABULARY_FILE if tokens.is_clips else tokenization.FILE
+    shutil.copyfile(tokens.vocabulary, directory / vocabulary)
+    described: dict[str, Any] = {
+        "format": FORMAT,
+        "model": checkpoint.model,
+        "fingerprint": checkpoint.fingerprint,
+        "embedding_dimension": checkpoint.embedding_dimension,
+        "logit_scale": checkpoint.logit_scale,
+        "preprocessing": checkpoint.preprocessing.identity,
+    }
+    more: dict[str, Any] = {}
+    if checkpoint.logit_bias is not None:
+        more["logit_bias"] = checkpoint.logit_bias
+    if not tokens.is_clips:
+        more["tokenization"] = tokens.identity
+    elif tokens.context_length != CONTEXT_LENGTH:
+        more["context_length"] = tokens.context_length
+    if more or checkpoint.preprocessing.image_input != CLIPS_INPUT:
+        described |= more | {"format": WITH_MORE}
     described["files"] = checksums_of(
         file for file in directory.iterdir() if file.is_file() and file.name != DESCRIPTION
     )

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.tensors import (
     LoadedTensor,
     SparseRows,

@@ -33,15 +33,18 @@ from adapters.export.towers import (
     image_tower,
     tower_metadata,
 )
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
-from domain.limits import IMAGE_SIZE
+from domain.limits import LARGEST_IMAGE_SIZE
 
 logger = logging.getLogger(__name__)
 
 EXPORTABLE: Final = (Precision.FP16, Precision.FP32)
 """The types that an exported tower may compute in."""
 
+
+_SIDES: Final = range(1, LARGEST_IMAGE_SIZE + 1)
 
 Trace: TypeAlias = Callable[[Checkpoint, Path, Precision], None]
 """Exports, through PyTorch, an image tower that this module cannot write."""
@@ -57,7 +60,7 @@ def write_image_tower(
 ) -> None:
     """Write the image tower of a checkpoint, and check the result.
 
-    ``pixel_values`` float32 ``[batch, 3, 224, 224]`` → ``image_embeds`` float32
+    ``pixel_values`` float32 ``[batch, 3, size, size]`` → ``image_embeds`` float32
     ``[batch, dimension]``, not normalised, batch dynamic. Metadata: model, fingerprint,
     preprocessing and precision.
 
@@ -105,12 +108,26 @@ def check_image_tower(path: Path) -> dict[str, str]:
         raise InvalidCheckpoint(f"{path} is not a valid ONNX file: {invalid}") from invalid
     batch, *image = _shape(model.graph.input, IMAGE_INPUT)
     outputs = _shape(model.graph.output, IMAGE_OUTPUT)
-    if image != [3, IMAGE_SIZE, IMAGE_SIZE] or isinstance(batch, int) or len(outputs) != 2:
+    square = len(image) == 3 and image[0] == 3 and image[1] == image[2] and image[1] in _SIDES
+    if not square or isinstance(batch, int) or len(outputs) != 2:
         raise InvalidCheckpoint(
-            f"{path} is not an image tower: it must turn {IMAGE_INPUT} [batch, 3, {IMAGE_SIZE}, "
-            f"{IMAGE_SIZE}] into {IMAGE_OUTPUT} [batch, dimension], batch dynamic."
+            f"{path} is not an image tower: it must turn {IMAGE_INPUT} [batch, 3, size, size] into "
+            f"{IMAGE_OUTPUT} [batch, dimension], batch dynamic."
         )
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def image_side(path: Path) -> int:
+    """Pixels of each side of the images that a graph takes.
+
+    Raises:
+        InvalidCheckpoint: not an ONNX file.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as invalid:  # protobuf and the file system raise their own
+        raise InvalidCheckpoint(f"{path} is not a valid ONNX file: {invalid}") from invalid
+    return int(_shape(model.graph.input, IMAGE_INPUT)[-1])
 
 
 def check_exported_from(checkpoint: Checkpoint, path: Path) -> None:

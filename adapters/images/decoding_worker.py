@@ -8,8 +8,9 @@ Messages, all over stream sockets, numbers in the machine's own byte order:
 
 - to the fork server: `ORDER` (`FORK` with two file descriptors, or `END` with a worker's process
   id); it replies with `RESULT`: the new process id or the exit status, and an errno or 0.
-- to a worker: `LENGTH` and the bytes of a file; it replies with `REPLY` and, unless the outcome is
-  `DECODED`, JSON that says what happened. The pixels are in the memory that both share.
+- to a worker: `REQUEST`, the wanted `ImageInput` as JSON and the bytes of a file; it replies with
+  `REPLY` and, unless the outcome is `DECODED`, JSON that says what happened. The pixels are at the
+  beginning of the memory that both share.
 """
 
 import ctypes
@@ -32,6 +33,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from application.ports import Fit, ImageInput
 from domain.errors import ClipError
 
 Decoder: TypeAlias = Callable[..., NDArray[np.uint8]]
@@ -41,7 +43,8 @@ ORDER: Final = struct.Struct("=ci")
 FORK: Final = b"F"
 END: Final = b"E"
 RESULT: Final = struct.Struct("=ii")
-LENGTH: Final = struct.Struct("=Q")
+REQUEST: Final = struct.Struct("=IQ")
+"""Bytes of the JSON, and of the file."""
 REPLY: Final = struct.Struct("=cI")
 
 DECODED: Final = b"D"
@@ -144,12 +147,12 @@ def _work(
 ) -> None:
     """Decode one file after the other until the other end closes."""
     pixels = np.frombuffer(shared, dtype=np.uint8)
-    while header := connection.recv(LENGTH.size, socket.MSG_WAITALL):
-        (length,) = LENGTH.unpack(header)
+    while header := connection.recv(REQUEST.size, socket.MSG_WAITALL):
+        lengths = REQUEST.unpack(header)
         # Processor time, so that a busy machine is not held against a picture. Over it, the
         # kernel ends the process, whatever C code it is in.
         signal.setitimer(signal.ITIMER_PROF, configuration["cpu_s"])
-        outcome, told = _decoded(connection, length, decode, configuration["options"], pixels)
+        outcome, told = _decoded(connection, lengths, decode, configuration["options"], pixels)
         signal.setitimer(signal.ITIMER_PROF, 0)
         # A decoder that gets no memory may also call the picture damaged.
         doubtful = outcome == NO_MEMORY or (outcome == REFUSED and told[2] == "damaged_image")
@@ -161,14 +164,19 @@ def _work(
 
 def _decoded(
     connection: socket.socket,
-    length: int,
+    lengths: tuple[int, int],
     decode: Decoder,
     options: dict[str, Any],
     pixels: NDArray[np.uint8],
 ) -> tuple[bytes, tuple[str, ...]]:
     try:
-        data = connection.recv(length, socket.MSG_WAITALL) if length else b""
-        pixels[:] = decode(data, **options).reshape(-1)
+        wanted, data = (
+            connection.recv(length, socket.MSG_WAITALL) if length else b"" for length in lengths
+        )
+        described = json.loads(wanted)
+        image_input = ImageInput(**{**described, "fit": Fit(described["fit"])})
+        found = decode(data, image_input=image_input, **options).reshape(-1)
+        pixels[: len(found)] = found
     except ClipError as refusal:
         return REFUSED, (type(refusal).__name__, refusal.detail, refusal.code)
     except MemoryError:

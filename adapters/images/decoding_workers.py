@@ -9,22 +9,22 @@ import signal
 import socket
 import threading
 import weakref
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from adapters.images.decoding_worker import (
     DECODED,
-    LENGTH,
     MACHINE_SHORT,
     NO_MEMORY,
     REFUSED,
     REPLY,
+    REQUEST,
 )
 from adapters.images.fork_server import ForkServer, ForkServerLost, shared_memory
 from adapters.images.preprocessing import normalise
-from application.ports import ImagePreparationPort, Pixels
+from application.ports import CLIPS_INPUT, ImageInput, ImagePreparationPort, Pixels
 from domain.errors import (
     ClipError,
     Draining,
@@ -34,7 +34,7 @@ from domain.errors import (
     ServiceUnavailable,
 )
 from domain.limits import (
-    IMAGE_SIZE,
+    LARGEST_IMAGE_SIZE,
     MAX_DECODED_PIXELS,
     MAX_DECODING_BYTES,
     MAX_DECODING_CPU_SECONDS,
@@ -44,6 +44,9 @@ from domain.limits import (
 logger = logging.getLogger(__name__)
 
 DECODER: Final = "adapters.images.picture:decode_picture"
+
+_PIXEL_BYTES: Final = 3 * LARGEST_IMAGE_SIZE**2
+"""Of address space for a worker's result; memory is taken for what is used of it."""
 
 _CRASHES: Final = 2
 """Workers that one picture may crash before it is refused."""
@@ -94,7 +97,7 @@ class _Worker:
         usable: whether it can be given another picture.
     """
 
-    def __init__(self, fork_server: ForkServer, size: int) -> None:
+    def __init__(self, fork_server: ForkServer) -> None:
         """Start it.
 
         Raises:
@@ -107,7 +110,7 @@ class _Worker:
         weakref.finalize(self, self._connection.close)  # where nobody has called `end`
         try:
             with theirs:
-                file, shared = shared_memory(3 * size * size)
+                file, shared = shared_memory(_PIXEL_BYTES)
                 try:
                     self._pid = fork_server.fork((theirs.fileno(), file))
                 finally:
@@ -115,9 +118,9 @@ class _Worker:
         except BaseException:
             self._connection.close()
             raise
-        self._pixels = np.frombuffer(shared, dtype=np.uint8).reshape(size, size, 3)
+        self._pixels = np.frombuffer(shared, dtype=np.uint8)
 
-    def decode(self, data: bytes, budget: Budget) -> Pixels:
+    def decode(self, data: bytes, image_input: ImageInput, budget: Budget) -> Pixels:
         """Pixels of one file, float32 ``[3, size, size]``.
 
         Raises:
@@ -129,8 +132,10 @@ class _Worker:
         self.usable = False
         self._connection.settimeout(budget.wall_s)
         try:
+            wanted = json.dumps(asdict(image_input)).encode()
+            header = REQUEST.pack(len(wanted), len(data)) + wanted
             # One call for both, so that the worker wakes once. The rest of a large file follows.
-            sent = self._connection.sendmsg((LENGTH.pack(len(data)), data)) - LENGTH.size
+            sent = self._connection.sendmsg((header, data)) - len(header)
             if sent < len(data):
                 self._connection.sendall(memoryview(data)[sent:])
             outcome, length = REPLY.unpack(self._received(REPLY.size))
@@ -141,7 +146,8 @@ class _Worker:
             raise _WorkerLost from lost
         self.usable = True
         if outcome == DECODED:
-            return normalise(self._pixels)
+            side = image_input.size
+            return normalise(self._pixels[: 3 * side * side].reshape(side, side, 3))
         raise _error(outcome, told, budget)
 
     def end(self) -> int | None:
@@ -177,7 +183,6 @@ class DecodingWorkers(ImagePreparationPort):
         workers: int,
         *,
         budget: Budget | None = None,
-        size: int = IMAGE_SIZE,
         max_pixels: int = MAX_DECODED_PIXELS,
         decoder: str = DECODER,
     ) -> None:
@@ -186,18 +191,16 @@ class DecodingWorkers(ImagePreparationPort):
         Args:
             workers: processes; pictures that are decoded at once.
             budget: for each picture; None: as `domain.limits` has it.
-            size: pixels of each side of what is made of a picture.
             max_pixels: see `adapters.images.picture.decode_picture`.
             decoder: the function that does it, as ``module:function``.
         """
         self._budget = budget or Budget()
-        self._size = size
         self._configuration = {
             "decoder": decoder,
-            "options": {"size": size, "max_pixels": max_pixels},
+            "options": {"max_pixels": max_pixels},
             "memory_bytes": self._budget.memory_bytes,
             "cpu_s": self._budget.cpu_s,
-            "pixel_bytes": 3 * size * size,
+            "pixel_bytes": _PIXEL_BYTES,
         }
         self._count = workers
         self._closed = False
@@ -218,7 +221,7 @@ class DecodingWorkers(ImagePreparationPort):
                 logger.warning("%s", failure.detail)
                 self._idle.put(None)
 
-    def prepare(self, data: bytes) -> Pixels:
+    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         """See `ImagePreparationPort.prepare`. Waits until a worker is idle.
 
         Raises:
@@ -235,7 +238,7 @@ class DecodingWorkers(ImagePreparationPort):
             while True:
                 worker = worker or self._started_worker()
                 try:
-                    return worker.decode(data, self._budget)
+                    return worker.decode(data, image_input, self._budget)
                 except TimeoutError:
                     raise ServiceUnavailable(
                         f"the image was not decoded within {self._budget.wall_s:g} seconds, the "
@@ -287,7 +290,7 @@ class DecodingWorkers(ImagePreparationPort):
         for _ in range(2):
             try:
                 fork_server = self._running_fork_server()
-                return _Worker(fork_server, self._size)
+                return _Worker(fork_server)
             except ForkServerLost:
                 self._forget(fork_server)
             except OSError as failure:

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from adapters.images.preprocessing import preprocess
-from application.ports import PixelBatch, Pixels
-from domain.limits import IMAGE_SIZE
+from application.ports import CLIPS_INPUT, ImageInput, PixelBatch, Pixels
 
 _PHOTOS: Final = Path(__file__).parent / "calibration"
 _NAMES: Final = ("astronaut", "cat", "coffee", "grass", "gravel", "photographer", "rocket")
@@ -17,22 +16,24 @@ _CROPS: Final = 3
 _NOISE: Final = 2
 
 
-def crops_of(name: str) -> Sequence[Pixels]:
+def crops_of(name: str, image_input: ImageInput = CLIPS_INPUT) -> Sequence[Pixels]:
     """The whole photo and some parts of it, always the same."""
     with Image.open(_PHOTOS / f"{name}.jpg") as opened:
         photo = opened.convert("RGB")
     rng = np.random.default_rng(0)
-    crops = [preprocess(photo)]
+    crops = [preprocess(photo, image_input)]
     for _ in range(_CROPS - 1):
         side = int(rng.integers(120, min(photo.size)))
         left = int(rng.integers(0, photo.width - side + 1))
         upper = int(rng.integers(0, photo.height - side + 1))
-        crops.append(preprocess(photo.crop((left, upper, left + side, upper + side))))
+        part = photo.crop((left, upper, left + side, upper + side))
+        crops.append(preprocess(part, image_input))
     return crops
 
 
-def samples() -> PixelBatch:
+def samples(image_input: ImageInput = CLIPS_INPUT) -> PixelBatch:
     """What two encoders are compared on: every photo, a part of each, and random pixels."""
-    photos = [pixels for name in _NAMES for pixels in crops_of(name)[:2]]
-    noise = np.random.default_rng(0).standard_normal((_NOISE, 3, IMAGE_SIZE, IMAGE_SIZE))
+    photos = [pixels for name in _NAMES for pixels in crops_of(name, image_input)[:2]]
+    side = image_input.size
+    noise = np.random.default_rng(0).standard_normal((_NOISE, 3, side, side))
     return np.concatenate([np.stack(photos), noise.astype(np.float32)])

@@ -18,10 +18,11 @@ from adapters.images.formats import EssentialFile, checked_format, damaged, too_
 from adapters.images.gif import Gif, read_gif
 from adapters.images.jpeg import decode_jpeg
 from adapters.images.png import Png, read_png
-from adapters.images.preprocessing import central_square
+from adapters.images.preprocessing import square
 from adapters.images.webp import read_webp
+from application.ports import CLIPS_INPUT, ImageInput
 from domain.errors import ImageTooLarge, InvalidImage
-from domain.limits import IMAGE_SIZE, MAX_DECODED_PIXELS, MAX_IMAGE_BYTES
+from domain.limits import MAX_DECODED_PIXELS, MAX_IMAGE_BYTES
 
 _READERS: Final[dict[str, Callable[[bytes], EssentialFile]]] = {
     "PNG": read_png,
@@ -46,19 +47,22 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_picture(
-    data: bytes, *, size: int = IMAGE_SIZE, max_pixels: int = MAX_DECODED_PIXELS
+    data: bytes,
+    *,
+    image_input: ImageInput = CLIPS_INPUT,
+    max_pixels: int = MAX_DECODED_PIXELS,
 ) -> NDArray[np.uint8]:
-    """Check, decode, turn upright, resize and crop one image file.
+    """Check, decode, turn upright and resize one image file to what the image tower sees.
 
     Args:
         data: the file's bytes.
-        size: pixels of each side of the result.
+        image_input: the size of the result, and how the picture becomes square.
         max_pixels: how many pixels may be decoded; of a JPEG those that are left of it at 1/2,
             1/4 or 1/8 of its size.
 
     Returns:
-        uint8 ``[size, size, 3]``, RGB, C-contiguous: the short side resized to ``size``, and of
-        the long one the middle. Of an animation or a file of several pictures, the first.
+        uint8 ``[size, size, 3]``, RGB, C-contiguous. Of an animation or a file of several
+        pictures, the first.
 
     Raises:
         ImageTooLarge: more bytes than allowed.
@@ -75,10 +79,10 @@ def decode_picture(
     name = checked_format(data)
     try:
         if name == "JPEG":
-            image = decode_jpeg(data, size=size, max_pixels=max_pixels)
+            image = decode_jpeg(data, size=image_input.size, max_pixels=max_pixels)
         else:
             image = _decode_with_pillow(name, _READERS[name](data), max_pixels)
-        return np.array(central_square(image, size))
+        return np.array(square(image, image_input))
     except (MemoryError, InvalidImage):
         raise
     except Exception as failed:  # decoders raise OSError, SyntaxError, struct.error, …

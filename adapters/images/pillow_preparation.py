@@ -2,7 +2,7 @@
 
 from adapters.images.picture import decode_picture
 from adapters.images.preprocessing import normalise
-from application.ports import ImagePreparationPort, Pixels
+from application.ports import CLIPS_INPUT, ImageInput, ImagePreparationPort, Pixels
 from domain.limits import MAX_DECODED_PIXELS
 
 
@@ -12,6 +12,6 @@ class PillowImagePreparation(ImagePreparationPort):
     def __init__(self, *, max_pixels: int = MAX_DECODED_PIXELS) -> None:
         self._max_pixels = max_pixels
 
-    def prepare(self, data: bytes) -> Pixels:
+    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         """See `ImagePreparationPort.prepare`."""
-        return normalise(decode_picture(data, max_pixels=self._max_pixels))
+        return normalise(decode_picture(data, image_input=image_input, max_pixels=self._max_pixels))

@@ -1,7 +1,8 @@
 """The one preprocessing: what happens to every image before every encoder.
 
-Short side to 224 with bicubic interpolation, centre crop, CLIP's mean and standard deviation; the
-same numbers as ``transformers.CLIPImageProcessor`` with its Pillow backend.
+It becomes a square of the model's size in the model's way, and loses CLIP's mean and standard
+deviation. For plain CLIP (short side to 224, bicubic, centre crop) these are the same numbers as
+those of ``transformers.CLIPImageProcessor`` with its Pillow backend.
 """
 
 from typing import Final
@@ -10,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from application.ports import Pixels
-from domain.limits import IMAGE_SIZE
+from application.ports import CLIPS_INPUT, Fit, ImageInput, Pixels
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 """Per-channel mean that CLIP was trained with (Radford et al. 2021; openai/CLIP, clip.py)."""
@@ -28,16 +28,17 @@ _NORMALISED: Final = np.ascontiguousarray(
 """float32 ``[3, 256]``: what each of the 256 levels of each channel becomes."""
 
 
-def preprocess(image: Image.Image) -> Pixels:
-    """What the image tower sees of an image.
+def preprocess(image: Image.Image, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
+    """What the image tower takes of an image.
 
     Args:
         image: mode ``RGB``, any size of at least 1 x 1.
+        image_input: what the image tower sees.
 
     Returns:
-        float32 ``[3, 224, 224]``, C-contiguous, normalised.
+        float32 ``[3, size, size]``, C-contiguous, normalised.
     """
-    return normalise(np.asarray(central_square(image)))
+    return normalise(np.asarray(square(image, image_input)))
 
 
 def normalise(pixels: NDArray[np.uint8]) -> Pixels:
@@ -53,7 +54,7 @@ def normalise(pixels: NDArray[np.uint8]) -> Pixels:
 
 
 def normalised(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Eight-bit levels ``[…, 3, 224, 224]`` with CLIP's mean and standard deviation taken out."""
+    """Eight-bit levels ``[…, 3, size, size]`` with CLIP's mean and standard deviation taken out."""
     pixels = np.empty(levels.shape, dtype=np.float32)
     for channel, table in enumerate(_NORMALISED):
         # Looked up instead of computed: half the time, and the same to the last bit.
@@ -73,7 +74,31 @@ def levels_of(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
     return levels if np.array_equal(normalised(levels), pixels) else None
 
 
-def central_square(image: Image.Image, size: int = IMAGE_SIZE) -> Image.Image:
+def square(image: Image.Image, image_input: ImageInput) -> Image.Image:
+    """The image as the square that the image tower sees."""
+    resample = Image.Resampling[image_input.filter.upper()]
+    match image_input.fit:
+        case Fit.CROP:
+            return _cropped(image, image_input.size, resample)
+        case Fit.SQUASH:
+            return image.resize((image_input.size, image_input.size), resample)
+        case Fit.PAD:
+            return _padded(image, image_input, resample)
+
+
+def _padded(image: Image.Image, image_input: ImageInput, resample: Image.Resampling) -> Image.Image:
+    """Resize the long side and fill up the rest evenly (open_clip, ``ResizeKeepRatio``)."""
+    size = image_input.size
+    ratio = max(image.size) / size
+    width, height = (max(round(side / ratio), 1) for side in image.size)
+    whole = Image.new("RGB", (size, size), (image_input.fill,) * 3)
+    whole.paste(
+        image.resize((width, height), resample), ((size - width) // 2, (size - height) // 2)
+    )
+    return whole
+
+
+def _cropped(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
     """Resize the short side to ``size`` and keep the middle, without resizing what is cropped away.
 
     The filter reads across the edges of ``box``, so each pass yields the pixels that resizing
@@ -85,8 +110,8 @@ def central_square(image: Image.Image, size: int = IMAGE_SIZE) -> Image.Image:
     short = min(width, height)
     left, right = _kept_span(width, size * width // short, size)
     upper, lower = _kept_span(height, size * height // short, size)
-    columns = image.resize((size, height), Image.Resampling.BICUBIC, box=(left, 0, right, height))
-    return columns.resize((size, size), Image.Resampling.BICUBIC, box=(0, upper, size, lower))
+    columns = image.resize((size, height), resample, box=(left, 0, right, height))
+    return columns.resize((size, size), resample, box=(0, upper, size, lower))
 
 
 def _kept_span(length: int, resized: int, kept: int) -> tuple[float, float]:

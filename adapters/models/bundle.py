@@ -3,7 +3,7 @@
 Beside the checkpoint's own weights files it holds
 
 - ``image_tower.onnx`` and ``text_tower.onnx``, whose weights stay in the checkpoint's files;
-- ``vocabulary.txt.gz``, the tokenizer's merges;
+- ``vocabulary.txt.gz``, the merges of CLIP's tokenizer, or ``tokenizer.json``, another one;
 - ``bundle.json``: name, fingerprint, embedding dimension, logit scale, preprocessing, and the
   checksums of all other files, so that a changed file is never served under that fingerprint.
 """
@@ -16,9 +16,13 @@ from typing import Any, Final
 
 from adapters.artifacts.checksums import what_changed
 from adapters.artifacts.store import Unusable
-from adapters.models.checkpoint import InvalidCheckpoint, read_description
-from adapters.models.preprocessing import UnservedPreprocessing, from_bundle
-from adapters.models.tokenizer import ClipTokenizer, InvalidVocabulary
+from adapters.models import preprocessing, tokenization
+from adapters.models.checkpoint_files import InvalidCheckpoint, read_description
+from adapters.models.preprocessing import Preprocessing, UnservedPreprocessing, from_bundle
+from adapters.models.tokenization import Tokenization
+from adapters.models.tokens import TextTokenizer
+from application.ports import Device, EncoderDescription
+from domain.limits import CONTEXT_LENGTH
 
 DESCRIPTION: Final = "bundle.json"
 IMAGE_TOWER: Final = "image_tower.onnx"
@@ -27,6 +31,10 @@ VOCABULARY_FILE: Final = "vocabulary.txt.gz"
 
 FORMAT: Final = 2
 """Raised whenever the graphs or the description change, so that older bundles are rebuilt."""
+
+WITH_MORE: Final = 3
+"""The format of a bundle that says more than those of plain CLIP, which older versions serve too:
+how images become square, how texts are tokenized, a logit bias."""
 
 
 class UnusableBundle(InvalidCheckpoint, Unusable):
@@ -43,6 +51,9 @@ class Bundle:
         fingerprint: of the checkpoint that it was made from.
         embedding_dimension: floats per embedding.
         logit_scale: the multiplier of cosines in a classification.
+        logit_bias: what is added then; None: the model was trained without.
+        preprocessing: how a picture becomes the image tower's input.
+        tokenization: how a text becomes the text tower's input.
     """
 
     directory: Path
@@ -50,6 +61,9 @@ class Bundle:
     fingerprint: str
     embedding_dimension: int
     logit_scale: float
+    logit_bias: float | None = None
+    preprocessing: Preprocessing = preprocessing.CLIPS_OWN
+    tokenization: Tokenization = tokenization.CLIPS_OWN
 
     @property
     def image_tower(self) -> Path:
@@ -61,22 +75,43 @@ class Bundle:
         """The text tower's graph."""
         return self.directory / TEXT_TOWER
 
-    def tokenizer(self) -> ClipTokenizer:
-        """The tokenizer, with the bundle's own merges.
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer, with the bundle's own vocabulary.
 
         Raises:
-            InvalidCheckpoint: they are not CLIP's.
+            InvalidCheckpoint: it is damaged.
         """
-        try:
-            return ClipTokenizer(self.directory / VOCABULARY_FILE)
-        except InvalidVocabulary as damaged:
-            raise InvalidCheckpoint(str(damaged)) from damaged
+        return self.tokenization.tokenizer()
+
+    def described(
+        self, *, backend: str, precision: str, device: Device, fingerprint: str | None = None
+    ) -> EncoderDescription:
+        """What an encoder is that serves this bundle.
+
+        Args:
+            backend: see `EncoderDescription`.
+            precision: see `EncoderDescription`.
+            device: see `EncoderDescription`.
+            fingerprint: None: the bundle's own.
+        """
+        return EncoderDescription(
+            model=self.model,
+            fingerprint=fingerprint or self.fingerprint,
+            backend=backend,
+            precision=precision,
+            device=device,
+            embedding_dimension=self.embedding_dimension,
+            logit_scale=self.logit_scale,
+            logit_bias=self.logit_bias,
+            image_input=self.preprocessing.image_input,
+            context_length=self.tokenization.context_length,
+        )
 
 
 def is_bundle(directory: Path) -> bool:
     """Whether the directory holds a bundle of this version."""
     try:
-        return bool(_description(directory).get("format") == FORMAT)
+        return _description(directory).get("format") in (FORMAT, WITH_MORE)
     except InvalidCheckpoint:
         return False
 
@@ -92,10 +127,10 @@ def read_bundle(directory: Path) -> Bundle:
         described = _description(directory)
     except InvalidCheckpoint as unreadable:
         raise UnusableBundle(str(unreadable)) from unreadable
-    if described.get("format") != FORMAT:
+    if described.get("format") not in (FORMAT, WITH_MORE):
         raise UnusableBundle(
             f"{directory} is a bundle of format {described.get('format')}; this version reads "
-            f"format {FORMAT}. Make it again with: clip-server bundle"
+            f"format {FORMAT} and {WITH_MORE}. Make it again with: clip-server bundle"
         )
     changed = what_changed(directory, described.get("files"))
     if changed is not None:
@@ -110,7 +145,14 @@ def read_bundle(directory: Path) -> Bundle:
             str(described["fingerprint"]),
             int(described["embedding_dimension"]),
             float(described["logit_scale"]),
+            None if (bias := described.get("logit_bias")) is None else float(bias),
+            from_bundle(described.get("preprocessing")),
+            _tokenization(directory, described),
         )
+    except UnservedPreprocessing as unserved:
+        raise UnusableBundle(f"{directory / DESCRIPTION}: {unserved}.") from unserved
+    except InvalidCheckpoint as invalid:
+        raise UnusableBundle(str(invalid)) from invalid
     except (KeyError, TypeError, ValueError, OverflowError) as incomplete:
         raise UnusableBundle(f"{directory / DESCRIPTION} is incomplete.") from incomplete
     # Every response has the fingerprint in a header, where a line break would begin another one.
@@ -118,13 +160,19 @@ def read_bundle(directory: Path) -> Bundle:
         raise UnusableBundle(
             f"{directory / DESCRIPTION} has a fingerprint that is not 16 hexadecimal digits."
         )
-    try:
-        from_bundle(described.get("preprocessing"))  # its graphs do the normalising
-    except UnservedPreprocessing as unserved:
-        raise UnusableBundle(f"{directory / DESCRIPTION}: {unserved}.") from unserved
+    if bundle.logit_bias is not None and not math.isfinite(bundle.logit_bias):
+        raise UnusableBundle(f"{directory / DESCRIPTION} has the logit bias {bundle.logit_bias}.")
     if not math.isfinite(bundle.logit_scale) or bundle.logit_scale <= 0:
         raise UnusableBundle(f"{directory / DESCRIPTION} has the logit scale {bundle.logit_scale}.")
     return bundle
+
+
+def _tokenization(directory: Path, described: dict[str, Any]) -> Tokenization:
+    """Of plain CLIP, nothing is said about it."""
+    if (stated := described.get("tokenization")) is not None:
+        return tokenization.from_bundle(directory, stated)
+    length = described.get("context_length", CONTEXT_LENGTH)
+    return Tokenization(int(length), directory / VOCABULARY_FILE)
 
 
 def _description(directory: Path) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,44 +11,41 @@ from typing import Any, Final
 
 import numpy as np
 
-from adapters.models.preprocessing import CLIPS_OWN, Preprocessing
+from adapters.models import preprocessing, tokenization
+from adapters.models.architecture import Family, family_of, image_size_of, without_defaults
+from adapters.models.checkpoint_files import InvalidCheckpoint
+from adapters.models.preprocessing import Preprocessing
 from adapters.models.tensors import Tensor
-from adapters.models.tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE
-from domain.limits import IMAGE_SIZE
-
-_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "": {"quick_gelu": False, "custom_text": False},
-    "vision_cfg": {"image_size": 224, "head_width": 64, "mlp_ratio": 4.0},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "mlp_ratio": 4.0},
-}
-"""What OpenCLIP assumes where a configuration says nothing. Some layouts say it explicitly."""
-
-_LARGEST: Final[Mapping[str, float]] = {
-    "layers": 1000,
-    "width": 16384,
-    "heads": 1024,
-    "head_width": 16384,
-    "patch_size": IMAGE_SIZE,
-    "mlp_ratio": 100,
-}
-"""Limits by the setting's name, far above any CLIP's values."""
-
-_LARGEST_NUMBER: Final = 65536
-"""The limit of any other setting; the vocabulary has 49,408 tokens."""
-
-_LARGEST_DESCRIPTION: Final = 1024 * 1024
-"""Bytes that a file describing a checkpoint may have; real ones have a few thousand."""
+from adapters.models.tokenization import Tokenization
+from application.ports import Device, EncoderDescription
 
 _LARGEST_LOGIT_SCALE: Final = 1000.0
 """CLIP's own is clipped at 100."""
 
 
-_LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
-"""How every Git LFS pointer begins (git-lfs, docs/spec.md)."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """All of a checkpoint but its weights; see `Checkpoint`."""
+
+    architecture: Mapping[str, Any]
+    preprocessing: Preprocessing
+    tokenization: Tokenization
 
 
-class InvalidCheckpoint(Exception):
-    """The checkpoint is missing, damaged or cannot be served; the message says which and why."""
+def check_size(
+    preprocessing: Preprocessing, architecture: Mapping[str, Any], *, origin: str
+) -> None:
+    """Refuse a checkpoint whose preprocessing makes other images than its image tower takes.
+
+    Raises:
+        InvalidCheckpoint: says both sizes.
+    """
+    made, taken = preprocessing.image_input.size, image_size_of(architecture)
+    if made != taken:
+        raise InvalidCheckpoint(
+            f"{origin} says that images are made {made} x {made} pixels large, and the image tower "
+            f"takes {taken} x {taken}."
+        )
 
 
 @dataclass(frozen=True)
@@ -62,12 +57,19 @@ class Checkpoint:
         architecture: OpenCLIP's ``model_cfg``.
         weights: OpenCLIP's state dict.
         preprocessing: how a picture becomes the image tower's input.
+        tokenization: how a text becomes the text tower's input.
     """
 
     model: str
     architecture: Mapping[str, Any]
     weights: Mapping[str, Tensor]
-    preprocessing: Preprocessing = CLIPS_OWN
+    preprocessing: Preprocessing = preprocessing.CLIPS_OWN
+    tokenization: Tokenization = tokenization.CLIPS_OWN
+
+    @property
+    def family(self) -> Family:
+        """How the towers are built."""
+        return family_of(self.architecture)
 
     @property
     def embedding_dimension(self) -> int:
@@ -92,6 +94,37 @@ class Checkpoint:
         return float(scale)
 
     @property
+    def logit_bias(self) -> float | None:
+        """What is added to a scaled cosine before the sigmoid; None: trained without.
+
+        Raises:
+            InvalidCheckpoint: it is not one number.
+        """
+        if (tensor := self.weights.get("logit_bias")) is None:
+            return None
+        stored = tensor.array()
+        if stored.size != 1 or not np.isfinite(stored).all():
+            raise InvalidCheckpoint(
+                f"{self.model}: its logit bias must be one finite number; it has {stored.size}."
+            )
+        return float(stored.item())
+
+    def described(self, *, backend: str, precision: str, device: Device) -> EncoderDescription:
+        """What an encoder is that serves this checkpoint."""
+        return EncoderDescription(
+            model=self.model,
+            fingerprint=self.fingerprint,
+            backend=backend,
+            precision=precision,
+            device=device,
+            embedding_dimension=self.embedding_dimension,
+            logit_scale=self.logit_scale,
+            logit_bias=self.logit_bias,
+            image_input=self.preprocessing.image_input,
+            context_length=self.tokenization.context_length,
+        )
+
+    @property
     def files(self) -> set[Path]:
         """The files that hold the weights; empty if the weights came from a pickle."""
         return set().union(*(tensor.files for tensor in self.weights.values()))
@@ -100,14 +133,16 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that identify this checkpoint's embeddings.
 
-        SHA-256 over architecture, preprocessing and every weight in float32, in an order and
-        naming that do not depend on the layout it was read from.
+        SHA-256 over architecture, preprocessing, tokenizer and every weight in float32, in an
+        order and naming that do not depend on the layout it was read from.
 
         Raises:
             InvalidCheckpoint: a weight is not finite; every embedding would be NaN.
         """
         digest = hashlib.sha256()
-        described = [_without_defaults(self.architecture), self.preprocessing.identity]
+        described = [without_defaults(self.architecture), self.preprocessing.identity]
+        if not self.tokenization.is_clips:
+            described.append(self.tokenization.identity)
         digest.update(json.dumps(described, sort_keys=True).encode())
         for name in sorted(self.weights):
             values = np.ascontiguousarray(self.weights[name].array())
@@ -116,142 +151,3 @@ class Checkpoint:
             digest.update(f"{name} {values.shape}".encode())
             digest.update(values.data)
         return digest.hexdigest()[:16]
-
-
-def read_description(path: Path) -> Any:
-    """The content of a JSON file beside the weights.
-
-    Raises:
-        InvalidCheckpoint: it cannot be read, is not JSON, or is too large.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_DESCRIPTION + 1)
-    except OSError as failure:
-        raise unreadable(path, failure) from failure
-    check_not_a_pointer(path, content)
-    try:
-        if len(content) > _LARGEST_DESCRIPTION:
-            raise ValueError(f"it has more than {_LARGEST_DESCRIPTION} bytes")
-        return json.loads(content)
-    except (ValueError, RecursionError) as malformed:  # the latter if it is nested too deeply
-        raise InvalidCheckpoint(f"{path} is not valid JSON: {malformed}") from malformed
-
-
-def unreadable(path: Path, failure: OSError) -> InvalidCheckpoint:
-    """The error for a file or directory of a checkpoint that cannot be read."""
-    if isinstance(failure, FileNotFoundError):
-        return InvalidCheckpoint(f"{path} does not exist.")
-    advice = ""
-    if isinstance(failure, PermissionError):
-        user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "the user"
-        advice = (
-            f" Allow {user}, which this process runs as, to read it and to enter the directories "
-            "above it."
-        )
-    return InvalidCheckpoint(f"{path} cannot be read: {failure.strerror or failure}.{advice}")
-
-
-def check_not_a_pointer(path: Path, beginning: bytes) -> None:
-    """Refuse a Git LFS pointer, which a clone without Git LFS has instead of a large file.
-
-    Args:
-        path: of the file.
-        beginning: its first bytes.
-
-    Raises:
-        InvalidCheckpoint: it is a Git LFS pointer.
-    """
-    if beginning.startswith(_LFS_POINTER):
-        raise InvalidCheckpoint(
-            f"{path} is a Git LFS pointer, not the file itself. Install git-lfs and run "
-            f"`git lfs pull` in {path.parent}, or download the file."
-        )
-
-
-def check_servable(architecture: Mapping[str, Any], *, origin: str) -> None:
-    """Refuse an architecture whose inputs differ from those that this service produces.
-
-    Sizes that no machine has memory for, and anything that would be downloaded, are refused too,
-    since the checkpoint may come from an untrusted source.
-
-    Raises:
-        InvalidCheckpoint: says what differs.
-    """
-    _check_numbers(architecture, origin=origin)
-    vision = architecture["vision_cfg"]
-    text = architecture["text_cfg"]
-    image_size = vision.get("image_size", 224)
-    if image_size not in (IMAGE_SIZE, [IMAGE_SIZE, IMAGE_SIZE]):
-        raise InvalidCheckpoint(
-            f"{origin}: its image tower takes images of {image_size} pixels; "
-            f"this service prepares {IMAGE_SIZE} x {IMAGE_SIZE}."
-        )
-    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
-        raise InvalidCheckpoint(
-            f"{origin}: its text tower needs a tokenizer of its own; "
-            "this service has CLIP's byte-pair tokenizer only."
-        )
-    timm = str(vision.get("timm_model_name") or "")
-    if vision.get("timm_model_pretrained") or not re.fullmatch(r"[\w.]*", timm):
-        raise InvalidCheckpoint(
-            f"{origin}: its image tower would be fetched from a hub (timm_model_name {timm!r}); "
-            "all weights must lie in the checkpoint."
-        )
-    for key, default, needed in (
-        ("context_length", 77, CONTEXT_LENGTH),
-        ("vocab_size", 49408, VOCABULARY_SIZE),
-    ):
-        if text.get(key, default) != needed:
-            raise InvalidCheckpoint(
-                f"{origin}: its text tower has {key} {text[key]}; CLIP's is {needed}."
-            )
-
-
-def architecture_name(architecture: Mapping[str, Any]) -> str:
-    """The architecture's usual name, such as ``clip-vit-large-patch14``."""
-    vision = architecture["vision_cfg"]
-    patch = vision.get("patch_size")
-    if isinstance(vision.get("layers"), int) and patch is not None:
-        shape = (vision["width"], vision["layers"])
-        sizes = {(768, 12): "base", (1024, 24): "large", (1280, 32): "huge"}
-        size = sizes.get(shape, f"w{shape[0]}-l{shape[1]}")
-        return f"clip-vit-{size}-patch{patch}"
-    return f"clip-{vision.get('timm_model_name', 'resnet')}"
-
-
-def _check_numbers(settings: Mapping[str, Any], *, origin: str) -> None:
-    """Refuse sizes that are not numbers or are absurd, before memory is allocated for them."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            _check_numbers(value, origin=origin)
-            continue
-        if isinstance(value, list) and (not value or key in _LARGEST) and key != "layers":
-            raise InvalidCheckpoint(f"{origin}: {key} is {str(value)[:40]}, not a number.")
-        for number in value if isinstance(value, list) else [value]:
-            _check_number(key, number, origin=origin)
-
-
-def _check_number(key: str, number: object, *, origin: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        if key in _LARGEST:
-            raise InvalidCheckpoint(f"{origin}: {key} is {str(number)[:40]!r}, not a number.")
-        return
-    largest = _LARGEST.get(key, _LARGEST_NUMBER)
-    large_enough = number > 0 if key in _LARGEST else number >= -largest
-    if not (large_enough and number <= largest):  # true for NaN as well
-        raise InvalidCheckpoint(
-            f"{origin}: {key} is {str(number)[:40]}; it must be above 0 and at most {largest}."
-        )
-
-
-def _without_defaults(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture without settings that equal OpenCLIP's defaults: a stable fingerprint."""
-    stripped: dict[str, Any] = {}
-    for name, value in architecture.items():
-        if isinstance(value, Mapping):
-            usual = _DEFAULTS.get(name, {})
-            stripped[name] = {k: v for k, v in value.items() if k not in usual or v != usual[k]}
-        elif name not in _DEFAULTS[""] or value != _DEFAULTS[""][name]:
-            stripped[name] = value
-    return stripped

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from adapters.artifacts.checksums import checksums_of, what_changed
 from adapters.models import hugging_face, open_clip_layout
-from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -42,13 +43,13 @@ _SPARE_BYTES: Final = 100 * _BYTES_PER_MB
 _LAYOUTS: Final = tuple(
     sorted(
         (
-            *((hugging_face.DESCRIPTIONS, name) for name in hugging_face.WEIGHTS),
-            *((open_clip_layout.DESCRIPTIONS, name) for name in open_clip_layout.WEIGHTS),
+            *((hugging_face, name) for name in hugging_face.WEIGHTS),
+            *((open_clip_layout, name) for name in open_clip_layout.WEIGHTS),
         ),
         key=lambda layout: not layout[1].endswith(".safetensors"),
     )
 )
-"""What may be fetched: the small files, the first of which must be there, and the weights.
+"""What may be fetched: who reads the layout, and the name of its weights.
 
 Safetensors before pickles; of each, transformers' layout first.
 """
@@ -218,16 +219,16 @@ def _gated(source: str, page: str) -> InvalidCheckpoint:
     )
 
 
-def _layout(names: Iterable[str], source: str) -> tuple[str, list[str], str]:
-    """The configuration, the other small files, and the weights.
+def _layout(names: Iterable[str], source: str) -> tuple[ModuleType, str]:
+    """Who reads these files, and the name of the weights among them.
 
     Raises:
         InvalidCheckpoint: it is no checkpoint in a known layout.
     """
     there = set(names)
-    for (needed, *small), weights in _LAYOUTS:
-        if {needed, weights} <= there:
-            return needed, [name for name in small if name in there], weights
+    for reader, weights in _LAYOUTS:
+        if {reader.CONFIG, weights} <= there:
+            return reader, weights
     wanted = sorted(weights for _, weights in _LAYOUTS)
     raise InvalidCheckpoint(
         f"{source} holds no checkpoint in Hugging Face's or OpenCLIP's layout: none of "
@@ -246,13 +247,14 @@ def _fetched(
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
     names = [file.rfilename for file in listed.siblings or ()]
-    configuration, small, weights = _layout(names, source)
+    reader, weights = _layout(names, source)
     try:
         # By the revision's name, so that the cache knows for later what it stands for.
-        directory = _file(listed.id, revision, configuration).parent
+        directory = _file(listed.id, revision, reader.CONFIG).parent
         commit = directory.name
-        for name in small:
-            _file(listed.id, commit, name)
+        for name in reader.small_files(directory):
+            if name in names:
+                _checked(_file(listed.id, commit, name), source)
         check(directory)
         path = _weights(listed.id, commit, weights, source, download)
         return _checked(path, source).parent
@@ -391,7 +393,7 @@ def _check_room(cache: Path, needed: int, source: str) -> None:
 
 
 def _checked(path: Path, source: str) -> Path:
-    """The same path, if its bytes are those that the hub has.
+    """The same path, if its bytes are those that the hub has, as far as that is known.
 
     The hub's cache names a large file by its SHA-256. What was compared once is recorded beside
     it, since a gigabyte takes seconds.
@@ -400,6 +402,8 @@ def _checked(path: Path, source: str) -> Path:
         InvalidCheckpoint: they are others; they are deleted.
     """
     blob = path.resolve()
+    if _SHA256.fullmatch(blob.name) is None:
+        return path  # small, and named by another checksum
     try:
         recorded = json.loads(_record_of(blob).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # there is none yet
@@ -448,8 +452,8 @@ def _record_of(blob: Path) -> Path:
 
 def _kept(repository: str, revision: str) -> Path | None:
     """The weights that an earlier download has left; None if they, or what describes them, lack."""
-    for (needed, *_), weights in _LAYOUTS:
+    for reader, weights in _LAYOUTS:
         path = _in_cache(repository, revision, weights)
-        if path is not None and (path.parent / needed).is_file():
+        if path is not None and (path.parent / reader.CONFIG).is_file():
             return path
     return None

@@ -5,26 +5,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.models.checkpoint import (
-    Checkpoint,
-    InvalidCheckpoint,
+from adapters.models import tokenization
+from adapters.models.architecture import (
+    CLIPS_VOCABULARY,
+    Family,
     architecture_name,
     check_servable,
-    read_description,
+    family_of,
+    image_size_of,
+    normalised,
 )
+from adapters.models.checkpoint import Checkpoint, Described, check_size
+from adapters.models.checkpoint_files import InvalidCheckpoint, read_description
 from adapters.models.preprocessing import Preprocessing, UnservedPreprocessing, from_open_clip
-from adapters.models.tensors import SparseRows, StoredTensor, Tensor
-from adapters.models.tokenizer import VOCABULARY_SIZE
+from adapters.models.tensors import SparseRows, StoredTensor, Tensor, reshaped
+from adapters.models.tokenization import Tokenization
+from adapters.models.tokens import AS_NEEDED, Padding
 from adapters.models.weights_files import first_existing, read_weights
 from adapters.system.installation import install_command
+from domain.limits import CONTEXT_LENGTH
 
 CONFIG: Final = "open_clip_config.json"
-DESCRIPTIONS: Final = (CONFIG,)
 WEIGHTS: Final = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+_SCALARS: Final = frozenset({"logit_scale", "logit_bias"})
+_POSITIONS: Final = "text.transformer.embeddings.position_ids"
 _TOKEN_TABLE: Final = "token_embedding.weight"  # noqa: S105 a tensor, no password
 _TOKEN_ROWS: Final = "token_embedding.rows"  # noqa: S105
 
@@ -43,14 +51,20 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
     Raises:
         InvalidCheckpoint: damaged, or one that this service cannot serve.
     """
-    architecture, preprocessing = describe(directory)
-    weights = _with_full_token_table(read_weights(first_existing(directory, WEIGHTS)))
-    name = model or architecture_name(architecture)
-    return Checkpoint(name, architecture, weights, preprocessing)
+    described = describe(directory)
+    weights = _weights(read_weights(first_existing(directory, WEIGHTS)), described.architecture)
+    name = model or architecture_name(described.architecture)
+    return Checkpoint(
+        name,
+        described.architecture,
+        weights,
+        described.preprocessing,
+        described.tokenization,
+    )
 
 
-def describe(directory: Path) -> tuple[Mapping[str, Any], Preprocessing]:
-    """Architecture and preprocessing, from the small file alone.
+def describe(directory: Path) -> Described:
+    """All but the weights, from the small files alone.
 
     Raises:
         InvalidCheckpoint: it is incomplete, or one that this service cannot serve.
@@ -58,12 +72,27 @@ def describe(directory: Path) -> tuple[Mapping[str, Any], Preprocessing]:
     path = directory / CONFIG
     try:
         config = read_description(path)
-        architecture = config["model_cfg"]
-        described = config.get("preprocess_cfg") or {}
+        stated = config["model_cfg"]
+        preprocess_cfg = config.get("preprocess_cfg") or {}
+        architecture = normalised(stated)
         check_servable(architecture, origin=str(directory))
-    except (KeyError, TypeError, AttributeError) as incomplete:
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as incomplete:
         raise InvalidCheckpoint(f"{path} has no complete model_cfg.") from incomplete
-    return architecture, _preprocessing(described, origin=str(path))
+    return Described(
+        architecture,
+        _preprocessing(preprocess_cfg, architecture, origin=str(path)),
+        _tokenization(directory, stated["text_cfg"], architecture),
+    )
+
+
+def small_files(directory: Path) -> tuple[str, ...]:
+    """The further small files that are needed, once the configuration is there."""
+    try:
+        text = read_description(directory / CONFIG)["model_cfg"]["text_cfg"]
+        own = text.get("hf_tokenizer_name") or text.get("hf_model_name")
+    except (KeyError, TypeError, AttributeError):
+        return ()  # `describe` says what is wrong
+    return (tokenization.FILE, tokenization.CONFIG) if own else ()
 
 
 def is_open_clip_name(source: str) -> bool:
@@ -96,8 +125,15 @@ def read_from_hub(source: str) -> Checkpoint:
     architecture["quick_gelu"] = bool(
         pretrained.get("quick_gelu", architecture.get("quick_gelu", False))
     )
+    if architecture["text_cfg"].get("hf_tokenizer_name"):
+        repository = str(pretrained.get("hf_hub") or "").rstrip("/")
+        advice = f" Serve it by its name there: CLIP_MODEL_PATH={repository}" if repository else ""
+        raise InvalidCheckpoint(
+            f"{source} has a tokenizer of its own, which only a model on the hub holds.{advice}"
+        )
+    architecture = normalised(architecture)
     check_servable(architecture, origin=source)
-    preprocessing = _preprocessing(pretrained, origin=source)
+    preprocessing = _preprocessing(pretrained, architecture, origin=source)
     try:
         path = Path(open_clip.download_pretrained(pretrained))
     except Exception as failure:  # whatever the hub client and the network raise
@@ -105,20 +141,48 @@ def read_from_hub(source: str) -> Checkpoint:
             f"{source} could not be downloaded from the model hub ({type(failure).__name__}). "
             "Without network, put a checkpoint in a directory and set CLIP_MODEL_PATH to it."
         ) from failure
-    return Checkpoint(source, architecture, read_weights(path), preprocessing)
+    weights = _weights(read_weights(path), architecture)
+    tokens = _tokenization(path.parent, architecture["text_cfg"], architecture)
+    return Checkpoint(source, architecture, weights, preprocessing, tokens)
 
 
-def _preprocessing(config: Any, *, origin: str) -> Preprocessing:
+def _preprocessing(config: Any, architecture: Mapping[str, Any], *, origin: str) -> Preprocessing:
     if not isinstance(config, Mapping):
         raise InvalidCheckpoint(f"{origin} has no complete preprocess_cfg.")
     try:
-        return from_open_clip(config)
+        preprocessing = from_open_clip(config, image_size_of(architecture))
     except UnservedPreprocessing as unserved:
         raise InvalidCheckpoint(f"{origin}: {unserved}.") from unserved
+    check_size(preprocessing, architecture, origin=origin)
+    return preprocessing
+
+
+def _tokenization(
+    directory: Path, text_cfg: Mapping[str, Any], architecture: Mapping[str, Any]
+) -> Tokenization:
+    length = int(text_cfg.get("context_length", CONTEXT_LENGTH))
+    family = family_of(architecture)
+    if text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name"):
+        return tokenization.from_open_clip(
+            directory, text_cfg, context_length=length, is_masked=family is Family.XLM_ROBERTA
+        )
+    # Towers of another kind may see what follows the end of a text.
+    padding = AS_NEEDED if family is Family.CLIP else Padding(length=length)
+    return Tokenization(length, padding=padding)
+
+
+def _weights(stored: dict[str, Tensor], architecture: Mapping[str, Any]) -> dict[str, Tensor]:
+    """OpenCLIP's state dict with the shapes that all layouts agree on."""
+    weights = _with_full_token_table(stored)
+    if family_of(architecture) is Family.SIGLIP:
+        weights |= {name: reshaped(weights[name]) for name in _SCALARS & set(weights)}
+    # Written by older versions of transformers; it holds 0, 1, 2, …
+    weights.pop(_POSITIONS, None)
+    return weights
 
 
 def _with_full_token_table(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     rows = weights.pop(_TOKEN_ROWS, None)
     if not isinstance(rows, StoredTensor):
         return weights
-    return {**weights, _TOKEN_TABLE: SparseRows(weights[_TOKEN_TABLE], rows, VOCABULARY_SIZE)}
+    return {**weights, _TOKEN_TABLE: SparseRows(weights[_TOKEN_TABLE], rows, CLIPS_VOCABULARY)}

@@ -1,9 +1,8 @@
 """The preprocessing that a checkpoint asks for in its own files.
 
-The service resizes every picture in one way: short side to 224 with a bicubic filter, then the
-centre crop. Mean and standard deviation are the checkpoint's own: encoders take pixels that are
-normalised with CLIP's, and convert them where the checkpoint has others. Anything else that a
-checkpoint asks for is refused, and the error names it.
+What a picture becomes (`ImageInput`) is the checkpoint's own, and so are mean and standard
+deviation: pixels are normalised with CLIP's, and encoders convert them where the checkpoint has
+others. What this service does not do is refused, and the error names it.
 """
 
 import math
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.images.preprocessing import MEAN, STD
-from domain.limits import IMAGE_SIZE
+from application.ports import CLIPS_INPUT, Fit, ImageInput
+from domain.limits import IMAGE_SIZE, LARGEST_IMAGE_SIZE
 
 _CLIPS_PROCESSORS: Final = (
     *("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil"),
@@ -23,11 +23,16 @@ _CLIPS_PROCESSORS: Final = (
 )
 """Names of CLIP's image processor in versions of transformers; all have its defaults."""
 
+_SIGLIPS_PROCESSORS: Final = (
+    *("SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil"),
+)
+
 _FILTERS: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """By Pillow's numbers, which is how Hugging Face's files name them."""
 
 _FILTER: Final = "bicubic"
-_RESIZE: Final = "shortest"
+_FITS: Final = {"shortest": Fit.CROP, "squash": Fit.SQUASH, "longest": Fit.PAD}
+"""By OpenCLIP's names of its ``resize_mode``."""
 
 
 class UnservedPreprocessing(Exception):
@@ -36,20 +41,33 @@ class UnservedPreprocessing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture's levels become the image tower's input.
+    """How a picture becomes the image tower's input.
 
     Attributes:
         mean: of each channel, R, G and B; subtracted from levels between 0 and 1.
         std: of each channel; the difference is divided by it.
+        image_input: how it is resized.
     """
 
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    image_input: ImageInput = CLIPS_INPUT
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What fingerprints and bundles record of it."""
-        return {"size": IMAGE_SIZE, "mean": self.mean, "std": self.std, "resize": _FILTER}
+        """What fingerprints and bundles record of it. Of plain CLIP always the same."""
+        described = self.image_input
+        identity: dict[str, Any] = {
+            "size": described.size,
+            "mean": self.mean,
+            "std": self.std,
+            "resize": described.filter,
+        }
+        if described.fit is not Fit.CROP:
+            identity["fit"] = str(described.fit)
+        if described.fit is Fit.PAD:
+            identity["fill"] = described.fill
+        return identity
 
     @property
     def conversion(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
@@ -73,53 +91,68 @@ class Preprocessing:
 CLIPS_OWN: Final = Preprocessing()
 """What OpenAI's CLIP was trained with, and most others since."""
 
+SIGLIPS_OWN: Final = Preprocessing(
+    (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ImageInput(fit=Fit.SQUASH, filter="bicubic")
+)
+"""What `transformers.SiglipImageProcessor` does by default."""
 
-def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
+
+def from_hugging_face(config: Mapping[str, Any], usual: Preprocessing = CLIPS_OWN) -> Preprocessing:
     """Read an image processor's settings, as transformers writes them.
 
     Args:
-        config: ``preprocessor_config.json``, or ``image_processor`` of ``processor_config.json``;
-            what it does not say is as in `transformers.CLIPImageProcessor`.
+        config: ``preprocessor_config.json``, or ``image_processor`` of ``processor_config.json``.
+        usual: what is meant by what it does not say, where it does not name a processor either.
 
     Raises:
         UnservedPreprocessing: it asks for what this service does not do.
     """
     kind = config.get("image_processor_type") or config.get("feature_extractor_type")
-    if kind is not None and kind not in _CLIPS_PROCESSORS:
+    if kind in _CLIPS_PROCESSORS:
+        usual = CLIPS_OWN
+    elif kind in _SIGLIPS_PROCESSORS:
+        usual = SIGLIPS_OWN
+    elif kind is not None:
         raise UnservedPreprocessing(
             f"images are preprocessed by {_short(kind)}; this service does what "
-            "CLIPImageProcessor does"
+            "CLIPImageProcessor and SiglipImageProcessor do"
         )
-    for key, needed in (("do_resize", True), ("do_center_crop", True), ("do_pad", False)):
+    for key, needed in (("do_resize", True), ("do_pad", False)):
         if bool(config.get(key, needed)) is not needed:
             raise UnservedPreprocessing(
-                f"{key} is {_short(config[key])}; this service resizes the short side and crops "
-                "the middle"
+                f"{key} is {_short(config[key])}; this service resizes every picture to a square"
             )
-    _check_resize(_hugging_face_size(config.get("size")))
-    _check_size("crop_size", config.get("crop_size"))
     resample = config.get("resample")
     if type(resample) is int and 0 <= resample < len(_FILTERS):
         resample = _FILTERS[resample]
-    _check_filter(resample)
+    image_input = _input(
+        *_hugging_face_size(config, usual.image_input),
+        _filter(resample) or usual.image_input.filter,
+    )
     rescaled = config.get("do_rescale", True)
     factor = _number("rescale_factor", config.get("rescale_factor"), 1 / 255) if rescaled else 1.0
     if not config.get("do_normalize", True):
         mean, std = _channels("mean", 0.0, MEAN), _channels("std", 1.0, STD)
     else:
-        mean = _channels("image_mean", config.get("image_mean"), MEAN)
-        std = _channels("image_std", config.get("image_std"), STD)
+        mean = _channels("image_mean", config.get("image_mean"), usual.mean)
+        std = _channels("image_std", config.get("image_std"), usual.std)
     # Levels from 0 to 255 times the factor; 1 / 255 makes them levels between 0 and 1.
     largest = 255 * factor
     if not 0 < largest < math.inf:
         raise UnservedPreprocessing(f"rescale_factor is {factor}; it must be above 0")
     return _normalised_with(
-        tuple(value / largest for value in mean), tuple(value / largest for value in std)
+        tuple(value / largest for value in mean),
+        tuple(value / largest for value in std),
+        image_input,
     )
 
 
-def from_open_clip(config: Mapping[str, Any]) -> Preprocessing:
+def from_open_clip(config: Mapping[str, Any], image_size: int = IMAGE_SIZE) -> Preprocessing:
     """Read OpenCLIP's ``preprocess_cfg``, or the same keys of a pretrained tag.
+
+    Args:
+        config: what it does not say is as for OpenAI's CLIP.
+        image_size: of the image tower, where the preprocessing does not say it.
 
     Raises:
         UnservedPreprocessing: it asks for what this service does not do.
@@ -127,11 +160,24 @@ def from_open_clip(config: Mapping[str, Any]) -> Preprocessing:
     mode = config.get("mode") or "RGB"
     if mode != "RGB":
         raise UnservedPreprocessing(f"images are read as {_short(mode)}; this service reads RGB")
-    _check_resize(config.get("resize_mode"))
-    _check_size("size", config.get("size"))
-    _check_filter(config.get("interpolation"))
+    resize_mode = config.get("resize_mode") or "shortest"
+    if resize_mode not in _FITS:
+        raise UnservedPreprocessing(
+            f"images are resized with resize_mode {_short(resize_mode)!r}; this service has "
+            f"{', '.join(_FITS)}"
+        )
+    fill = config.get("fill_color") or 0
+    if type(fill) is not int or not 0 <= fill <= 255:
+        raise UnservedPreprocessing(f"fill_color is {_short(fill)}; it must be 0 to 255")
     return _normalised_with(
-        _channels("mean", config.get("mean"), MEAN), _channels("std", config.get("std"), STD)
+        _channels("mean", config.get("mean"), MEAN),
+        _channels("std", config.get("std"), STD),
+        _input(
+            _side("size", config.get("size")) or image_size,
+            _FITS[resize_mode],
+            _filter(config.get("interpolation")) or _FILTER,
+            fill,
+        ),
     )
 
 
@@ -143,64 +189,98 @@ def from_bundle(config: object) -> Preprocessing:
     """
     if not isinstance(config, Mapping):
         raise UnservedPreprocessing("it does not say how images are preprocessed")
-    _check_size("size", config.get("size"))
-    _check_filter(config.get("resize"))
-    return _normalised_with(
-        _channels("mean", config.get("mean"), MEAN), _channels("std", config.get("std"), STD)
+    fit = config.get("fit", Fit.CROP)
+    if fit not in set(Fit):
+        raise UnservedPreprocessing(f"fit is {_short(fit)}; this service has {', '.join(Fit)}")
+    return from_open_clip(
+        {
+            "mean": config.get("mean"),
+            "std": config.get("std"),
+            "size": config.get("size"),
+            "interpolation": config.get("resize"),
+            "resize_mode": next(name for name, known in _FITS.items() if known == fit),
+            "fill_color": config.get("fill"),
+        }
     )
 
 
-def _normalised_with(mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocessing:
+def _input(size: int, fit: Fit, filter_name: str, fill: int = 0) -> ImageInput:
+    return ImageInput(size, fit, filter_name, fill if fit is Fit.PAD else 0)
+
+
+def _normalised_with(
+    mean: tuple[float, ...], std: tuple[float, ...], image_input: ImageInput
+) -> Preprocessing:
     if not all(value > 0 for value in std):
         raise UnservedPreprocessing(f"images are divided by std {list(std)}; it must be above 0")
     # Rounded to four digits they give every picture the same embedding: one fingerprint.
     near = all(abs(a - b) < 1e-4 for a, b in zip(mean + std, MEAN + STD, strict=True))
-    return CLIPS_OWN if near else Preprocessing(mean, std)
+    return Preprocessing(*((MEAN, STD) if near else (mean, std)), image_input)
 
 
-def _hugging_face_size(size: Any) -> str | None:
-    """OpenCLIP's name for the resize mode that a ``size`` asks for.
+def _hugging_face_size(config: Mapping[str, Any], usual: ImageInput) -> tuple[int, Fit]:
+    """Side and fit that ``size``, ``do_center_crop`` and ``crop_size`` ask for.
 
     Raises:
-        UnservedPreprocessing: the short side is not this service's.
+        UnservedPreprocessing: the result is no square, or the crop is not what was resized.
     """
+    size = config.get("size")
+    if size is None:
+        side, fit = usual.size, usual.fit
+    else:
+        if not isinstance(size, Mapping):
+            # A number is the short side for CLIP, and both for SigLIP.
+            fits = {Fit.CROP: {"shortest_edge": size}, Fit.SQUASH: {"height": size, "width": size}}
+            size = fits[usual.fit]
+        match {key: value for key, value in size.items() if value}:
+            case {"shortest_edge": edge, **others} if not others:
+                fit = Fit.CROP
+            case {"height": edge, "width": width, **others} if width == edge and not others:
+                fit = Fit.SQUASH
+            case _:
+                raise UnservedPreprocessing(
+                    f"size is {_short(size)}; this service makes squares of a picture"
+                )
+        side = _side("size", edge) or usual.size
+    crops = bool(config.get("do_center_crop", usual.fit is Fit.CROP))
+    if fit is Fit.CROP and not crops:
+        raise UnservedPreprocessing(
+            "the short side is resized and do_center_crop is False; this service makes squares of "
+            "a picture"
+        )
+    crop = _side("crop_size", config.get("crop_size")) if crops else side
+    if (crop or side) != side:
+        raise UnservedPreprocessing(
+            f"crop_size is {_short(config['crop_size'])} and size {side}; they must be the same"
+        )
+    return side, fit
+
+
+def _filter(name: object) -> str | None:
+    if name is None:
+        return None
+    if str(name).lower() not in _FILTERS:
+        raise UnservedPreprocessing(
+            f"images are resized with the filter {_short(name)!r}; this service has "
+            f"{', '.join(_FILTERS)}"
+        )
+    return str(name).lower()
+
+
+def _side(key: str, size: Any) -> int | None:
+    """The side of a square that is given as a number, a pair or a mapping; None: not given."""
     if size is None:
         return None
-    if not isinstance(size, Mapping):
-        size = {"shortest_edge": size}
-    match dict(size):
-        case {"shortest_edge": edge, **others} if not any(others.values()):
-            _check_size("size", edge)
-            return _RESIZE
-        case {"height": _, "width": _}:
-            return "squash"
-        case _:
-            return _short(size)
-
-
-def _check_resize(mode: object) -> None:
-    if mode not in (None, _RESIZE):
+    given = list(size.values()) if isinstance(size, Mapping) else size
+    sides = given if isinstance(given, list | tuple) and given else [given]
+    side = sides[0]
+    is_square = type(side) is int and all(other == side for other in sides)
+    if not is_square or not 1 <= int(side) <= LARGEST_IMAGE_SIZE:
         raise UnservedPreprocessing(
-            f"images are resized with resize_mode {_short(mode)!r}; this service does "
-            f"{_RESIZE!r} only: it resizes the short side and crops the middle"
+            f"{key} is {_short(size)}; this service makes squares of at most "
+            f"{LARGEST_IMAGE_SIZE} x {LARGEST_IMAGE_SIZE} pixels"
         )
-
-
-def _check_filter(name: object) -> None:
-    if name is not None and str(name).lower() != _FILTER:
-        raise UnservedPreprocessing(
-            f"images are resized with the filter {_short(name)!r}; this service has {_FILTER!r} "
-            "only"
-        )
-
-
-def _check_size(key: str, size: Any) -> None:
-    sides = list(size.values()) if isinstance(size, Mapping) else size
-    if sides not in (None, IMAGE_SIZE, [IMAGE_SIZE], [IMAGE_SIZE] * 2, (IMAGE_SIZE,) * 2):
-        raise UnservedPreprocessing(
-            f"{key} is {_short(size)}; this service makes images of {IMAGE_SIZE} x {IMAGE_SIZE} "
-            "pixels"
-        )
+    return int(side)
 
 
 def _channels(key: str, values: Any, usual: tuple[float, ...]) -> tuple[float, ...]:

@@ -5,7 +5,8 @@ from typing import Final
 
 from adapters.models import hub, hugging_face, open_clip_layout
 from adapters.models.bundle import DESCRIPTION, read_bundle
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint, unreadable
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint, unreadable
 
 DEMO: Final = "builtin:demo"
 """The embedded demo model; served only when requested by this name."""
@@ -19,16 +20,17 @@ _POSSIBLE: Final = (
 )
 
 
-def check_dimension(dimension: int, *, promised: int, source: str) -> None:
-    """Refuse a checkpoint whose embeddings are not as long as the service promises.
+def check_dimension(dimension: int, *, promised: int | None, source: str) -> None:
+    """Refuse a checkpoint whose embeddings are not as long as the service promises, if it does.
 
     Raises:
         InvalidCheckpoint: says both lengths.
     """
-    if dimension != promised:
+    if promised not in (None, dimension):
         raise InvalidCheckpoint(
             f"{source} makes embeddings of {dimension} numbers, but this service promises "
-            f"{promised}. To serve this checkpoint set CLIP_EMBEDDING_DIMENSION={dimension}."
+            f"{promised}. To serve this checkpoint, unset CLIP_EMBEDDING_DIMENSION or set "
+            f"CLIP_EMBEDDING_DIMENSION={dimension}."
         )
 
 
@@ -57,9 +59,8 @@ def fetched(
     def check(directory: Path) -> None:
         is_open_clip = _is_in_open_clips_layout(directory)
         describe = open_clip_layout.describe if is_open_clip else hugging_face.describe
-        architecture, _ = describe(directory)
-        if promised is not None:
-            check_dimension(int(architecture["embed_dim"]), promised=promised, source=source)
+        dimension = int(describe(directory).architecture["embed_dim"])
+        check_dimension(dimension, promised=promised, source=source)
 
     return str(hub.fetch(source, check=check, download=download))
 

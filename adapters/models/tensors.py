@@ -4,9 +4,10 @@ Nothing is read before it is needed, and PyTorch is not used, so that an encoder
 themselves to its runtime.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -99,6 +100,33 @@ class LoadedTensor(Tensor):
     def array(self) -> NDArray[np.float32]:
         """See `Tensor.array`."""
         return self.values
+
+
+def rows_of(tensor: Tensor, start: int, stop: int) -> Tensor:
+    """Some rows of a stored tensor, as a tensor."""
+    match tensor:
+        case StoredTensor(dimensions=(height, *others)):
+            row = tensor.length // height
+            return replace(
+                tensor,
+                offset=tensor.offset + start * row,
+                length=(stop - start) * row,
+                dimensions=(stop - start, *others),
+            )
+        case LoadedTensor():
+            return LoadedTensor(tensor.values[start:stop])
+    raise TypeError(f"a {type(tensor).__name__} has no rows to take")
+
+
+def reshaped(tensor: Tensor, *dimensions: int) -> Tensor:
+    """A stored tensor with the same numbers in another shape."""
+    if math.prod(dimensions) == math.prod(tensor.shape):
+        match tensor:
+            case StoredTensor():
+                return replace(tensor, dimensions=dimensions)
+            case LoadedTensor():
+                return LoadedTensor(tensor.values.reshape(dimensions))
+    raise TypeError(f"{list(tensor.shape)} numbers cannot be {list(dimensions)}")
 
 
 @dataclass(frozen=True, slots=True)

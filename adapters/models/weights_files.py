@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.models.checkpoint import InvalidCheckpoint, check_not_a_pointer, unreadable
+from adapters.models.checkpoint_files import InvalidCheckpoint, check_not_a_pointer, unreadable
 from adapters.models.tensors import STORABLE, LoadedTensor, StoredTensor, Tensor
 from adapters.system.installation import install_command
 

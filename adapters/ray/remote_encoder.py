@@ -19,6 +19,7 @@ from application.ports import (
     EncoderPort,
     PixelBatch,
     RawEmbeddings,
+    TokenCount,
 )
 from domain.errors import ServiceUnavailable
 
@@ -95,6 +96,13 @@ class RemoteEncoder(EncoderPort):
             return self._none()
         return self._rows(lambda: self._handle.encode_texts.remote(list(texts)))
 
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """See `EncoderPort.count_tokens`. Raises as `encode_images` does."""
+        count: TokenCount = result_of(
+            lambda: self._handle.count_tokens.remote(list(texts)), self._patience_s
+        )
+        return count
+
     def device_memory_used(self) -> int | None:
         """None: the memory is in other processes."""
         return None
@@ -141,7 +149,7 @@ class RemoteEncoderLoader(EncoderLoaderPort):
 
 
 def arrived(pixels: TravellingPixels) -> PixelBatch:
-    """The same pixels as were sent, bit for bit: ``[n, 3, 224, 224]``."""
+    """The same pixels as were sent, bit for bit: ``[n, 3, size, size]``."""
     if pixels.dtype == np.uint8:
         return normalised(pixels.astype(np.uint8, copy=False))
     return pixels.astype(np.float32, copy=False)

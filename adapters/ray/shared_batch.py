@@ -19,7 +19,7 @@ def encode_together(
 
     Args:
         encoder: its calls block.
-        calls: the preprocessed images of each, ``[n, 3, 224, 224]``.
+        calls: the preprocessed images of each, ``[n, 3, size, size]``.
 
     Returns:
         Each call's rows, in the same order, or its own failure.

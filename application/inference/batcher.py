@@ -41,7 +41,7 @@ class _Entry:
 
 @dataclass(eq=False, slots=True)
 class ImageEntry(_Entry):
-    """One image waiting for its embedding, float32 ``[3, 224, 224]``."""
+    """One image waiting for its embedding, float32 ``[3, size, size]``."""
 
     pixels: Pixels
     lease: Lease
@@ -134,7 +134,7 @@ class Batcher:
         return len(self._waiting)
 
     async def encode_image(self, pixels: Pixels, lease: Lease) -> Embedding:
-        """Embedding of one preprocessed image, float32 ``[3, 224, 224]``.
+        """Embedding of one preprocessed image, float32 ``[3, size, size]``.
 
         Raises:
             ServiceUnavailable: the lease's encoder must not be used now.

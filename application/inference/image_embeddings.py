@@ -83,7 +83,10 @@ class ImageEmbeddings:
             for start in range(0, len(files), self._group):
                 group = files[start : start + self._group]
                 prepared = await asyncio.gather(
-                    *(_outcome(self._images.prepare(file, client=lease.client)) for file in group)
+                    *(
+                        _outcome(self._images.prepare(file, lease.image_input, client=lease.client))
+                        for file in group
+                    )
                 )
                 under_way.append(asyncio.create_task(self._encode(prepared, lease)))
                 if len(under_way) == 2:

@@ -5,7 +5,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from application.inference.fair_queue import FairQueue
-from application.ports import UNOBSERVED, ImagePreparationPort, ObserverPort, Pixels, Stage
+from application.ports import (
+    UNOBSERVED,
+    ImageInput,
+    ImagePreparationPort,
+    ObserverPort,
+    Pixels,
+    Stage,
+)
 
 
 class ImagePreparation:
@@ -34,11 +41,12 @@ class ImagePreparation:
         """Begin to make what the first image would have to wait for, without waiting for it."""
         self._pool.submit(self._port.start)
 
-    async def prepare(self, data: bytes, *, client: str = "") -> Pixels:
-        """Pixels for the image tower, float32 ``[3, 224, 224]``.
+    async def prepare(self, data: bytes, image_input: ImageInput, *, client: str = "") -> Pixels:
+        """Pixels for the image tower, float32 ``[3, size, size]``.
 
         Args:
             data: the bytes of one image file.
+            image_input: what the image tower takes.
             client: who asks; while there is more to do than threads, clients take turns.
 
         Raises:
@@ -47,7 +55,9 @@ class ImagePreparation:
         asked_s = time.perf_counter()
         await self._turn_of(client)
         try:
-            running = asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, data)
+            running = asyncio.get_running_loop().run_in_executor(
+                self._pool, self._prepare, data, image_input
+            )
         except RuntimeError:  # closed
             self._hand_on()
             raise
@@ -89,6 +99,6 @@ class ImagePreparation:
         else:
             self._free += 1
 
-    def _prepare(self, data: bytes) -> tuple[Pixels, float, float]:
+    def _prepare(self, data: bytes, image_input: ImageInput) -> tuple[Pixels, float, float]:
         started_s = time.perf_counter()
-        return self._port.prepare(data), started_s, time.perf_counter()
+        return self._port.prepare(data, image_input), started_s, time.perf_counter()

@@ -13,7 +13,7 @@ from application.inference.image_preparation import ImagePreparation
 from application.inference.text_cache import TextEmbeddings
 from application.model.states import Lease
 from application.model.supervisor import Supervisor
-from application.ports import CountTokens, EncoderDescription, TokenCount
+from application.ports import EncoderDescription, TokenCount
 from domain.embedding import Embedding
 from domain.limits import TEXTS_AT_ONCE
 
@@ -37,7 +37,20 @@ class Inference:
         batcher: Batcher,
         many_images: ImageEmbeddings,
         texts: TextEmbeddings,
+        promised_dimension: int | None = None,
     ) -> None:
+        """Join the parts.
+
+        Args:
+            admission: refuses what is too much.
+            model: has the encoder.
+            images: prepares them.
+            batcher: encodes them.
+            many_images: prepares and encodes several.
+            texts: encodes texts, or knows them.
+            promised_dimension: numbers in every embedding, whatever is loaded; None: the model's.
+        """
+        self._promised_dimension = promised_dimension
         self._admission = admission
         self._model = model
         self._images = images
@@ -62,14 +75,14 @@ class Inference:
         return self._model.described()
 
     @property
-    def logit_scale(self) -> float:
-        """The loaded checkpoint's multiplier of cosines in a classification."""
-        return self.encoder.logit_scale
+    def embedding_dimension(self) -> int:
+        """Numbers in an embedding: as was promised, else as the model has it."""
+        return self._promised_dimension or self.encoder.embedding_dimension
 
     async def embed_image(self, image: bytes) -> Embedding:
         """Embedding of one image file."""
         async with self._admitted() as lease:
-            pixels = await self._images.prepare(image, client=lease.client)
+            pixels = await self._images.prepare(image, lease.image_input, client=lease.client)
             return await self._batcher.encode_image(pixels, lease)
 
     async def embed_image_and_texts(
@@ -77,7 +90,7 @@ class Inference:
     ) -> tuple[Embedding, list[Embedding]]:
         """Embedding of one image file, and of each text in its order."""
         async with self._admitted() as lease:
-            pixels = await self._images.prepare(image, client=lease.client)
+            pixels = await self._images.prepare(image, lease.image_input, client=lease.client)
             return await asyncio.gather(
                 self._batcher.encode_image(pixels, lease), self._texts.encode(texts, lease)
             )
@@ -103,20 +116,25 @@ class Inference:
             return await self._encode_all(images, texts, lease)
 
     async def embed_all_and_count(
-        self, images: Mapping[str, bytes], texts: Sequence[str], count_tokens: CountTokens
+        self, images: Mapping[str, bytes], texts: Sequence[str]
     ) -> tuple[list[Embedding], list[Embedding], TokenCount]:
         """As `embed_all`, and the tokens of all texts together.
 
         They are counted while the request is still admitted, `TEXTS_AT_ONCE` at a time in a thread,
-        after the encoder has tokenized them: then ``count_tokens`` has little to do.
+        after the encoder has tokenized them: then there is little to do.
         """
         async with self._admitted(self._places_of(images, texts)) as lease:
             image_embeddings, text_embeddings = await self._encode_all(images, texts, lease)
             tokens = TokenCount(0, 0)
             for start in range(0, len(texts), TEXTS_AT_ONCE):
                 some = texts[start : start + TEXTS_AT_ONCE]
-                tokens += await asyncio.to_thread(count_tokens, some)
+                tokens += await asyncio.to_thread(lease.encoder.count_tokens, some)
             return image_embeddings, text_embeddings, tokens
+
+    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """The tokens of all texts together, before any of them is encoded."""
+        async with self._admitted() as lease:
+            return await asyncio.to_thread(lease.encoder.count_tokens, texts)
 
     def _places_of(self, images: Mapping[str, bytes], texts: Sequence[str]) -> int:
         return self._many_images.groups_of(len(images)) + self._texts.slices_of(len(texts))

@@ -21,7 +21,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias, assert_never
 
-from application.ports import EncoderDescription, EncoderPort
+from application.ports import EncoderDescription, EncoderPort, ImageInput
 from domain.errors import EncoderHung, EncoderSuspect, ModelNotReady, ServiceUnavailable
 
 _STILL_LOADING: Final = "the model is still being loaded."
@@ -484,6 +484,11 @@ class Lease:
     encoder: EncoderPort
     epoch: int
     client: str = ""
+
+    @property
+    def image_input(self) -> ImageInput:
+        """What the encoder's image tower takes."""
+        return self.encoder.description.image_input
 
 
 def grant(state: State, *, client: str = "") -> Lease:

@@ -31,7 +31,7 @@ async def faster_encoder(
         EncoderUnavailable: it cannot be prepared, or does not agree.
         ClipError: one of the two returned something that is not embeddings, or must not be used.
     """
-    samples = await asyncio.to_thread(port.samples)
+    samples = await asyncio.to_thread(port.samples, serving.image_input)
     expected: list[Embedding] = []
     for place in range(len(samples)):
         one = samples[place : place + 1]

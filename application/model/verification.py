@@ -8,7 +8,7 @@ import numpy as np
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.embedding import Embedding, agrees, smallest_cosine
 from domain.errors import EncoderFault
-from domain.limits import IMAGE_SIZE, SMALLEST_COSINE
+from domain.limits import SMALLEST_COSINE
 
 _TEXTS: Final = ("a photo", "two people in front of a door at night")
 
@@ -59,7 +59,9 @@ def check_shape(encoder: EncoderPort, rows: RawEmbeddings, count: int) -> None:
 def _embeddings_of_test_input(encoder: EncoderPort) -> list[Embedding]:
     # One image, since an engine may have been built for no more.
     return [
-        *_embeddings(encoder, encoder.encode_images(_image()), 1),
+        *_embeddings(
+            encoder, encoder.encode_images(_image(encoder.description.image_input.size)), 1
+        ),
         *_embeddings(encoder, encoder.encode_texts(_TEXTS), len(_TEXTS)),
     ]
 
@@ -69,9 +71,9 @@ def _embeddings(encoder: EncoderPort, rows: RawEmbeddings, count: int) -> list[E
     return [Embedding.from_encoder(row) for row in rows]
 
 
-def _image() -> PixelBatch:
+def _image(size: int) -> PixelBatch:
     """Waves of another length in each channel, in the range of normalised pixels."""
-    place = np.arange(IMAGE_SIZE, dtype=np.float32) / IMAGE_SIZE
+    place = np.arange(size, dtype=np.float32) / size
     return np.stack(
         [
             1.5 * np.outer(np.sin(2 * np.pi * waves * place), np.cos(2 * np.pi * waves * place))

@@ -10,9 +10,8 @@ from domain.embedding import Baseline
 class ScoreAnomaly:
     """Serves ``POST /anomaly-score``."""
 
-    def __init__(self, inference: Inference, *, embedding_dimension: int) -> None:
+    def __init__(self, inference: Inference) -> None:
         self._inference = inference
-        self._embedding_dimension = embedding_dimension
 
     async def __call__(
         self, image: bytes, baseline: Sequence[float], *, threshold: float | None = None
@@ -21,7 +20,7 @@ class ScoreAnomaly:
 
         Args:
             image: the file's bytes.
-            baseline: ``embedding_dimension`` finite numbers; they need not have norm 1, and all
+            baseline: as many finite numbers as an embedding has; they need not have norm 1, and all
                 zeros score 1.
             threshold: score in [0, 1] above which it is an anomaly; None: that is not decided.
 
@@ -31,6 +30,6 @@ class ScoreAnomaly:
         """
         if threshold is not None:
             check_anomaly_threshold(threshold)
-        reference = Baseline.from_numbers(baseline, dimension=self._embedding_dimension)
+        reference = Baseline.from_numbers(baseline, dimension=self._inference.embedding_dimension)
         embedding = await self._inference.embed_image(image)
         return score_against(reference, embedding, threshold=threshold)

@@ -11,9 +11,8 @@ from domain.embedding import Embedding
 class BuildBaseline:
     """Serves ``POST /baseline``."""
 
-    def __init__(self, inference: Inference, *, embedding_dimension: int) -> None:
+    def __init__(self, inference: Inference) -> None:
         self._inference = inference
-        self._embedding_dimension = embedding_dimension
 
     async def __call__(
         self, images: Sequence[bytes], embeddings: Sequence[Sequence[float]]
@@ -33,7 +32,7 @@ class BuildBaseline:
         check_frame_count(len(images) + len(embeddings))
         frames = [
             Embedding.from_numbers(
-                numbers, dimension=self._embedding_dimension, name=f"embeddings[{place}]"
+                numbers, dimension=self._inference.embedding_dimension, name=f"embeddings[{place}]"
             )
             for place, numbers in enumerate(embeddings)
         ]

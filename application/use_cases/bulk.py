@@ -132,7 +132,7 @@ class EmbedInBulk:
     async def _embed(self, files: ImageFilesPort, file: ImageFile, lease: Lease) -> EmbeddedFile:
         try:
             data = await asyncio.to_thread(files.read, file)
-            pixels = await self._images.prepare(data)
+            pixels = await self._images.prepare(data, lease.image_input)
             embedding = await self._batcher.encode_image(pixels, lease)
         except (InvalidInput, EncoderFault, OSError) as failure:
             return EmbeddedFile(file, embedding=None, error=error_of(failure))

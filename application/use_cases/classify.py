@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from application.inference.inference import Inference
-from domain.classification import Classification, classify
+from domain.classification import Classification, Score, check_score, classify
 from domain.embedding import mean_embedding
 from domain.prompts import TEMPLATES, CameraType, prompts_for
 from domain.wording import check_labels
@@ -40,7 +40,12 @@ class ClassifyImage:
         self._inference = inference
 
     async def __call__(
-        self, image: bytes, labels: Sequence[str], *, camera_type: CameraType | None = None
+        self,
+        image: bytes,
+        labels: Sequence[str],
+        *,
+        camera_type: CameraType | None = None,
+        score: Score = Score.SOFTMAX,
     ) -> ClassifiedImage:
         """Classify one image file.
 
@@ -48,11 +53,14 @@ class ClassifyImage:
             image: the file's bytes.
             labels: 1 to 100 different labels, none blank.
             camera_type: put each label through this camera type's templates; None: use it as it is.
+            score: how cosines become probabilities.
 
         Raises:
-            InvalidLabels: the labels break a rule. Else as `Inference` says.
+            InvalidLabels: the labels break a rule.
+            InvalidScore: the loaded model was not trained for it. Else as `Inference` says.
         """
         check_labels(labels)
+        check_score(score, self._inference.encoder.logit_bias)
         wordings = {
             label: (label,) if camera_type is None else prompts_for(label, camera_type)
             for label in labels
@@ -67,7 +75,11 @@ class ClassifyImage:
         }
         return ClassifiedImage(
             classification=classify(
-                embedding, label_embeddings, logit_scale=self._inference.logit_scale
+                embedding,
+                label_embeddings,
+                logit_scale=self._inference.encoder.logit_scale,
+                logit_bias=self._inference.encoder.logit_bias,
+                score=score,
             ),
             ensemble=None
             if camera_type is None

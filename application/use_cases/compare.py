@@ -50,9 +50,8 @@ Sighting: TypeAlias = bytes | Sequence[float]
 class CompareSightings:
     """Serves ``POST /compare``."""
 
-    def __init__(self, inference: Inference, *, embedding_dimension: int) -> None:
+    def __init__(self, inference: Inference) -> None:
         self._inference = inference
-        self._embedding_dimension = embedding_dimension
 
     async def __call__(
         self, a: Sighting, b: Sighting, *, threshold: float = SAME_ENTITY_THRESHOLD
@@ -73,7 +72,7 @@ class CompareSightings:
         sightings = {"a": a, "b": b}
         known = {
             side: Embedding.from_numbers(
-                sighting, dimension=self._embedding_dimension, name=f"embedding_{side}"
+                sighting, dimension=self._inference.embedding_dimension, name=f"embedding_{side}"
             )
             for side, sighting in sightings.items()
             if not isinstance(sighting, bytes)

@@ -1,12 +1,11 @@
 """Use cases: embeddings of images and texts."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from application.inference.inference import Inference
-from application.ports import CountTokens, TokenCount
+from application.ports import TokenCount
 from domain.counts import check_image_count, check_input_count
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, InvalidInput, InvalidInputs, UnknownModel
@@ -104,9 +103,8 @@ class EmbeddedInputs:
 class EmbedInputs:
     """Serves ``POST /v1/embeddings`` and what other protocols have for it."""
 
-    def __init__(self, inference: Inference, count_tokens: CountTokens) -> None:
+    def __init__(self, inference: Inference) -> None:
         self._inference = inference
-        self._count_tokens = count_tokens
 
     async def __call__(
         self,
@@ -150,14 +148,14 @@ class EmbedInputs:
         texts = [item for item in inputs if isinstance(item, str)]
         if images:
             check_image_count(len(images))
-        if whole_texts and texts and (cut := (await self._tokens_of(texts)).cut):
+        if whole_texts and texts and (cut := (await self._inference.count_tokens(texts)).cut):
             raise InvalidInputs(
                 f"the texts have {cut} tokens more than the model reads; send shorter ones, or "
                 "allow that their ends are cut.",
                 code="text_too_long",
             )
         image_embeddings, text_embeddings, tokens = await self._inference.embed_all_and_count(
-            images, texts, self._count_tokens
+            images, texts
         )
         next_image, next_text = iter(image_embeddings), iter(text_embeddings)
         return EmbeddedInputs(
@@ -168,9 +166,6 @@ class EmbedInputs:
             images=len(images),
             model=encoder.model,
         )
-
-    async def _tokens_of(self, texts: Sequence[str]) -> TokenCount:
-        return await asyncio.to_thread(self._count_tokens, texts)
 
 
 def is_called(loaded: str, asked: str) -> bool:

@@ -25,7 +25,8 @@ class Health:
         encoder: what is loaded, or was and will be again; else None.
         device: the hardware; None until it was looked at.
         device_memory_used: bytes; None where there is no CUDA or no model.
-        embedding_dimension: floats per embedding that the service promises.
+        embedding_dimension: floats per embedding: as was promised, else the model's; None: neither
+            is known yet.
     """
 
     alive: bool
@@ -38,7 +39,7 @@ class Health:
     encoder: EncoderDescription | None
     device: Device | None
     device_memory_used: int | None
-    embedding_dimension: int
+    embedding_dimension: int | None
 
 
 class ReportHealth:
@@ -49,11 +50,12 @@ class ReportHealth:
         *,
         model: Supervisor,
         admission: Admission,
-        embedding_dimension: int,
+        promised_dimension: int | None = None,
     ) -> None:
+        """Make one; ``promised_dimension`` as for `Inference`."""
         self._model = model
         self._admission = admission
-        self._embedding_dimension = embedding_dimension
+        self._promised_dimension = promised_dimension
 
     def __call__(self) -> Health:
         """The service at this moment."""
@@ -72,7 +74,8 @@ class ReportHealth:
             device=self._model.device,
             # A suspect encoder is not called, not even for this.
             device_memory_used=None if encoder is None else encoder.device_memory_used(),
-            embedding_dimension=self._embedding_dimension,
+            embedding_dimension=self._promised_dimension
+            or (None if description is None else description.embedding_dimension),
         )
 
 

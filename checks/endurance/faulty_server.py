@@ -21,6 +21,7 @@ from application.ports import (
     EncoderPort,
     PixelBatch,
     RawEmbeddings,
+    TokenCount,
 )
 from tests.support.other_encoders import serve_with
 
@@ -44,6 +45,9 @@ class FaultyEncoder(EncoderPort):
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         return self._perhaps(lambda: self._encoder.encode_texts(texts))
+
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        return self._encoder.count_tokens(texts)
 
     def device_memory_used(self) -> int | None:
         return self._encoder.device_memory_used()

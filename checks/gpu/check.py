@@ -79,7 +79,7 @@ class Report:
 
 def embeddings_of(encoder: EncoderPort, at_once: int) -> list[Embedding]:
     """Embeddings of the samples, in batches of ``at_once``."""
-    batch = samples()
+    batch = samples(encoder.description.image_input)
     rows = [encoder.encode_images(batch[n : n + at_once]) for n in range(0, len(batch), at_once)]
     return [Embedding.from_encoder(row) for row in np.concatenate(rows)]
 
@@ -97,7 +97,8 @@ def check_parity(report: Report, encoder: EncoderPort, expected: Sequence[Embedd
 
 def milliseconds(encoder: EncoderPort, batch: int, calls: int = 50) -> float:
     """Median time of one call, host memory to host memory."""
-    pixels = np.resize(samples(), (batch, 3, 224, 224))
+    images = samples(encoder.description.image_input)
+    pixels = np.resize(images, (batch, *images.shape[1:]))
     times = []
     for _ in range(calls + 5):
         start = time.perf_counter()
@@ -148,7 +149,7 @@ def check_damage(report: Report, backend: TensorRtBackend, engine: Path) -> None
 def check_shortage(report: Report, encoder: EncoderPort, expected: Sequence[Embedding]) -> None:
     """With the GPU's memory full, the encoder goes on in smaller batches, or says so."""
     cuda, taken = Cuda(), []
-    encoder.encode_images(samples()[:1])
+    encoder.encode_images(samples(encoder.description.image_input)[:1])
     size = 1024 * _MIB
     while size >= 4 * _MIB:
         try:
@@ -180,7 +181,7 @@ def check_switch_over(
         batcher = Batcher(model, max_batch=8)
         admission = Admission(64)
         await model.load()
-        pixels = samples()[0]
+        pixels = samples(serving.description.image_input)[0]
         received: list[Embedding] = []
 
         async def ask(done: Callable[[], bool]) -> None:
@@ -262,7 +263,8 @@ def main() -> int:
         checkpoint = read_checkpoint(str(source))
         report.say(f"{here.gpu.name}, compute capability {here.gpu.architecture}")
         report.say(f"{here.tensorrt.identity}, {checkpoint.model}")
-        expected = reference_embeddings(checkpoint, samples())
+        images = samples(checkpoint.preprocessing.image_input)
+        expected = reference_embeddings(checkpoint, images)
         for precision in (Precision.FP16, Precision.FP32):
             engine = directory / f"{precision}.engine"
             with report.section(f"Engine in {precision}"):

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from adapters.images.picture import decode_picture
-from adapters.models.tokenizer import ClipTokenizer
+from adapters.models.clip_tokenizer import ClipTokenizer
 from domain.limits import (
     MAX_BODY_BYTES,
     MAX_IMAGE_BYTES,

@@ -27,7 +27,7 @@ def make_bundle(source: str, directory: Path) -> None:
     """Make a bundle and print what it is; exits with status 1 if that fails."""
     # Imports in functions keep `--help` and completion fast.
     from adapters.export.bundles import write_bundle
-    from adapters.models.checkpoint import InvalidCheckpoint
+    from adapters.models.checkpoint_files import InvalidCheckpoint
     from adapters.models.reading import read_checkpoint
 
     if directory.exists():

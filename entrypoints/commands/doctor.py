@@ -115,11 +115,11 @@ def _why_no_engine(container: "Container", described: "EncoderDescription") -> s
 def _speed(encoder: "EncoderPort", batch: int) -> None:
     import numpy as np
 
-    from domain.limits import IMAGE_SIZE
+    side = encoder.description.image_input.size
 
     def seconds(count: int) -> float:
         """For one of ``count`` images that are encoded in one call."""
-        pixels = np.zeros((count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
+        pixels = np.zeros((count, 3, side, side), dtype=np.float32)
         encoder.encode_images(pixels)
         times: list[float] = []
         while len(times) < _MOST_TIMED_CALLS and sum(times) < _TIMED_S:

@@ -28,7 +28,7 @@ def download(name: str, bundle: Path | None) -> None:
       clip-server download openai/clip-vit-large-patch14 --bundle clip-vit-l
     """
     # Imports in functions keep `--help` and completion fast.
-    from adapters.models.checkpoint import InvalidCheckpoint
+    from adapters.models.checkpoint_files import InvalidCheckpoint
     from adapters.models.hub import is_hub_name
     from adapters.models.reading import fetched
 

@@ -126,7 +126,7 @@ def read(model_path: str | None) -> "Checkpoint":
 @contextmanager
 def failures_told() -> Iterator[None]:
     """Turn expected failures into one line and exit status 1; log progress on standard error."""
-    from adapters.models.checkpoint import InvalidCheckpoint
+    from adapters.models.checkpoint_files import InvalidCheckpoint
     from adapters.system.installation import install_command
     from application.ports import EncoderUnavailable
     from domain.errors import ClipError

@@ -72,7 +72,7 @@ def build_to(
         architecture: compute capability of another machine's GPU; None builds for this one's.
     """
     from adapters.export.image_tower_file import check_image_tower
-    from adapters.models.checkpoint import InvalidCheckpoint
+    from adapters.models.checkpoint_files import InvalidCheckpoint
 
     if not onnx_file.is_file():
         raise InvalidCheckpoint(f"{onnx_file} does not exist; make it with: clip-server export")
@@ -118,9 +118,11 @@ def _build_here(
         ) from unavailable
     checkpoint = read()
     check_exported_from(checkpoint, onnx_file)
+    image_input = checkpoint.preprocessing.image_input
     engines.load_or_build(
         checkpoint.fingerprint,
         export=lambda _: onnx_file,
-        expected=lambda: reference_embeddings(checkpoint, samples()),
+        image_input=image_input,
+        expected=lambda: reference_embeddings(checkpoint, samples(image_input)),
     )
     click.echo(f"{target}: {precision}, batch 1 to {max_batch}, agrees with PyTorch")

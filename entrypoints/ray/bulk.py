@@ -31,10 +31,9 @@ from adapters.ray.bulk_output import BulkOutput, count_rows
 from adapters.ray.remote_encoder import arrived
 from application.bulk_ports import BulkFailure, ImageFile, error_of
 from application.model.states import grant
-from application.ports import EncoderDescription, EncoderPort, ImagePreparationPort
+from application.ports import EncoderDescription, EncoderPort, ImageInput, ImagePreparationPort
 from domain.embedding import Embedding
 from domain.errors import EncoderFault, InvalidInput
-from domain.limits import IMAGE_SIZE
 from entrypoints.container import Container
 from entrypoints.settings import Settings
 
@@ -96,7 +95,9 @@ def embed_on_ray(
     (
         ray.data.read_parquet(listing, columns=_columns(listing))
         .repartition(target_num_rows_per_block=_ROWS_OF_A_FILE)
-        .map_batches(_Prepare(settings.max_decoded_pixels), batch_size=_PREPARED_AT_A_TIME)
+        .map_batches(
+            _Prepare(settings.max_decoded_pixels, model.image_input), batch_size=_PREPARED_AT_A_TIME
+        )
         .map_batches(
             _Encode,
             fn_constructor_args=(settings, model.fingerprint),
@@ -124,19 +125,20 @@ def _preparation(max_pixels: int) -> ImagePreparationPort:
 class _Prepare:
     """Read and decode: from paths, or the images' bytes, to eight-bit pixels."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, image_input: ImageInput) -> None:
         self._max_pixels = max_pixels
+        self._image_input = image_input
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         port = _preparation(self._max_pixels)
-        count = len(batch["path"])
-        levels = np.zeros((count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
+        count, side = len(batch["path"]), self._image_input.size
+        levels = np.zeros((count, 3, side, side), dtype=np.uint8)
         errors = np.full(count, "", dtype=object)
         images = batch.get("image", [None] * count)
         for place, (path, image) in enumerate(zip(batch["path"], images, strict=True)):
             try:
                 data = _read(str(path)) if image is None else bytes(image)
-                found = levels_of(port.prepare(data))
+                found = levels_of(port.prepare(data, self._image_input))
                 assert found is not None, "preparation yields eight-bit levels"
                 levels[place] = found
             except (InvalidInput, OSError) as failure:

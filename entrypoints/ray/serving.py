@@ -17,7 +17,7 @@ from ray import serve
 from adapters.ray.remote_encoder import RemoteEmbeddings, RemoteEncoderLoader, TravellingPixels
 from adapters.ray.shared_batch import encode_together
 from application.model.supervisor import Supervisor
-from application.ports import EncoderDescription, EncoderPort
+from application.ports import EncoderDescription, EncoderPort, TokenCount
 from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 
@@ -64,6 +64,10 @@ class EncoderReplica:
         """Text tower, as `EncoderPort.encode_texts`."""
         rows = await self._call(self._encoder.encode_texts, texts)
         return RemoteEmbeddings(rows, self._fingerprint)
+
+    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """As `EncoderPort.count_tokens`."""
+        return await asyncio.to_thread(self._encoder.count_tokens, texts)
 
     async def encode_images(self, batch: TravellingPixels) -> RemoteEmbeddings:
         """Image tower, as `EncoderPort.encode_images`."""

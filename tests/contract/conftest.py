@@ -11,6 +11,7 @@ from adapters.models.precision import Precision
 from adapters.models.reading import DEMO
 from application.ports import Device, EncoderPort
 from tests.support.engines import Workshop
+from tests.support.families import save_siglip, small_siglip
 
 CPU = Device("cpu", cuda_available=False)
 
@@ -30,14 +31,17 @@ def cpu_capabilities() -> list[str]:
         "torch-fp16",
         "torch-bf16",
         "torch-demo",
+        "torch-siglip",
         "openvino-fp32",
         "openvino-bf16",
         "openvino-int8",
         "openvino-streams",
         "openvino-demo",
+        "openvino-siglip",
         "tensorrt-fp16",
         "tensorrt-fp32",
         "tensorrt-demo",
+        "tensorrt-siglip",
     ],
 )
 def encoder(
@@ -53,6 +57,11 @@ def encoder(
         return FakeEncoder(embedding_dimension=768)
     backend, _, variant = request.param.partition("-")
     source = DEMO if variant == "demo" else str(hugging_face_directory)
+    dimension = 768
+    if variant == "siglip":
+        directory = tmp_path_factory.mktemp("siglip")
+        source = str(save_siglip(small_siglip(), directory, size=64))
+        dimension = 96
     if backend == "openvino":
         if variant == "bf16" and "BF16" not in cpu_capabilities():
             pytest.skip(
@@ -62,7 +71,7 @@ def encoder(
         return EncoderSelection(
             EncoderChoice.OPENVINO,
             source,
-            768,
+            dimension,
             precision=Precision(variant) if variant in set(Precision) else None,
             openvino_streams=3 if variant == "streams" else 1,
             cache=tmp_path_factory.mktemp("cache"),
@@ -71,8 +80,8 @@ def encoder(
         # The encoder as it is, on engines that ONNX Runtime runs.
         return TensorRtBackend(
             source,
-            768,
-            precision=None if variant == "demo" else Precision(variant),
+            dimension,
+            precision=Precision(variant) if variant in set(Precision) else None,
             largest_batch=4,
             cache=tmp_path_factory.mktemp("cache"),
             device=CPU,
@@ -81,5 +90,5 @@ def encoder(
     from adapters.encoders.torch.encoder import TorchEncoder
     from adapters.models.reading import read_checkpoint
 
-    precision = Precision.FP32 if variant == "demo" else Precision(variant)
+    precision = Precision(variant) if variant in set(Precision) else Precision.FP32
     return TorchEncoder(read_checkpoint(source), CPU, precision=precision)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adapters.images.preprocessing import preprocess
-from application.ports import EncoderPort, PixelBatch
+from application.ports import EncoderPort, PixelBatch, TokenCount
 from tests.support.photos import photos, plain
 from tests.support.rows import unit
 
@@ -15,9 +15,15 @@ COMPANY = {"fp32": 0.99999, "fp16": 0.99999, "bf16": 0.9999, "int8": 0.9999}
 TEXTS = ["a dog", "a delivery truck in front of a house", "fire", "a dog and a cat"]
 
 
-@pytest.fixture(scope="session")
-def batch() -> PixelBatch:
-    return np.stack([preprocess(image) for image in photos().values()])
+@pytest.fixture
+def dimension(encoder: EncoderPort) -> int:
+    return encoder.description.embedding_dimension
+
+
+@pytest.fixture
+def batch(encoder: EncoderPort) -> PixelBatch:
+    image_input = encoder.description.image_input
+    return np.stack([preprocess(image, image_input) for image in photos().values()])
 
 
 def test_description_is_complete(encoder: EncoderPort) -> None:
@@ -27,30 +33,33 @@ def test_description_is_complete(encoder: EncoderPort) -> None:
     assert description.fingerprint
     assert description.backend
     assert description.precision in {"fp32", "fp16", "bf16", "int8"}
-    assert description.embedding_dimension == 768
+    assert description.embedding_dimension > 0
+    assert description.context_length > 0
     assert np.isfinite(description.logit_scale)
     assert description.logit_scale > 0
 
 
-def test_one_finite_row_per_image_in_float32(encoder: EncoderPort, batch: PixelBatch) -> None:
+def test_one_finite_row_per_image_in_float32(
+    encoder: EncoderPort, batch: PixelBatch, dimension: int
+) -> None:
     rows = encoder.encode_images(batch)
-    assert rows.shape == (len(batch), 768)
+    assert rows.shape == (len(batch), dimension)
     assert rows.dtype == np.float32
     assert np.isfinite(rows).all()
     assert (np.linalg.norm(rows, axis=1) > 0).all()
 
 
-def test_one_finite_row_per_text_in_float32(encoder: EncoderPort) -> None:
+def test_one_finite_row_per_text_in_float32(encoder: EncoderPort, dimension: int) -> None:
     rows = encoder.encode_texts(TEXTS)
-    assert rows.shape == (len(TEXTS), 768)
+    assert rows.shape == (len(TEXTS), dimension)
     assert rows.dtype == np.float32
     assert np.isfinite(rows).all()
     assert (np.linalg.norm(rows, axis=1) > 0).all()
 
 
-def test_nothing_in_nothing_out(encoder: EncoderPort) -> None:
-    assert encoder.encode_images(np.empty((0, 3, 224, 224), np.float32)).shape == (0, 768)
-    assert encoder.encode_texts([]).shape == (0, 768)
+def test_nothing_in_nothing_out(encoder: EncoderPort, batch: PixelBatch, dimension: int) -> None:
+    assert encoder.encode_images(batch[:0]).shape == (0, dimension)
+    assert encoder.encode_texts([]).shape == (0, dimension)
 
 
 def test_same_input_same_embedding(encoder: EncoderPort, batch: PixelBatch) -> None:
@@ -91,17 +100,39 @@ def test_order_is_kept(encoder: EncoderPort, batch: PixelBatch) -> None:
 
 
 def test_upper_and_lower_case_are_one(encoder: EncoderPort) -> None:
-    rows = encoder.encode_texts(["A Delivery  TRUCK", "a delivery truck"])
+    rows = encoder.encode_texts(["A Delivery TRUCK", "a delivery truck"])
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
 
 
-def test_what_follows_the_77th_token_counts_for_nothing(encoder: EncoderPort) -> None:
-    rows = encoder.encode_texts(
-        ["dog " * 75, "dog " * 75 + "cat", "dog " * 5000, "dog " * 74 + "cat"]
-    )
+def test_what_follows_the_last_token_of_the_context_counts_for_nothing(
+    encoder: EncoderPort,
+) -> None:
+    whole = longest_text(encoder)
+    rows = encoder.encode_texts([whole, whole + "cat", whole + "dog " * 5000, whole[4:] + "cat"])
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
     np.testing.assert_allclose(rows[0], rows[2], atol=1e-5)
     assert unit(rows)[0] @ unit(rows)[3] < 0.99999
+
+
+def test_tokens_are_counted_before_and_after_they_are_encoded(encoder: EncoderPort) -> None:
+    context = encoder.description.context_length
+    texts = ["dog", longest_text(encoder) + "cat and dog"]
+    before = encoder.count_tokens(texts)
+    assert context < before.read < 2 * context
+    assert before.cut > 0
+    encoder.encode_texts(texts)
+    assert encoder.count_tokens(texts) == before
+    assert encoder.count_tokens([]) == TokenCount(0, 0)
+
+
+def longest_text(encoder: EncoderPort) -> str:
+    """Words that are together as many tokens as the text tower reads."""
+    context = encoder.description.context_length
+    for count in range(1, 500):
+        text = "dog " * count
+        if encoder.count_tokens([text]) == TokenCount(context, 0):
+            return text
+    raise AssertionError("no number of words is so many tokens")
 
 
 @pytest.mark.parametrize("text", ["日本語 🎉", "\u0000", "&amp;&lt;", "<end_of_text>", "é" * 4000])
@@ -110,7 +141,9 @@ def test_odd_texts_have_embeddings(encoder: EncoderPort, text: str) -> None:
 
 
 def test_plain_images_have_embeddings(encoder: EncoderPort) -> None:
-    batch = np.stack([preprocess(plain(0, 0, 0)), preprocess(plain(255, 255, 255))])
+    image_input = encoder.description.image_input
+    colours = (plain(0, 0, 0), plain(255, 255, 255))
+    batch = np.stack([preprocess(colour, image_input) for colour in colours])
     rows = encoder.encode_images(batch)
     assert np.isfinite(rows).all()
     assert not np.array_equal(rows[0], rows[1])

@@ -14,7 +14,7 @@ import numpy as np
 import openai
 import pytest
 
-from adapters.models.tokenizer import ClipTokenizer
+from adapters.models.clip_tokenizer import ClipTokenizer
 from tests.support.servers import SERVE, Server, running
 
 HELD_OUT = Path("adapters/models/demo/held_out")

@@ -18,7 +18,7 @@ from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.export.bundles import write_bundle
 from adapters.images.preprocessing import preprocess
 from adapters.models.bundle import Bundle, is_bundle, read_bundle
-from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, EncoderUnavailable

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.export.bundles import write_bundle
-from adapters.models.checkpoint import InvalidCheckpoint, architecture_name
+from adapters.models.architecture import architecture_name
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
 from application.ports import Device, EncoderUnavailable
@@ -261,11 +262,13 @@ def test_a_config_that_is_none(copy: Path, text: str) -> None:
 def test_other_inputs_than_the_service_prepares_are_refused(
     copy: Path, open_clip_copy_of_small: Path
 ) -> None:
-    edit_json(copy / "config.json", lambda c: c["vision_config"].update(image_size=336))
-    assert "336" in refusal(copy)
+    edit_json(copy / "config.json", lambda c: c["vision_config"].update(image_size=2048))
+    assert "image_size is 2048; it must be above 0 and at most 1024" in refusal(copy)
     path = open_clip_copy_of_small / "open_clip_config.json"
     edit_json(path, lambda c: c["model_cfg"]["text_cfg"].update(hf_tokenizer_name="t5"))
-    assert "tokenizer" in refusal(open_clip_copy_of_small)
+    assert "lacks tokenizer.json" in refusal(open_clip_copy_of_small)
+    edit_json(path, lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="gpt2"))
+    assert "text tower is 'gpt2'" in refusal(open_clip_copy_of_small)
 
 
 @pytest.fixture
@@ -314,9 +317,24 @@ def test_the_hubs_absence_is_told(tmp_path: Path) -> None:
     assert "ViT-L-14:openai could not be downloaded from the model hub" in run.stderr
 
 
-def test_names_of_architectures() -> None:
-    vision = {"width": 1024, "layers": 24, "patch_size": 14}
-    assert architecture_name({"vision_cfg": vision}) == "clip-vit-large-patch14"
-    vision = {"width": 768, "layers": 12, "patch_size": 32}
-    assert architecture_name({"vision_cfg": vision}) == "clip-vit-base-patch32"
-    assert architecture_name({"vision_cfg": {"timm_model_name": "x"}}) == "clip-x"
+@pytest.mark.parametrize(
+    ("vision", "text", "name"),
+    [
+        ({"width": 1024, "layers": 24, "patch_size": 14}, {}, "clip-vit-large-patch14"),
+        ({"width": 768, "layers": 12, "patch_size": 32}, {}, "clip-vit-base-patch32"),
+        (
+            {"width": 1024, "layers": 24, "patch_size": 14, "image_size": 336},
+            {},
+            "clip-vit-large-patch14-336",
+        ),
+        (
+            {"width": 768, "layers": 12, "patch_size": 32},
+            {"hf_model_name": "xlm-roberta-base"},
+            "clip-vit-base-patch32-xlm-roberta-base",
+        ),
+        ({"timm_model_name": "x"}, {}, "clip-x"),
+        ({"layers": [1, 1, 1, 1], "width": 16}, {}, "clip-resnet"),
+    ],
+)
+def test_names_of_architectures(vision: dict[str, Any], text: dict[str, Any], name: str) -> None:
+    assert architecture_name({"vision_cfg": vision, "text_cfg": text}) == name

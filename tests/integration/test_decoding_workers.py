@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,9 +18,10 @@ import numpy as np
 import pytest
 
 from adapters.images.decoding_workers import Budget, DecodingWorkers
+from adapters.images.fork_server import ForkServer, ForkServerLost
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import normalise
-from application.ports import Pixels
+from application.ports import CLIPS_INPUT, Pixels
 from domain.errors import (
     ClipError,
     Draining,
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="limits of memory and the processes' files are Linux's"
 )
 
-SIZE = 16
+SIZE = CLIPS_INPUT.size
 MIB = 2**20
 
 
@@ -47,7 +49,6 @@ def workers(
     pool = DecodingWorkers(
         count,
         budget=Budget(memory_bytes=memory_mib * MIB, cpu_s=cpu_s, wall_s=wall_s),
-        size=SIZE,
         decoder=decoders.NAME,
     )
     try:
@@ -204,6 +205,22 @@ def test_all_workers_killed_at_once() -> None:
             assert all(clients.map(lambda _: goes_on(pool), range(32)))
 
 
+def test_a_fork_server_that_another_thread_has_closed_is_lost() -> None:
+    server = ForkServer(
+        {
+            "decoder": decoders.NAME,
+            "options": {"max_pixels": 1},
+            "memory_bytes": 100 * MIB,
+            "cpu_s": 1.0,
+            "pixel_bytes": 3,
+        }
+    )
+    server.close()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(ForkServerLost):
+        server.fork((theirs.fileno(), theirs.fileno()))
+
+
 def test_the_fork_server_killed() -> None:
     with workers(2) as pool:
         pool.start()
@@ -264,7 +281,7 @@ from domain.errors import OutOfMemory
 
 resource.setrlimit(resource.RLIMIT_AS, (400 * 2**20, 400 * 2**20))
 pool = DecodingWorkers(
-    1, budget=Budget(memory_bytes=600 * 2**20), size={SIZE}, decoder={decoders.NAME!r}
+    1, budget=Budget(memory_bytes=600 * 2**20), decoder={decoders.NAME!r}
 )
 pool.prepare(b"pixels 1")
 for file in (b"allocate %d" % (500 * 2**20), b"refuse damaged"):
@@ -344,7 +361,7 @@ def test_workers_end_with_a_server_that_is_killed() -> None:
     program = f"""
 import threading, time
 from adapters.images.decoding_workers import DecodingWorkers
-pool = DecodingWorkers(2, size={SIZE}, decoder={decoders.NAME!r})
+pool = DecodingWorkers(2, decoder={decoders.NAME!r})
 pool.start()
 threading.Thread(target=pool.prepare, args=(b"loop",)).start()
 time.sleep(0.2)

@@ -24,7 +24,7 @@ CHUNK = 10 * 1024 * 1024
 """Bytes that `huggingface_hub` writes at once."""
 READ = """
 import sys
-from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.reading import fetched, read_checkpoint
 source, promised = sys.argv[1], int(sys.argv[2])
 try:

@@ -12,7 +12,7 @@ from adapters.encoders.onnxruntime.towers import open_session
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.export.image_tower_file import check_image_tower, data_file
 from adapters.images.preprocessing import preprocess
-from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, PixelBatch

@@ -15,7 +15,7 @@ from PIL import Image
 from adapters.images.formats import checked_format
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import preprocess
-from adapters.models.tokenizer import ClipTokenizer
+from adapters.models.clip_tokenizer import ClipTokenizer
 from domain.errors import InvalidImage
 from domain.limits import MAX_JPEG_SCANS
 from entrypoints.http.bodies.base64_images import NotBase64, decode_image, is_data_uri

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from adapters.artifacts.checksums import checksums_of
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.models.bundle import read_bundle
-from adapters.models.checkpoint import InvalidCheckpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.reading import DEMO_DIRECTORY, read_checkpoint
 from application.ports import EncoderUnavailable
 

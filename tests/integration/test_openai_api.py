@@ -99,14 +99,14 @@ async def test_tokens_are_counted_in_slices_and_not_on_the_event_loop(
 ) -> None:
     slices: list[int] = []
 
-    class Counter:
-        def count(self, texts: Sequence[str]) -> TokenCount:
+    class Counting(FakeEncoder):
+        def count_tokens(self, texts: Sequence[str]) -> TokenCount:
             with pytest.raises(RuntimeError):  # in this thread there is none
                 asyncio.get_running_loop()
             slices.append(len(texts))
             return TokenCount(len(texts), 0)
 
-    container.token_counter.override(providers.Object(Counter()))
+    container.encoder_loader.override(providers.Object(Loader(Counting(embedding_dimension=768))))
     async with AsyncTestClient(http_service(container)) as client:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass

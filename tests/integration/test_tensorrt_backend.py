@@ -18,7 +18,7 @@ from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.encoders.torch.text_tower import TorchTextTower
 from adapters.images.photos import samples
 from adapters.models.precision import Precision
-from adapters.models.reading import read_checkpoint
+from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, EncoderLost, EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, smallest_cosine
 from domain.errors import ServiceUnavailable
@@ -217,7 +217,7 @@ def test_a_device_that_pytorch_loses_is_lost_too() -> None:
         def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
             raise torch.AcceleratorError("CUDA error: an illegal memory access\nmore")
 
-    tower = TorchTextTower(Model(), torch.device("cpu"), embedding_dimension=768)
+    tower = TorchTextTower(Model(), read_checkpoint(DEMO), torch.device("cpu"))
     with pytest.raises(
         EncoderLost, match=r"the GPU failed: CUDA error: an illegal memory access\."
     ):

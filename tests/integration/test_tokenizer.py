@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import open_clip.tokenizer
 import pytest
 
-from adapters.models.tokenizer import (
+from adapters.models.clip_tokenizer import (
     END_OF_TEXT,
     START_OF_TEXT,
-    ClipTokenCounter,
     ClipTokenizer,
 )
 from domain.limits import MAX_TEXT_CHARACTERS
@@ -169,37 +168,40 @@ def test_ten_megabytes_are_cut_and_not_chewed(tokenizer: ClipTokenizer, text: st
     assert time.thread_time() - started < 10
 
 
+class Recorded(ClipTokenizer):
+    """Keeps what it had to split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokenized: list[str] = []
+
+    def _split(self, texts: Sequence[str]) -> list[list[int]]:
+        self.tokenized.extend(texts)
+        return super()._split(texts)
+
+
 def test_what_was_just_tokenized_is_not_tokenized_again_to_be_counted(
     tokenizer: ClipTokenizer,
 ) -> None:
-    tokenized: list[str] = []
-
-    def recorded(texts: Sequence[str]) -> list[list[int]]:
-        tokenized.extend(texts)
-        return tokenizer(texts)
-
-    counter = ClipTokenCounter(make_tokenizer=lambda: recorded)
+    recorded = Recorded()
     seen = [f"counted once, {number}" for number in range(100)] + ["\ud83d alone"]
-    expected = sum(map(len, tokenizer(seen)))
-    assert counter.count(seen).read == expected
-    assert tokenized == []
+    expected = sum(map(len, recorded(seen)))
+    recorded.tokenized.clear()
+    assert recorded.count(seen).read == expected
+    assert recorded.tokenized == []
     new = "a text that nobody has asked for"
-    assert counter.count([seen[0], new, new]).read == sum(map(len, tokenizer([seen[0], new, new])))
-    assert set(tokenized) == {new}
-    tokenized.clear()
-    assert counter.count([new, *seen]).read > expected
-    assert tokenized == []
+    texts = [seen[0], new, new]
+    assert recorded.count(texts).read == sum(map(len, tokenizer(texts)))
+    assert set(recorded.tokenized) == {new}
+    recorded.tokenized.clear()
+    assert recorded.count([new, *seen]).read > expected
+    assert recorded.tokenized == []
 
 
-def test_counts_are_kept_of_so_many_texts_and_no_more(tokenizer: ClipTokenizer) -> None:
-    tokenized: list[str] = []
-
-    def recorded(texts: Sequence[str]) -> list[list[int]]:
-        tokenized.extend(texts)
-        return tokenizer(texts)
-
-    counter = ClipTokenCounter(make_tokenizer=lambda: recorded)
-    tokenizer(["the first of very many"])
-    tokenizer([f"{number}" for number in range(20_000)])
-    counter.count(["the first of very many", "19999"])
-    assert tokenized == ["the first of very many"]
+def test_counts_are_kept_of_so_many_texts_and_no_more() -> None:
+    recorded = Recorded()
+    recorded(["the first of very many"])
+    recorded([f"{number}" for number in range(20_000)])
+    recorded.tokenized.clear()
+    recorded.count(["the first of very many", "19999"])
+    assert recorded.tokenized == ["the first of very many"]

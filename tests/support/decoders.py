@@ -7,6 +7,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from application.ports import ImageInput
 from domain.errors import ImageTooLarge, InvalidImage
 
 NAME = "tests.support.decoders:obey"
@@ -18,11 +19,12 @@ def levels(number: int, size: int) -> NDArray[np.uint8]:
     return np.full((size, size, 3), colour, dtype=np.uint8)
 
 
-def obey(data: bytes, *, size: int, max_pixels: int) -> NDArray[np.uint8]:
+def obey(data: bytes, *, image_input: ImageInput, max_pixels: int) -> NDArray[np.uint8]:
     """Do what the file says; ``pixels N`` is what a good one says, and yields `levels`.
 
     What crashes once does so until the file that it names is there.
     """
+    size = image_input.size
     verb, _, argument = data.decode().partition(" ")
     if verb == "pixels":  # whatever follows the number is only there to be long
         return levels(int(argument.split()[0]), size)

@@ -19,11 +19,13 @@ from application.ports import (
     EncoderLoaderPort,
     EncoderPort,
     EncoderUpgradePort,
+    ImageInput,
     MemoryPort,
     ObserverPort,
     PixelBatch,
     Pixels,
     RawEmbeddings,
+    TokenCount,
 )
 from domain.embedding import Embedding
 from tests.support.clock import FakeClock
@@ -84,6 +86,10 @@ class RecordingEncoder(EncoderPort):
         self._record(self.text_batches, list(texts))
         numbers = [float(text) if text.isdigit() else 0.0 for text in texts]
         return self.response(np.stack([vector_of(number) for number in numbers]))
+
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """Two for each text; of one with more than ten letters, one is cut off."""
+        return TokenCount(2 * len(texts), sum(len(text) > 10 for text in texts))
 
     def device_memory_used(self) -> int | None:
         return None
@@ -175,7 +181,7 @@ class Upgrade(EncoderUpgradePort):
     def wanted(self, serving: EncoderDescription) -> bool:
         return self.outcome is not None
 
-    def samples(self) -> PixelBatch:
+    def samples(self, image_input: ImageInput) -> PixelBatch:
         return SAMPLES
 
     def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
@@ -196,5 +202,6 @@ class FakeMemory(MemoryPort):
         self.alive_at_release: list[int] = []
 
     def release(self) -> None:
-        gc.collect()
+        if self.watched:  # it takes seconds where many other tests ran before
+            gc.collect()
         self.alive_at_release.append(sum(encoder() is not None for encoder in self.watched))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from application.ports import ImagePreparationPort, Pixels
+from application.ports import CLIPS_INPUT, ImageInput, ImagePreparationPort, Pixels
 from domain.errors import InvalidInput
 from tests.support.encoders import pixels_of
 
@@ -17,7 +17,7 @@ class NumberedImages(ImagePreparationPort):
         self._refused = refused or {}
         self.prepared: list[bytes] = []
 
-    def prepare(self, data: bytes) -> Pixels:
+    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         self.prepared.append(data)
         if data in self._refused:
             raise self._refused[data]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from application.inference.image_preparation import ImagePreparation
-from application.ports import Pixels
+from application.ports import CLIPS_INPUT, ImageInput, Pixels
 from domain.errors import InvalidImage
 from tests.support.encoders import settle
 from tests.support.numbers import NumberedImages
@@ -22,10 +22,10 @@ class Gated(NumberedImages):
         self.gate = threading.Semaphore(0)
         self.closed = threading.Event()
 
-    def prepare(self, data: bytes) -> Pixels:
+    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         self.begun.append(int(data))
         self.gate.acquire()
-        return super().prepare(data)
+        return super().prepare(data, image_input)
 
     def close(self) -> None:
         self.closed.set()
@@ -46,7 +46,7 @@ async def images(port: Gated) -> AsyncIterator[ImagePreparation]:
 
 
 def asked(images: ImagePreparation, number: int, client: str = "") -> asyncio.Task[Pixels]:
-    return asyncio.create_task(images.prepare(b"%d" % number, client=client))
+    return asyncio.create_task(images.prepare(b"%d" % number, CLIPS_INPUT, client=client))
 
 
 async def test_clients_take_turns(images: ImagePreparation, port: Gated) -> None:
@@ -101,8 +101,8 @@ async def test_a_failure_frees_the_thread(images: ImagePreparation, port: Gated)
     port.gate.release(100)
     for _ in range(10):
         with pytest.raises(InvalidImage):
-            await images.prepare(b"0")
-    assert (await images.prepare(b"7")).flat[0] == 7
+            await images.prepare(b"0", CLIPS_INPUT)
+    assert (await images.prepare(b"7", CLIPS_INPUT)).flat[0] == 7
 
 
 async def test_two_hundred_who_mostly_leave(images: ImagePreparation, port: Gated) -> None:
@@ -117,4 +117,4 @@ async def test_two_hundred_who_mostly_leave(images: ImagePreparation, port: Gate
         if number % 5 == 0:
             assert not isinstance(outcome, BaseException)
             assert outcome.flat[0] == number + 1
-    assert (await images.prepare(b"7")).flat[0] == 7
+    assert (await images.prepare(b"7", CLIPS_INPUT)).flat[0] == 7

@@ -7,7 +7,7 @@ import pytest
 from adapters.observability.observers import Observers
 from adapters.observability.stage_times import StageTimes
 from application.inference.image_preparation import ImagePreparation
-from application.ports import ObserverPort, Stage
+from application.ports import CLIPS_INPUT, ObserverPort, Stage
 from domain.errors import InvalidImage
 from tests.support.encoders import RecordingEncoder, pixels_of, settle, warm
 from tests.support.numbers import NumberedImages
@@ -87,12 +87,12 @@ async def test_waiting_for_a_decoder_is_told_from_decoding(observer: RecordingOb
     images = ImagePreparation(
         NumberedImages({b"": InvalidImage("image is empty.")}), threads=1, observer=observer
     )
-    await images.prepare(b"12")
+    await images.prepare(b"12", CLIPS_INPUT)
     assert [stage for _, stage in observer.stages] == [Stage.DECODE_QUEUE, Stage.DECODE]
     (asked, started), (started_again, ended) = observer.times
     assert asked <= started == started_again <= ended
     with pytest.raises(InvalidImage):
-        await images.prepare(b"")
+        await images.prepare(b"", CLIPS_INPUT)
     images.close()
 
 

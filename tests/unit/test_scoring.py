@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.anomaly import score_against
-from domain.classification import classify
+from domain.classification import Score, classify
 from domain.embedding import Baseline, Embedding
+from domain.errors import InvalidScore
 
 angles = st.floats(min_value=-np.pi, max_value=np.pi)
 
@@ -55,6 +56,32 @@ def test_order_of_labels_changes_nothing(order: list[int]) -> None:
     )
     assert shuffled.top_label == expected.top_label
     assert shuffled.scores == pytest.approx(expected.scores)
+
+
+@given(
+    st.lists(angles, min_size=1, max_size=20),
+    st.floats(min_value=0.1, max_value=1000.0),
+    st.floats(min_value=-1000.0, max_value=1000.0),
+)
+def test_each_sigmoid_stands_alone(
+    label_angles: list[float], logit_scale: float, logit_bias: float
+) -> None:
+    labels = {str(place): at(angle) for place, angle in enumerate(label_angles)}
+    options = {"logit_scale": logit_scale, "logit_bias": logit_bias}
+    together = classify(at(0.0), labels, score=Score.SIGMOID, **options)
+    for label, text in labels.items():
+        alone = classify(at(0.0), {label: text}, score=Score.SIGMOID, **options).scores[label]
+        assert together.scores[label] == alone
+        logit = logit_scale * at(0.0).cosine(text) + logit_bias
+        with np.errstate(over="ignore"):
+            assert alone == pytest.approx(float(1 / (1 + np.exp(-logit))), abs=1e-12)
+    assert together.top_label == classify(at(0.0), labels, logit_scale=logit_scale).top_label
+
+
+def test_a_sigmoid_needs_a_bias() -> None:
+    with pytest.raises(InvalidScore, match="no logit bias") as caught:
+        classify(at(0.0), {"a": at(0.1)}, logit_scale=100.0, score=Score.SIGMOID)
+    assert caught.value.code == "no_logit_bias"
 
 
 def test_logit_scale_sharpens() -> None:

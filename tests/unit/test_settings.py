@@ -19,7 +19,7 @@ def test_defaults_are_the_contract() -> None:
     assert settings.encoder is EncoderChoice.AUTO
     assert settings.use_tensorrt is True
     assert settings.engine_path is None
-    assert settings.embedding_dimension == 768
+    assert settings.embedding_dimension is None
     assert settings.max_texts == 100
     assert settings.idle_unload_s is None
     assert (settings.log_format, settings.log_level) == (None, LogLevel.INFO)

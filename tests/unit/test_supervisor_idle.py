@@ -67,7 +67,7 @@ class Service:
 
     def health(self) -> Health:
         return ReportHealth(
-            model=self.model, admission=Admission(capacity=1), embedding_dimension=4
+            model=self.model, admission=Admission(capacity=1), promised_dimension=4
         )()
 
 

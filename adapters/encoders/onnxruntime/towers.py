@@ -8,9 +8,9 @@ import onnxruntime
 
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT, TEXT_INPUT, TEXT_OUTPUT
 from adapters.models.bundle import Bundle
-from adapters.models.tokenizer import batches_by_length
+from adapters.models.tokens import batches_by_length
 from adapters.system.hardware import usable_cores
-from application.ports import PixelBatch, RawEmbeddings, TextTower
+from application.ports import PixelBatch, RawEmbeddings, TextTower, TokenCount
 
 
 class OnnxImageTower:
@@ -33,15 +33,20 @@ class OnnxTextTower(TextTower):
         """Load the graph and the tokenizer of a bundle."""
         self._session = open_session(bundle.text_tower)
         self._tokenizer = bundle.tokenizer()
+        self._padding = bundle.tokenization.padding
         self._embedding_dimension = bundle.embedding_dimension
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
         tokens = self._tokenizer(texts)
         embeddings = np.empty((len(tokens), self._embedding_dimension), dtype=np.float32)
-        for places, padded in batches_by_length(tokens):
+        for places, padded in batches_by_length(tokens, self._padding):
             (embeddings[places],) = self._session.run([TEXT_OUTPUT], {TEXT_INPUT: padded})
         return embeddings
+
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """See `EncoderPort.count_tokens`."""
+        return self._tokenizer.count(texts)
 
 
 def open_session(graph: Path | bytes) -> onnxruntime.InferenceSession:

@@ -17,8 +17,9 @@ from adapters.artifacts.store import Store, Unusable, get_or_build
 from adapters.encoders.openvino.quantization import int8_image_tower
 from adapters.encoders.openvino.runtime import openvino
 from adapters.models.bundle import Bundle
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
-from adapters.models.tokenizer import batches_by_length
+from adapters.models.tokens import batches_by_length
 from adapters.system.hardware import usable_cores
 from application.ports import (
     Device,
@@ -27,6 +28,7 @@ from application.ports import (
     EncoderUnavailable,
     PixelBatch,
     RawEmbeddings,
+    TokenCount,
 )
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class OpenVinoEncoder(EncoderPort):
 
         Raises:
             EncoderUnavailable: there is no such device, or it cannot run the towers.
-            InvalidCheckpoint: the bundle's vocabulary is not CLIP's.
+            InvalidCheckpoint: the bundle's vocabulary is damaged, or its graph not what it says.
             OSError: not even the temporary directory can be written.
         """
         self._bundle = bundle
@@ -93,15 +95,18 @@ class OpenVinoEncoder(EncoderPort):
                 f"OpenVINO cannot run the model on CLIP_OPENVINO_DEVICE={device} "
                 f"(available: {available_devices})."
             ) from failure
+        side, wanted = self._image_tower.side, bundle.preprocessing.image_input.size
+        if side != wanted:
+            raise InvalidCheckpoint(
+                f"the bundle {bundle.directory} says that images are {wanted} x {wanted} pixels "
+                f"large, and its graph takes {side} x {side}."
+            )
         self._tokenizer = bundle.tokenizer()
-        self._description = EncoderDescription(
-            model=bundle.model,
-            fingerprint=_fingerprint(bundle, self._precision),
+        self._description = bundle.described(
             backend="openvino",
             precision=str(self._precision),
             device=Device(name=device.lower(), cuda_available=False),
-            embedding_dimension=bundle.embedding_dimension,
-            logit_scale=bundle.logit_scale,
+            fingerprint=_fingerprint(bundle, self._precision),
         )
 
     @property
@@ -121,9 +126,13 @@ class OpenVinoEncoder(EncoderPort):
             return self._none()
         tokens = self._tokenizer(texts)
         embeddings = np.empty((len(tokens), self._bundle.embedding_dimension), dtype=np.float32)
-        for places, padded in batches_by_length(tokens):
+        for places, padded in batches_by_length(tokens, self._bundle.tokenization.padding):
             embeddings[places] = self._text_tower(padded)
         return embeddings
+
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """See `EncoderPort.count_tokens`."""
+        return self._tokenizer.count(texts)
 
     def device_memory_used(self) -> int | None:
         """See `EncoderPort.device_memory_used`."""
@@ -228,6 +237,9 @@ class _Tower:
 
     def __init__(self, compiled: Any, streams: int) -> None:
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
+        shape = compiled.input(0).get_partial_shape()
+        self.side = None if shape[-1].is_dynamic else shape[-1].get_length()
+        """Of the images that it takes, in pixels; None for texts."""
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """``[n, ...]`` → float32 ``[n, dimension]``, n at least 1."""

@@ -73,14 +73,15 @@ def _quantise(bundle: Bundle, target: Path) -> None:
         ) from None
 
     model = openvino.Core().read_model(str(bundle.image_tower))
-    crops = [pixels[np.newaxis] for name in _CALIBRATION for pixels in crops_of(name)]
+    seen = bundle.preprocessing.image_input
+    crops = [pixels[np.newaxis] for name in _CALIBRATION for pixels in crops_of(name, seen)]
     quantised = nncf.quantize(
         model,
         nncf.Dataset(crops),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(crops),
     )
-    independent = np.stack([pixels for name in _INDEPENDENT for pixels in crops_of(name)])
+    independent = np.stack([pixels for name in _INDEPENDENT for pixels in crops_of(name, seen)])
     try:
         exact, made = _embeddings_of_both(bundle.image_tower, quantised, independent)
     except EncoderFault as fault:

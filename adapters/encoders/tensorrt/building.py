@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from adapters.encoders.tensorrt.engine_file import BatchRange
 from adapters.encoders.tensorrt.library import TensorRt
+from adapters.export.image_tower_file import image_side
 from adapters.export.towers import IMAGE_INPUT
 from adapters.system.installation import install_command
 from application.ports import EncoderUnavailable
-from domain.limits import IMAGE_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ def build_engine(
 
     G_LOGGER.module_severity = G_LOGGER.WARNING
     trt = tensorrt.module
-    image = (3, IMAGE_SIZE, IMAGE_SIZE)
+    side = image_side(onnx_file)
+    image = (3, side, side)
     profile = Profile().add(
         IMAGE_INPUT,
         min=(batch.smallest, *image),

@@ -13,6 +13,7 @@ from application.ports import (
     PixelBatch,
     RawEmbeddings,
     TextTower,
+    TokenCount,
 )
 from domain.errors import ServiceUnavailable
 
@@ -78,6 +79,10 @@ class TensorRtEncoder(EncoderPort):
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
         return self._text_tower.encode_texts(texts) if texts else self._none(0)
+
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """See `EncoderPort.count_tokens`."""
+        return self._text_tower.count_tokens(texts)
 
     def device_memory_used(self) -> int | None:
         """See `EncoderPort.device_memory_used`."""

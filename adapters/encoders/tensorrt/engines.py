@@ -24,7 +24,7 @@ from adapters.encoders.tensorrt.runner import EngineRunner, TensorRtRunner
 from adapters.export.image_tower_file import EXPORTABLE, check_image_tower
 from adapters.images.photos import samples
 from adapters.models.precision import Precision
-from application.ports import EncoderUnavailable
+from application.ports import EncoderUnavailable, ImageInput
 from domain.embedding import Embedding, agrees, smallest_cosine
 from domain.limits import SMALLEST_COSINE
 
@@ -125,13 +125,19 @@ class TensorRtEngines:
         return self._loaded(here, *read_engine(self.path, self._identity(fingerprint, here)))
 
     def load_or_build(
-        self, fingerprint: str, *, export: Export, expected: Callable[[], Sequence[Embedding]]
+        self,
+        fingerprint: str,
+        *,
+        export: Export,
+        image_input: ImageInput,
+        expected: Callable[[], Sequence[Embedding]],
     ) -> EngineRunner:
         """The engine, loaded; built now unless it is there. Takes seconds to minutes.
 
         Args:
             fingerprint: of the checkpoint.
             export: gives its image tower in this precision.
+            image_input: what that takes.
             expected: gives what PyTorch makes of `adapters.images.photos.samples`.
 
         Raises:
@@ -153,7 +159,7 @@ class TensorRtEngines:
                 self.path,
                 self._identity(fingerprint, here),
                 build=build,
-                compare=lambda data: self._compare(here, data, expected()),
+                compare=lambda data: self._compare(here, data, image_input, expected()),
                 load=partial(self._loaded, here),
             )
         except EngineUnusable as unusable:
@@ -168,14 +174,20 @@ class TensorRtEngines:
             raise EngineUnusable(f"{self.path} was never compared with PyTorch.")
         return self._open(here, data)
 
-    def _compare(self, here: Installation, data: bytes, expected: Sequence[Embedding]) -> float:
+    def _compare(
+        self,
+        here: Installation,
+        data: bytes,
+        image_input: ImageInput,
+        expected: Sequence[Embedding],
+    ) -> float:
         """Run an engine on the samples.
 
         Raises:
             EncoderUnavailable: its embeddings differ too much.
         """
         runner = self._open(here, data)
-        rows = [runner.run(pixels[None])[0] for pixels in samples()]
+        rows = [runner.run(pixels[None])[0] for pixels in samples(image_input)]
         made = [Embedding.from_encoder(row) for row in rows]
         cosine = smallest_cosine(made, expected)
         if not agrees(made, expected):

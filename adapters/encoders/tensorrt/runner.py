@@ -11,7 +11,6 @@ from adapters.encoders.tensorrt.engine_file import EngineUnusable
 from adapters.encoders.tensorrt.library import TensorRt
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT
 from application.ports import EncoderLost, PixelBatch, RawEmbeddings
-from domain.limits import IMAGE_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class TensorRtRunner(EngineRunner):
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise EngineUnusable(f"{tensorrt.identity} refuses the engine; its log says why.")
-        self._largest_batch, self._dimension = _check(trt, engine)
+        self._largest_batch, self._side, self._dimension = _check(trt, engine)
         # The engine has to outlive its context, and the runtime its engine.
         self._engine = engine
         self._context = engine.create_execution_context(
@@ -114,7 +113,7 @@ class TensorRtRunner(EngineRunner):
         if count <= self._capacity:
             return
         self._release()
-        sizes = [count * 3 * IMAGE_SIZE**2 * _FLOAT, count * self._dimension * _FLOAT]
+        sizes = [count * 3 * self._side**2 * _FLOAT, count * self._dimension * _FLOAT]
         for size in sizes:
             self._pinned.append(self._cuda.pinned_memory(size))
         for size, name in zip(sizes, (IMAGE_INPUT, IMAGE_OUTPUT), strict=True):
@@ -144,8 +143,8 @@ class TensorRtRunner(EngineRunner):
             self._cuda.free_pinned_memory(self._pinned.pop())
 
 
-def _check(trt: Any, engine: Any) -> tuple[int, int]:
-    """Largest batch and dimension of an engine that is one of an image tower.
+def _check(trt: Any, engine: Any) -> tuple[int, int, int]:
+    """Largest batch, image side and dimension of an engine that is one of an image tower.
 
     Raises:
         EngineUnusable: it is another's.
@@ -156,7 +155,8 @@ def _check(trt: Any, engine: Any) -> tuple[int, int]:
     if any(engine.get_tensor_dtype(name) != trt.float32 for name in names):
         raise EngineUnusable("the engine's input and output are not float32.")
     smallest, _, largest = (tuple(s) for s in engine.get_tensor_profile_shape(IMAGE_INPUT, 0))
-    image = (3, IMAGE_SIZE, IMAGE_SIZE)
+    side = smallest[-1]
+    image = (3, side, side)
     if smallest != (1, *image) or largest[1:] != image:
         raise EngineUnusable(f"the engine takes {smallest} to {largest}, not single images.")
-    return int(largest[0]), int(tuple(engine.get_tensor_shape(IMAGE_OUTPUT))[1])
+    return int(largest[0]), int(side), int(tuple(engine.get_tensor_shape(IMAGE_OUTPUT))[1])

@@ -10,9 +10,12 @@ import torch
 
 from adapters.encoders.cuda import ProcessMemory, find_gpu
 from adapters.encoders.torch.device import device_failures
+from adapters.encoders.torch.modules import convert, siglip, xlm_roberta_clip
 from adapters.encoders.torch.normalisation import Normalisation
 from adapters.encoders.torch.text_tower import TorchTextTower
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.architecture import Family
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from application.ports import (
     Device,
@@ -22,6 +25,7 @@ from application.ports import (
     PixelBatch,
     RawEmbeddings,
     TextTower,
+    TokenCount,
 )
 
 _OpenClipModel: TypeAlias = Any
@@ -59,19 +63,11 @@ class TorchEncoder(EncoderPort):
         model = build(checkpoint, self._dtype).to(self._device)
         self._normalisation = Normalisation(checkpoint.preprocessing).to(self._device)
         self._image_tower = take_image_tower(model)
-        self._text_tower = TorchTextTower(
-            model, self._device, embedding_dimension=checkpoint.embedding_dimension
-        )
+        self._text_tower = TorchTextTower(model, checkpoint, self._device)
         gpu = find_gpu() if device.cuda_available else None
         self._memory = None if gpu is None else ProcessMemory(gpu)
-        self._description = EncoderDescription(
-            model=checkpoint.model,
-            fingerprint=checkpoint.fingerprint,
-            backend="torch",
-            precision=str(precision),
-            device=device,
-            embedding_dimension=checkpoint.embedding_dimension,
-            logit_scale=checkpoint.logit_scale,
+        self._description = checkpoint.described(
+            backend="torch", precision=str(precision), device=device
         )
 
     @property
@@ -98,6 +94,10 @@ class TorchEncoder(EncoderPort):
         """See `EncoderPort.encode_texts`."""
         return self._text_tower.encode_texts(texts) if texts else self._none()
 
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """See `EncoderPort.count_tokens`."""
+        return self._text_tower.count_tokens(texts)
+
     def device_memory_used(self) -> int | None:
         """See `EncoderPort.device_memory_used`."""
         if self._device.type != "cuda":
@@ -111,21 +111,19 @@ class TorchEncoder(EncoderPort):
 
 
 def build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
-    """Both towers as OpenCLIP's module, on the CPU.
+    """Both towers as one module, on the CPU.
 
     Raises:
         InvalidCheckpoint: weights and architecture do not belong together.
     """
-    architecture = dict(checkpoint.architecture)
-    custom_text = architecture.pop("custom_text", False)
-    kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.model.CLIP
     try:
-        _check_sizes(checkpoint, kind, architecture)
-        model = kind(**architecture, cast_dtype=dtype)
+        with torch.device("meta"):  # shapes alone
+            _check_sizes(checkpoint, _module(checkpoint, dtype))
+        model = _module(checkpoint, dtype)
         weights = {
             name: torch.tensor(tensor.array()) for name, tensor in checkpoint.weights.items()
         }
-        if custom_text and "positional_embedding" in weights:
+        if isinstance(model, open_clip.model.CustomTextCLIP) and "positional_embedding" in weights:
             weights = open_clip.model.convert_to_custom_text_state_dict(weights)
         model.load_state_dict(weights, strict=True)
     except InvalidCheckpoint:
@@ -136,20 +134,28 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
         ) from mismatch
     model.eval().requires_grad_(False)
     if dtype is not torch.float32:
-        open_clip.model.convert_weights_to_lp(model, dtype=dtype)
+        convert(model, dtype)
     return model
 
 
-def _check_sizes(
-    checkpoint: Checkpoint, kind: _OpenClipModel, architecture: dict[str, Any]
-) -> None:
+def _module(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
+    """Both towers with the names of OpenCLIP's state dict, weights still to be loaded."""
+    architecture = dict(checkpoint.architecture)
+    if checkpoint.family is Family.SIGLIP:
+        return siglip(architecture, dtype)
+    if checkpoint.family is Family.XLM_ROBERTA:
+        return xlm_roberta_clip(architecture, dtype)
+    custom_text = architecture.pop("custom_text", False)
+    kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.model.CLIP
+    return kind(**architecture, cast_dtype=dtype)
+
+
+def _check_sizes(checkpoint: Checkpoint, model: _OpenClipModel) -> None:
     """Refuse an architecture that is larger than its weights, before memory is allocated.
 
     Raises:
         InvalidCheckpoint: it is larger.
     """
-    with torch.device("meta"):  # shapes alone
-        model = kind(**architecture)
     wanted = sum(parameter.numel() for parameter in model.parameters())
     there = sum(math.prod(tensor.shape) for tensor in checkpoint.weights.values())
     if wanted > there:
@@ -170,9 +176,7 @@ def build_text_tower(
     model = build(checkpoint, DTYPES[precision])
     take_image_tower(model)
     place = torch.device(device.name)
-    return TorchTextTower(
-        model.to(place), place, embedding_dimension=checkpoint.embedding_dimension
-    )
+    return TorchTextTower(model.to(place), checkpoint, place)
 
 
 def take_image_tower(model: _OpenClipModel) -> torch.nn.Module:

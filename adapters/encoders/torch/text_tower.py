@@ -4,52 +4,60 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import open_clip.model
 import torch
 
 from adapters.encoders.torch.device import device_failures
-from adapters.models.tokenizer import END_OF_TEXT, ClipTokenizer, batches_by_length
-from application.ports import RawEmbeddings, TextTower
+from adapters.models.architecture import Family
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.clip_tokenizer import END_OF_TEXT
+from adapters.models.tokens import batches_by_length
+from application.ports import RawEmbeddings, TextTower, TokenCount
 
 
 class TorchTextTower(TextTower):
-    """OpenCLIP's text tower, run part by part: its own ``encode_text`` always needs 77 tokens."""
+    """OpenCLIP's text tower.
 
-    def __init__(self, model: Any, device: torch.device, *, embedding_dimension: int) -> None:
+    Plain CLIP's is run part by part: its own ``encode_text`` always needs the whole context.
+    """
+
+    def __init__(self, model: Any, checkpoint: Checkpoint, device: torch.device) -> None:
         """Use a model.
 
         Args:
-            model: ``open_clip.model.CLIP`` or ``CustomTextCLIP``, on the device; its image tower
-                is not used and may be missing.
+            model: as `build` makes it, on the device; its image tower is not used and may be
+                missing.
+            checkpoint: that it was built from.
             device: where it runs.
-            embedding_dimension: floats per embedding.
+
+        Raises:
+            InvalidCheckpoint: the tokenizer is damaged.
         """
         self._model = model
         self._device = device
-        self._embedding_dimension = embedding_dimension
-        self._tokenizer = ClipTokenizer()
-        # A tower of another kind (bidirectional, or read out elsewhere) needs all 77 tokens.
-        self._causal = (
-            isinstance(model, open_clip.model.CLIP)
-            and model.text_pool_type == "argmax"
-            and model.attn_mask is not None
-        )
+        self._embedding_dimension = checkpoint.embedding_dimension
+        self._tokenizer = checkpoint.tokenization.tokenizer()
+        self._padding = checkpoint.tokenization.padding
+        self._is_clips = checkpoint.family is Family.CLIP
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
         tokens = self._tokenizer(texts)
         embeddings = np.empty((len(tokens), self._embedding_dimension), dtype=np.float32)
-        for places, padded in batches_by_length(tokens, full_length=not self._causal):
+        for places, padded in batches_by_length(tokens, self._padding):
             with device_failures():
                 features = self._encode(torch.from_numpy(padded).to(self._device))
                 embeddings[places] = features.float().cpu().numpy()
         return embeddings
 
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """See `EncoderPort.count_tokens`."""
+        return self._tokenizer.count(texts)
+
     def _encode(self, tokens: torch.Tensor) -> Any:
         """int64 ``[n, length]`` → ``[n, dimension]``, not normalised."""
         model = self._model
-        if not self._causal:
+        if not self._is_clips:
             return model.encode_text(tokens)
         length = tokens.shape[1]
         dtype = model.transformer.get_cast_dtype()

@@ -10,9 +10,9 @@ from adapters.encoders.torch.encoder import DTYPES, build, take_image_tower
 from adapters.encoders.torch.normalisation import Normalisation
 from adapters.export.graph import OPSET
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT
-from adapters.models.checkpoint import Checkpoint, InvalidCheckpoint
+from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
-from domain.limits import IMAGE_SIZE
 
 
 def trace_image_tower(checkpoint: Checkpoint, path: Path, precision: Precision) -> None:
@@ -23,11 +23,12 @@ def trace_image_tower(checkpoint: Checkpoint, path: Path, precision: Precision) 
             the weights.
     """
     tower = _image_tower(checkpoint, DTYPES[precision])
+    side = checkpoint.preprocessing.image_input.size
     if not all(torch.isfinite(weights).all() for weights in tower.parameters()):
         raise InvalidCheckpoint(
             f"{checkpoint.model} has weights that float16 cannot hold. Use fp32."
         )
-    example = torch.zeros((2, 3, IMAGE_SIZE, IMAGE_SIZE))
+    example = torch.zeros((2, 3, side, side))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         torch.onnx.export(

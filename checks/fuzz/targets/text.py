@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from adapters.models.tokenizer import CONTEXT_LENGTH, END_OF_TEXT, START_OF_TEXT, ClipTokenizer
+from adapters.models.clip_tokenizer import END_OF_TEXT, START_OF_TEXT, ClipTokenizer
+from domain.limits import CONTEXT_LENGTH
 from tests.support.hostile_corpus import UNICODE
 
 _tokenizer = ClipTokenizer()

@@ -49,6 +49,7 @@ def classify(
     *,
     use_ensemble: bool = False,
     camera_type: str | None = None,
+    score: str | None = None,
 ) -> Call[Classification]:
     """``POST /classify``."""
     return _post(
@@ -57,7 +58,7 @@ def classify(
         image=image_file(image),
         labels=_several("labels", labels),
         use_ensemble=use_ensemble,
-        **_given(camera_type=camera_type),
+        **_given(camera_type=camera_type, score=score),
     )
 
 

@@ -104,6 +104,7 @@ class ClipClient:
         *,
         use_ensemble: bool = False,
         camera_type: str | None = None,
+        score: str | None = None,
     ) -> Classification:
         """Which of the labels fits the image, as probabilities.
 
@@ -113,9 +114,16 @@ class ClipClient:
             use_ensemble: put each label through five prompts for camera footage.
             camera_type: which prompts: ``standard`` (if not given), ``night_vision``, ``outdoor``,
                 ``indoor`` or ``doorbell``.
+            score: ``softmax`` (if not given), or ``sigmoid`` where the model has a logit bias: then
+                each probability stands alone.
         """
         return self._ask(
-            calls.classify, image, labels, use_ensemble=use_ensemble, camera_type=camera_type
+            calls.classify,
+            image,
+            labels,
+            use_ensemble=use_ensemble,
+            camera_type=camera_type,
+            score=score,
         )
 
     def similarity(self, image: ImageSource, text: str) -> float:
@@ -232,10 +240,16 @@ class AsyncClipClient:
         *,
         use_ensemble: bool = False,
         camera_type: str | None = None,
+        score: str | None = None,
     ) -> Classification:
         """See `ClipClient.classify`."""
         return await self._ask(
-            calls.classify, image, labels, use_ensemble=use_ensemble, camera_type=camera_type
+            calls.classify,
+            image,
+            labels,
+            use_ensemble=use_ensemble,
+            camera_type=camera_type,
+            score=score,
         )
 
     async def similarity(self, image: ImageSource, text: str) -> float:

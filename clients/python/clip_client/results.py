@@ -107,7 +107,7 @@ class Health(Struct, frozen=True):
         device: ``cuda:0`` or ``cpu``.
         cuda_available: whether CUDA can be used there.
         vram_used_gb: GiB; None without CUDA.
-        embedding_dimension: numbers per embedding.
+        embedding_dimension: numbers per embedding; None until a model is loaded.
         backend: ``torch``, ``openvino``, …
         tensorrt_engine_path: the engine in use, if one is.
         precision: what the towers compute in, such as ``fp32``.
@@ -123,7 +123,7 @@ class Health(Struct, frozen=True):
     device: str | None
     cuda_available: bool
     vram_used_gb: float | None
-    embedding_dimension: int
+    embedding_dimension: int | None
     backend: str | None
     tensorrt_engine_path: str | None
     precision: str | None = None

@@ -5,6 +5,7 @@ from typing import Final
 from msgspec import UNSET
 
 from application.use_cases.classify import Ensemble
+from domain.classification import Score
 from domain.prompts import CameraType
 from entrypoints.http.routes.endpoint import Call, Endpoint
 from entrypoints.http.schemas.images import (
@@ -62,7 +63,10 @@ async def classify(call: Call[ClassifyRequest]) -> ClassifyResponse:
     if ensemble is UNSET:
         ensemble = sent.camera_type is not UNSET or call.use.ensemble_by_default
     result = await call.use.classify_image(
-        sent.image, sent.labels, camera_type=camera_type if ensemble else None
+        sent.image,
+        sent.labels,
+        camera_type=camera_type if ensemble else None,
+        score=Score.SOFTMAX if sent.score is UNSET else Score.named(sent.score),
     )
     return ClassifyResponse(
         scores=result.classification.scores,

@@ -9,7 +9,6 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from adapters.models.tokenizer import CONTEXT_LENGTH
 from application.ports import EncoderDescription
 from application.use_cases.embed import ANY_MODEL, is_called
 from domain.counts import check_input_count
@@ -265,7 +264,7 @@ def _model(encoder: EncoderDescription) -> ModelObject:
     return ModelObject(
         id=name,
         architecture=ModelArchitecture(["text", "image"], ["embedding"]),
-        meta=ModelMeta(n_ctx=CONTEXT_LENGTH, n_embd=encoder.embedding_dimension),
+        meta=ModelMeta(n_ctx=encoder.context_length, n_embd=encoder.embedding_dimension),
         aliases=sorted(aliases),
         created=_STARTED,
         owned_by="clip-embedding-server",

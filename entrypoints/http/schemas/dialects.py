@@ -194,7 +194,7 @@ class MetaResponse(Struct):
     """What the module's service says of itself."""
 
     model: Annotated[str, documented("The loaded model, or the one that should be.")]
-    dimension: int
+    dimension: int | None
     fingerprint: str | None
 
 

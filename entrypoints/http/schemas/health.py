@@ -22,7 +22,13 @@ class HealthResponse(Struct):
     device: Annotated[str | None, documented("`cuda:0` or `cpu`; null until it is known.")]
     cuda_available: bool
     vram_used_gb: Annotated[float | None, documented("GiB; null without CUDA.")]
-    embedding_dimension: int
+    embedding_dimension: Annotated[
+        int | None,
+        documented(
+            "Numbers in an embedding; null until a model is loaded, unless "
+            "CLIP_EMBEDDING_DIMENSION promises it."
+        ),
+    ]
     backend: Annotated[
         str,
         documented("`torch`, …; while no model is loaded, `CLIP_ENCODER`'s value, such as `auto`."),

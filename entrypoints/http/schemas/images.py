@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Struct, UnsetType
 
+from domain.classification import Score
 from domain.limits import EMBEDDING_DIMENSION, MAX_LABELS
 from domain.prompts import CameraType
 from entrypoints.http.schemas.fields import Image, InferenceTime, Vector, documented
@@ -84,6 +85,17 @@ class ClassifyRequest(Struct):
         ]
         | UnsetType
     ) = UNSET
+    score: (
+        Annotated[
+            str,
+            documented(
+                "`softmax`, the default: which of the labels it is. `sigmoid`: whether each label "
+                "fits, whatever the others are; only where the model has a logit bias (SigLIP).",
+                enum=[str(kind) for kind in Score],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class EnsembleMetadata(Struct):
@@ -99,7 +111,11 @@ class ClassifyResponse(Struct):
     """How well each label fits."""
 
     scores: Annotated[
-        dict[str, float], documented("Label → softmax of logit scale x cosine; they sum to 1.")
+        dict[str, float],
+        documented(
+            "Label → softmax of logit scale x cosine; they sum to 1. With `sigmoid`: label → "
+            "sigmoid of logit scale x cosine + logit bias; each stands alone."
+        ),
     ]
     top_label: str
     inference_time_ms: InferenceTime
@@ -110,7 +126,10 @@ class SimilarityRequest(Struct):
     """One image and one text."""
 
     image: Image
-    text: Annotated[str, documented("Not blank; cut off after CLIP's 77 tokens.", min_length=1)]
+    text: Annotated[
+        str,
+        documented("Not blank; cut off after as many tokens as the model reads.", min_length=1),
+    ]
 
 
 class SimilarityResponse(Struct):

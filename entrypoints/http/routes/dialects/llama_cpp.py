@@ -11,10 +11,10 @@ from typing import Any, Final
 from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
-from adapters.models.tokenizer import CONTEXT_LENGTH
 from application.use_cases.embed import ANY_MODEL, is_called
 from domain.counts import check_input_count
 from domain.errors import InvalidInputs, UnknownModel
+from domain.limits import CONTEXT_LENGTH
 from entrypoints.http.errors.table import Shape
 from entrypoints.http.routes.dialects.one_input import one_input
 from entrypoints.http.routes.endpoint import (
@@ -86,7 +86,9 @@ def server_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
                     f"{ANY_MODEL!r}, which is whatever is loaded."
                 )
         return PropsResponse(
-            default_generation_settings=GenerationSettings(n_ctx=CONTEXT_LENGTH),
+            default_generation_settings=GenerationSettings(
+                n_ctx=CONTEXT_LENGTH if encoder is None else encoder.context_length
+            ),
             modalities=Modalities(vision=True, audio=False),
             media_marker=MEDIA_MARKER,
             model_alias=model,
