@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-serve: install ## Install and serve on port 8093 the embedded demo model, or MODEL=openai/clip-vit-large-patch14
+serve: install ## Install and serve on port 8093 the embedded demo model, or MODEL=google/siglip2-base-patch16-224
 	CLIP_MODEL_PATH="$${MODEL:-$${CLIP_MODEL_PATH:-builtin:demo}}" exec $(BIN)/clip-server serve
 
 install: $(VENV)/.serve-$(EXTRAS) ## Install what `make serve` runs; EXTRAS=torch,tensorrt chooses what

@@ -13,11 +13,13 @@ from entrypoints.commands.download import download
 from entrypoints.commands.embed import embed
 from entrypoints.commands.embed_on_ray import embed_on_ray
 from entrypoints.commands.export import export
+from entrypoints.commands.models import models
 from entrypoints.commands.pipeline import pipeline
 from entrypoints.commands.search import search
 from entrypoints.commands.serve import serve
 from entrypoints.commands.tensorrt import tensorrt
 from entrypoints.commands.validate import validate
+from entrypoints.commands.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -43,7 +45,7 @@ def main() -> None:
 
 
 for command in (
-    serve, embed, search, calibrate, classify, doctor,
+    serve, embed, search, calibrate, classify, doctor, models, verify,
     download, bundle, export, validate, tensorrt, pipeline, embed_on_ray,
 ):  # fmt: skip
     main.add_command(command)

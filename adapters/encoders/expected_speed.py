@@ -5,20 +5,12 @@ the rate at which the processor multiplies. The rate is measured; the rest is es
 """
 
 import time
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Collection
 from typing import Final
 
 import numpy as np
 
 from adapters.models.precision import Precision
-
-IMAGE_TOWERS: Final[Mapping[str, float]] = MappingProxyType(
-    {"CLIP ViT-B/32": 8.7e9, "CLIP ViT-B/16": 35e9, "CLIP ViT-L/14": 162e9}
-)
-"""Floating-point operations for one image of 224 x 224 pixels, a multiplication and an addition
-counted as two; from the widths, depths and patch sizes of Radford et al. 2021 (arXiv:2103.00020),
-table 20."""
 
 _SIDE: Final = 1024
 _LONGEST_S: Final = 0.5
@@ -61,7 +53,7 @@ def seconds_per_image(operations: float, rate: float, gain: float) -> float:
     """The estimate.
 
     Args:
-        operations: for one image, as in `IMAGE_TOWERS`.
+        operations: for one image, as in `ImageTower.operations`.
         rate: as `multiplication_rate` measures it.
         gain: of the precision, as in `gains`.
     """

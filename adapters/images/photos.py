@@ -16,17 +16,22 @@ _CROPS: Final = 3
 _NOISE: Final = 2
 
 
+def photo(name: str) -> Image.Image:
+    """One of the photos, in RGB."""
+    with Image.open(_PHOTOS / f"{name}.jpg") as opened:
+        return opened.convert("RGB")
+
+
 def crops_of(name: str, image_input: ImageInput = CLIPS_INPUT) -> Sequence[Pixels]:
     """The whole photo and some parts of it, always the same."""
-    with Image.open(_PHOTOS / f"{name}.jpg") as opened:
-        photo = opened.convert("RGB")
+    whole = photo(name)
     rng = np.random.default_rng(0)
-    crops = [preprocess(photo, image_input)]
+    crops = [preprocess(whole, image_input)]
     for _ in range(_CROPS - 1):
-        side = int(rng.integers(120, min(photo.size)))
-        left = int(rng.integers(0, photo.width - side + 1))
-        upper = int(rng.integers(0, photo.height - side + 1))
-        part = photo.crop((left, upper, left + side, upper + side))
+        side = int(rng.integers(120, min(whole.size)))
+        left = int(rng.integers(0, whole.width - side + 1))
+        upper = int(rng.integers(0, whole.height - side + 1))
+        part = whole.crop((left, upper, left + side, upper + side))
         crops.append(preprocess(part, image_input))
     return crops
 

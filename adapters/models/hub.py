@@ -450,6 +450,12 @@ def _record_of(blob: Path) -> Path:
     return blob.with_name(f"{blob.name}.checked")
 
 
+def is_downloaded(source: str) -> bool:
+    """Whether a model's files are in the hub's cache, whole; nothing is asked."""
+    named = _NAME.fullmatch(source)
+    return named is not None and _kept(named["repository"], named["revision"] or "main") is not None
+
+
 def _kept(repository: str, revision: str) -> Path | None:
     """The weights that an earlier download has left; None if they, or what describes them, lack."""
     for reader, weights in _LAYOUTS:

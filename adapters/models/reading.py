@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Final
 
 from adapters.models import hub, hugging_face, open_clip_layout
-from adapters.models.bundle import DESCRIPTION, read_bundle
+from adapters.models.bundle import DESCRIPTION, is_bundle, read_bundle
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.checkpoint_files import InvalidCheckpoint, unreadable
+from adapters.models.preprocessing import Preprocessing
 
 DEMO: Final = "builtin:demo"
 """The embedded demo model; served only when requested by this name."""
@@ -63,6 +64,22 @@ def fetched(
         check_dimension(dimension, promised=promised, source=source)
 
     return str(hub.fetch(source, check=check, download=download))
+
+
+def preprocessing_of(source: str) -> Preprocessing:
+    """How a checkpoint or bundle wants its pictures; no weights are read.
+
+    Raises:
+        InvalidCheckpoint: as `read_checkpoint` says.
+    """
+    directory = directory_of(fetched(source))
+    if is_bundle(directory):
+        return read_bundle(directory).preprocessing
+    if _is_in_open_clips_layout(directory):
+        return open_clip_layout.describe(directory).preprocessing
+    if (directory / hugging_face.CONFIG).is_file():
+        return hugging_face.describe(directory).preprocessing
+    return read_checkpoint(source).preprocessing
 
 
 def read_checkpoint(source: str) -> Checkpoint:

@@ -138,11 +138,11 @@ def _speed(encoder: "EncoderPort", batch: int) -> None:
 def _what_else(described: "EncoderDescription") -> None:
     from adapters.encoders.advice import faster, surroundings
     from adapters.encoders.expected_speed import (
-        IMAGE_TOWERS,
         gains,
         multiplication_rate,
         seconds_per_image,
     )
+    from adapters.models.catalogue import IMAGE_TOWERS
 
     around = surroundings()
     _heading("What would be faster")
@@ -155,8 +155,8 @@ def _what_else(described: "EncoderDescription") -> None:
         rate = multiplication_rate()
     possible = gains(around.instructions)
     click.echo("  " + f"{'seconds an image':<18}" + "".join(f"{each:>8}" for each in possible))
-    for name, operations in IMAGE_TOWERS.items():
-        times = (seconds_per_image(operations, rate, gain) for gain in possible.values())
+    for name, tower in IMAGE_TOWERS.items():
+        times = (seconds_per_image(tower.operations, rate, gain) for gain in possible.values())
         click.echo("  " + f"{name:<18}" + "".join(f"{_two_digits(each):>8}" for each in times))
     click.echo(f"  (estimated, from {_two_digits(rate / 1e9)} billion float32 operations a second)")
 

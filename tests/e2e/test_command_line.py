@@ -61,12 +61,52 @@ def test_serve_says_how_to_bring_a_model_where_there_is_none(tmp_path: Path) -> 
 def test_help_names_the_commands() -> None:
     result = run("--help")
     assert result.returncode == 0
-    for command in ("serve", "embed", "classify", "doctor", "bundle"):
+    for command in ("serve", "embed", "classify", "doctor", "bundle", "models", "verify"):
         assert f"\n  {command} " in result.stdout
         help_page = run(command, "--help").stdout
         assert "Example" in help_page
         assert f"clip-server {command}" in help_page
     assert run("--version").stdout.strip().endswith("0.1.0")
+
+
+def test_models_lists_what_is_known_and_what_it_costs_here(tmp_path: Path) -> None:
+    listed = run("models", HF_HOME=str(tmp_path))
+    assert listed.returncode == 0
+    assert "google/siglip2-base-patch16-224 " in listed.stdout
+    assert "downloaded" not in listed.stdout
+    rows = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
+    times = {row["name"]: row["seconds_per_image"] for row in rows}
+    slow, fast = times["openai/clip-vit-large-patch14"], times["google/siglip2-base-patch16-224"]
+    assert slow > 4 * fast > 0
+
+
+def test_verify_compares_a_running_server_with_a_checkpoint(tmp_path: Path) -> None:
+    with running(SERVE, tmp_path / "log", CLIP_MODEL_PATH="builtin:demo") as server:
+        wait_for(server, "/health/ready", 60)
+        agreed = run("verify", server.url, "--model", "builtin:demo")
+        assert agreed.returncode == 0, agreed.stderr
+        assert "Pictures agree" in agreed.stdout
+        assert "Texts agree." in agreed.stdout
+        listed = run("verify", server.url, "--model", "builtin:demo", "--json")
+        found = json.loads(listed.stdout)
+        assert found["agrees"]
+        assert min(found["pictures"].values()) > 0.999
+
+
+def test_verify_says_what_is_wrong_with_a_server(tmp_path: Path) -> None:
+    key = "open-sesame-open-sesame"
+    with running(SERVE, tmp_path / "log", CLIP_ENCODER="fake", CLIP_API_KEYS=key) as server:
+        wait_for(server, "/health/live")
+        known = ("verify", server.url, "--model", "builtin:demo")
+        refused = run(*known)
+        assert refused.returncode == 1
+        assert "/embed responds with status 401" in refused.stderr
+        other = run(*known, "--key", key)
+        assert other.returncode == 1
+        assert "Pictures differ, and nothing that this command knows explains it" in other.stdout
+    absent = run("verify", "ftp://nowhere", "--model", "builtin:demo")
+    assert absent.returncode == 1
+    assert "is no address such as http://localhost:8093" in absent.stderr
 
 
 def test_help_loads_nothing_heavy() -> None:

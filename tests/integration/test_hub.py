@@ -16,6 +16,7 @@ import pytest
 
 from adapters.models.hub import Download, is_hub_name
 from adapters.models.reading import read_checkpoint
+from tests.support.families import save_siglip, small_siglip
 from tests.support.hub import COMMIT, Hub, model_hub
 
 NAME = "someone/clip"
@@ -89,6 +90,35 @@ def test_only_what_is_needed_is_fetched_and_only_once(hub: Hub, home: Path, expe
     for source in (NAME, f"{NAME}@main", f"{NAME}@{COMMIT}"):
         assert said(hub, home, source) == expected
     assert not [path for method, path, _ in hub.requests if method == "GET" and "resolve" in path]
+
+
+def test_a_siglip_model_brings_its_tokenizer(hub: Hub, home: Path, tmp_path: Path) -> None:
+    directory = save_siglip(small_siglip(), tmp_path / "siglip", size=64)
+    hub.add("someone/siglip", directory)
+    hub.repositories["someone/siglip"]["spiece.model"] = b"x" * 9000
+    expected = f"fingerprint {read_checkpoint(str(directory)).fingerprint}"
+    assert said(hub, home, "someone/siglip", promised=96) == expected
+    fetched = {path.rpartition("/")[2] for method, path, _ in hub.requests if method == "GET"}
+    assert fetched & hub.repositories["someone/siglip"].keys() == {
+        *("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+        WEIGHTS,
+    }
+    assert said(None, home, "someone/siglip", promised=96) == expected
+
+
+def test_what_is_there_is_known_without_asking(hub: Hub, home: Path, expected: str) -> None:
+    asked = (
+        "import sys\nfrom adapters.models.hub import is_downloaded\n"
+        f"print(is_downloaded({NAME!r}), is_downloaded('no/body'), is_downloaded('clip'))"
+    )
+
+    def known() -> str:
+        environment = {**os.environ, "HF_HOME": str(home)}
+        return subprocess.check_output([sys.executable, "-c", asked], text=True, env=environment)
+
+    assert known().split() == ["False", "False", "False"]
+    assert said(hub, home) == expected
+    assert known().split() == ["True", "False", "False"]
 
 
 def test_what_is_there_is_served_without_a_network(hub: Hub, home: Path, expected: str) -> None:

@@ -3,11 +3,12 @@
 import pytest
 
 from adapters.encoders.expected_speed import (
-    IMAGE_TOWERS,
     gains,
     multiplication_rate,
     seconds_per_image,
 )
+from adapters.models.catalogue import IMAGE_TOWERS, KNOWN
+from adapters.models.hub import is_hub_name
 from adapters.models.precision import Precision
 
 
@@ -47,7 +48,16 @@ def test_operations_are_those_of_the_architecture(
     tokens = patches + 1
     per_layer = 12 * width**2 * tokens + 2 * tokens**2 * width
     products = layers * per_layer + patches * 3 * patch**2 * width
-    assert IMAGE_TOWERS[name] == pytest.approx(2 * products, rel=0.02)
+    assert IMAGE_TOWERS[name].operations == pytest.approx(2 * products, rel=0.02)
+
+
+def test_the_known_models_are_named_as_the_hub_names_them_and_described_plausibly() -> None:
+    assert len({model.name for model in KNOWN}) == len(KNOWN) >= 12
+    for model in KNOWN:
+        assert is_hub_name(model.name)
+        assert 1e9 < model.image_tower.operations < 1e12
+        assert 500 < model.megabytes < 5000
+        assert model.image_tower.size % model.image_tower.patch in (0, 6)
 
 
 def test_an_estimate_is_arithmetic_over_rate() -> None:
