@@ -14,11 +14,11 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
@@ -40,7 +40,9 @@ _LOG_EVERY_S: Final = 5.0
 _SPARE_BYTES: Final = 100 * _BYTES_PER_MB
 """Room that is left on the disk beside the files."""
 
-_LAYOUTS: Final = tuple(
+Layouts: TypeAlias = Sequence[tuple[ModuleType, str]]
+
+_LAYOUTS: Final[Layouts] = tuple(
     sorted(
         (
             *((hugging_face, name) for name in hugging_face.WEIGHTS),
@@ -111,12 +113,17 @@ def is_hub_name(source: str) -> bool:
 
 
 def fetch(
-    source: str, *, check: Callable[[Path], None] = lambda _: None, download: Download | None = None
+    source: str,
+    *,
+    layout: ModuleType | None = None,
+    check: Callable[[Path], None] = lambda _: None,
+    download: Download | None = None,
 ) -> Path:
     """The directory of a checkpoint on the hub; what is not there yet is downloaded.
 
     Args:
         source: as `is_hub_name` takes it.
+        layout: who is to read it, where several layouts are there; None: any.
         check: is given the directory when it holds all but the weights, and may raise
             `InvalidCheckpoint`.
         download: where progress is reported.
@@ -125,10 +132,18 @@ def fetch(
         InvalidCheckpoint: it cannot be had; says why and what to do.
     """
     download = download or Download()
+    layouts = [each for each in _LAYOUTS if layout in (None, each[0])]
     known = download.directories.get(source)
     if known is None or not known.is_dir():
-        known = download.directories[source] = _found(source, check, download)
+        known = download.directories[source] = _found(source, layouts, check, download)
     return known
+
+
+def _named(source: str) -> tuple[str, str]:
+    """Repository and revision."""
+    named = _NAME.fullmatch(source)
+    assert named is not None, source
+    return named["repository"], named["revision"] or "main"
 
 
 class _Unreachable(Exception):
@@ -139,14 +154,14 @@ class _Unreachable(Exception):
         self.remedy = remedy
 
 
-def _found(source: str, check: Callable[[Path], None], download: Download) -> Path:
-    named = _NAME.fullmatch(source)
-    assert named is not None, source
-    repository, revision = named["repository"], named["revision"] or "main"
+def _found(
+    source: str, layouts: Layouts, check: Callable[[Path], None], download: Download
+) -> Path:
+    repository, revision = _named(source)
     try:
         listed = _listed(repository, revision, source)
     except _Unreachable as unreachable:
-        kept = _kept(repository, revision)
+        kept = _kept(repository, revision, layouts)
         if kept is None:
             raise InvalidCheckpoint(
                 f"{source} is neither a directory here nor downloaded yet, and {unreachable}. To "
@@ -155,7 +170,7 @@ def _found(source: str, check: Callable[[Path], None], download: Download) -> Pa
         logger.info("%s: %s is served as it is here", unreachable, source)
         check(kept.parent)
         return _checked(kept, source).parent
-    return _fetched(listed, revision, source, check, download)
+    return _fetched(listed, source, layouts, check, download)
 
 
 def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
@@ -219,17 +234,17 @@ def _gated(source: str, page: str) -> InvalidCheckpoint:
     )
 
 
-def _layout(names: Iterable[str], source: str) -> tuple[ModuleType, str]:
+def _layout(names: Iterable[str], layouts: Layouts, source: str) -> tuple[ModuleType, str]:
     """Who reads these files, and the name of the weights among them.
 
     Raises:
         InvalidCheckpoint: it is no checkpoint in a known layout.
     """
     there = set(names)
-    for reader, weights in _LAYOUTS:
+    for reader, weights in layouts:
         if {reader.CONFIG, weights} <= there:
             return reader, weights
-    wanted = sorted(weights for _, weights in _LAYOUTS)
+    wanted = sorted(weights for _, weights in layouts)
     raise InvalidCheckpoint(
         f"{source} holds no checkpoint in Hugging Face's or OpenCLIP's layout: none of "
         f"{', '.join(wanted)} with its configuration is there."
@@ -238,16 +253,17 @@ def _layout(names: Iterable[str], source: str) -> tuple[ModuleType, str]:
 
 def _fetched(
     listed: "ModelInfo",
-    revision: str,
     source: str,
+    layouts: Layouts,
     check: Callable[[Path], None],
     download: Download,
 ) -> Path:
     from huggingface_hub import constants
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
+    revision = _named(source)[1]
     names = [file.rfilename for file in listed.siblings or ()]
-    reader, weights = _layout(names, source)
+    reader, weights = _layout(names, layouts, source)
     try:
         # By the revision's name, so that the cache knows for later what it stands for.
         directory = _file(listed.id, revision, reader.CONFIG).parent
@@ -452,13 +468,12 @@ def _record_of(blob: Path) -> Path:
 
 def is_downloaded(source: str) -> bool:
     """Whether a model's files are in the hub's cache, whole; nothing is asked."""
-    named = _NAME.fullmatch(source)
-    return named is not None and _kept(named["repository"], named["revision"] or "main") is not None
+    return _NAME.fullmatch(source) is not None and _kept(*_named(source), _LAYOUTS) is not None
 
 
-def _kept(repository: str, revision: str) -> Path | None:
+def _kept(repository: str, revision: str, layouts: Layouts) -> Path | None:
     """The weights that an earlier download has left; None if they, or what describes them, lack."""
-    for reader, weights in _LAYOUTS:
+    for reader, weights in layouts:
         path = _in_cache(repository, revision, weights)
         if path is not None and (path.parent / reader.CONFIG).is_file():
             return path

@@ -17,6 +17,7 @@ from adapters.models.architecture import (
 )
 from adapters.models.checkpoint import Checkpoint, Described, check_size
 from adapters.models.checkpoint_files import InvalidCheckpoint, read_description
+from adapters.models.open_clip_tags import Tag
 from adapters.models.preprocessing import Preprocessing, UnservedPreprocessing, from_open_clip
 from adapters.models.tensors import SparseRows, StoredTensor, Tensor, reshaped
 from adapters.models.tokenization import Tokenization
@@ -100,8 +101,50 @@ def is_open_clip_name(source: str) -> bool:
     return re.fullmatch(r"[\w.-]+:[\w.-]+", source) is not None
 
 
-def read_from_hub(source: str) -> Checkpoint:
-    """Download an OpenCLIP ``name:tag``, or take it from the cache under ``HF_HOME``, and read it.
+def describe_tag(tag: Tag, directory: Path, *, origin: str) -> Described:
+    """All but the weights of a tag.
+
+    Args:
+        tag: what is known of it.
+        directory: the small files from the hub; not looked at where the tag says all of it.
+        origin: its name, for messages.
+
+    Raises:
+        InvalidCheckpoint: as `describe` says.
+    """
+    if tag.architecture is None:
+        return describe(directory)
+    architecture = normalised(tag.architecture)
+    check_servable(architecture, origin=origin)
+    return Described(
+        architecture,
+        _preprocessing(tag.preprocess, architecture, origin=origin),
+        _tokenization(directory, architecture["text_cfg"], architecture),
+    )
+
+
+def read_tag(source: str, tag: Tag, directory: Path) -> Checkpoint:
+    """Read a ``name:tag`` whose files were fetched from the hub.
+
+    Raises:
+        InvalidCheckpoint: as `read_open_clip` says.
+    """
+    described = describe_tag(tag, directory, origin=source)
+    weights = _weights(read_weights(first_existing(directory, WEIGHTS)), described.architecture)
+    return Checkpoint(
+        source,
+        described.architecture,
+        weights,
+        described.preprocessing,
+        described.tokenization,
+    )
+
+
+def read_by_open_clip(source: str) -> Checkpoint:
+    """Let OpenCLIP download a ``name:tag``, or take it from its cache, and read it.
+
+    For tags that `open_clip_tags` does not know: other architectures, and weights that are not on
+    the hub.
 
     Raises:
         InvalidCheckpoint: unknown tag, no network, or one that this service cannot serve.
@@ -125,12 +168,6 @@ def read_from_hub(source: str) -> Checkpoint:
     architecture["quick_gelu"] = bool(
         pretrained.get("quick_gelu", architecture.get("quick_gelu", False))
     )
-    if architecture["text_cfg"].get("hf_tokenizer_name"):
-        repository = str(pretrained.get("hf_hub") or "").rstrip("/")
-        advice = f" Serve it by its name there: CLIP_MODEL_PATH={repository}" if repository else ""
-        raise InvalidCheckpoint(
-            f"{source} has a tokenizer of its own, which only a model on the hub holds.{advice}"
-        )
     architecture = normalised(architecture)
     check_servable(architecture, origin=source)
     preprocessing = _preprocessing(pretrained, architecture, origin=source)

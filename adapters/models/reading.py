@@ -7,6 +7,7 @@ from adapters.models import hub, hugging_face, open_clip_layout
 from adapters.models.bundle import DESCRIPTION, is_bundle, read_bundle
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.checkpoint_files import InvalidCheckpoint, unreadable
+from adapters.models.open_clip_tags import Tag, find_tag
 from adapters.models.preprocessing import Preprocessing
 
 DEMO: Final = "builtin:demo"
@@ -54,6 +55,15 @@ def fetched(
     Raises:
         InvalidCheckpoint: it is not on the hub, it cannot be fetched, or it cannot be served.
     """
+    if (tag := _tag(source)) is not None:
+
+        def check_tag(directory: Path) -> None:
+            described = open_clip_layout.describe_tag(tag, directory, origin=source)
+            dimension = int(described.architecture["embed_dim"])
+            check_dimension(dimension, promised=promised, source=source)
+
+        hub.fetch(tag.hub, layout=open_clip_layout, check=check_tag, download=download)
+        return source
     if not hub.is_hub_name(source):
         return source
 
@@ -72,6 +82,9 @@ def preprocessing_of(source: str) -> Preprocessing:
     Raises:
         InvalidCheckpoint: as `read_checkpoint` says.
     """
+    if (tag := _tag(source)) is not None:
+        directory = hub.fetch(tag.hub, layout=open_clip_layout)
+        return open_clip_layout.describe_tag(tag, directory, origin=source).preprocessing
     directory = directory_of(fetched(source))
     if is_bundle(directory):
         return read_bundle(directory).preprocessing
@@ -94,6 +107,9 @@ def read_checkpoint(source: str) -> Checkpoint:
     """
     if source == DEMO:
         return open_clip_layout.read_open_clip(DEMO_DIRECTORY, model=DEMO)
+    if (tag := _tag(source)) is not None:
+        directory = hub.fetch(tag.hub, layout=open_clip_layout)
+        return open_clip_layout.read_tag(source, tag, directory)
     directory = Path(fetched(source))
     try:
         if _is_in_open_clips_layout(directory):
@@ -111,8 +127,15 @@ def read_checkpoint(source: str) -> Checkpoint:
     except OSError as failure:
         raise unreadable(directory, failure) from failure
     if open_clip_layout.is_open_clip_name(source):
-        return open_clip_layout.read_from_hub(source)
+        return open_clip_layout.read_by_open_clip(source)
     raise InvalidCheckpoint(f"{source} does not exist. {_POSSIBLE}")
+
+
+def _tag(source: str) -> Tag | None:
+    """The OpenCLIP tag that is meant, if it can be had without OpenCLIP."""
+    if not open_clip_layout.is_open_clip_name(source) or Path(source).exists():
+        return None
+    return find_tag(source)
 
 
 def _is_in_open_clips_layout(directory: Path) -> bool:

@@ -314,7 +314,8 @@ def test_the_hubs_absence_is_told(tmp_path: Path) -> None:
         check=False,
     )
     assert "EncoderUnavailable" in run.stderr
-    assert "ViT-L-14:openai could not be downloaded from the model hub" in run.stderr
+    assert "timm/vit_large_patch14_clip_224.openai is neither a directory here nor" in run.stderr
+    assert "HF_HUB_OFFLINE is set" in run.stderr
 
 
 @pytest.mark.parametrize(

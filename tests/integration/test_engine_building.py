@@ -23,6 +23,7 @@ from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import EncoderUnavailable
 from tests.support.checkpoints import full_size_clip, save_hugging_face
+from tests.support.families import save_siglip, small_siglip
 
 BOTH = [Precision.FP32, Precision.FP16]
 ADA = "8.9"
@@ -86,6 +87,16 @@ def test_an_engine_is_built_without_a_gpu(
 
 
 @pytest.mark.full_size
+def test_siglips_image_tower_becomes_an_engine_too(tmp_path: Path, tensorrt: TensorRt) -> None:
+    directory = save_siglip(small_siglip(), tmp_path / "siglip", size=64)
+    for precision in BOTH:
+        exported = tmp_path / f"{precision}.onnx"
+        export_image_tower(read_checkpoint(str(directory)), exported, precision=precision)
+        engine = tmp_path / f"{precision}.engine"
+        build_ahead_of_time(exported, engine, architecture=ADA, largest_batch=8)
+        check_engine(engine, exported, precision, tensorrt)
+
+
 def test_full_size_engines(tmp_path: Path, tensorrt: TensorRt) -> None:
     checkpoint = read_checkpoint(str(save_hugging_face(full_size_clip(), tmp_path / "checkpoint")))
     for precision, smallest in ((Precision.FP16, 575), (Precision.FP32, 1150)):

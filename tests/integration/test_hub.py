@@ -12,11 +12,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import open_clip
 import pytest
+import torch
 
+from adapters.models.checkpoint import Checkpoint
 from adapters.models.hub import Download, is_hub_name
+from adapters.models.open_clip_tags import FILE, find_tag
 from adapters.models.reading import read_checkpoint
-from tests.support.families import save_siglip, small_siglip
+from adapters.models.weights_files import read_weights
+from checks.open_clip_tags import as_text, table
+from tests.support.families import save_open_clips, save_siglip, small_siglip
 from tests.support.hub import COMMIT, Hub, model_hub
 
 NAME = "someone/clip"
@@ -104,6 +110,37 @@ def test_a_siglip_model_brings_its_tokenizer(hub: Hub, home: Path, tmp_path: Pat
         WEIGHTS,
     }
     assert said(None, home, "someone/siglip", promised=96) == expected
+
+
+@pytest.mark.full_size
+def test_an_open_clip_tag_needs_no_pytorch_and_keeps_its_fingerprint(
+    hub: Hub, home: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(6)
+    config = open_clip.get_model_config("ViT-B-32")
+    model = open_clip.create_model("ViT-B-32", pretrained=None)
+    directory = save_open_clips(model, config, {}, tmp_path / "weights")
+    weights = read_weights(directory / "open_clip_model.safetensors")
+    expected = Checkpoint("", {**config, "quick_gelu": True}, weights).fingerprint
+    hub.add("timm/vit_base_patch32_clip_224.openai", directory)
+    # What other programs read there, and is not to be taken for this.
+    hub.repositories["timm/vit_base_patch32_clip_224.openai"] |= {
+        "config.json": b"{}",
+        "model.safetensors": b"x" * 9000,
+    }
+    found = said(hub, home, "ViT-B-32:openai", promised=512)
+    assert found == f"fingerprint {expected}"
+    assert said(None, home, "ViT-B-32:openai", promised=512) == found
+    assert "set CLIP_EMBEDDING_DIMENSION=512" in said(hub, home, "ViT-B-32:openai")
+
+
+def test_tags_are_those_of_the_installed_open_clip() -> None:
+    assert FILE.read_text(encoding="utf-8") == as_text(table())
+    tag = find_tag("ViT-L-14:openai")
+    assert tag is not None
+    assert tag.architecture is not None
+    assert tag.architecture["quick_gelu"]
+    assert find_tag("ViT-L-14:nobody") is None
 
 
 def test_what_is_there_is_known_without_asking(hub: Hub, home: Path, expected: str) -> None:

@@ -9,6 +9,7 @@ from adapters.encoders.tensorrt.engine_file import BatchRange
 from adapters.encoders.tensorrt.library import TensorRt
 from adapters.export.image_tower_file import image_side
 from adapters.export.towers import IMAGE_INPUT
+from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.system.installation import install_command
 from application.ports import EncoderUnavailable
 
@@ -63,7 +64,12 @@ def build_engine(
 
     G_LOGGER.module_severity = G_LOGGER.WARNING
     trt = tensorrt.module
-    side = image_side(onnx_file)
+    try:
+        side = image_side(onnx_file)
+    except InvalidCheckpoint as invalid:
+        raise EncoderUnavailable(
+            f"{tensorrt.identity} could not build an engine: {invalid}"
+        ) from invalid
     image = (3, side, side)
     profile = Profile().add(
         IMAGE_INPUT,
