@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from benchmarks.checkpoint import checkpoint_at, frame_file, photo_files
+from benchmarks.checkpoint import checkpoint_at, frame_file, photo_files, siglip_at
 from benchmarks.contestants import FRESH_LABELS, KNOWN_LABELS, Contestant, contestants, ours
 from benchmarks.machine import machine_name
 from benchmarks.report import write_report
@@ -74,12 +74,13 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     checkpoint = checkpoint_at(work / "vit-l-14").absolute()
+    siglip = siglip_at(work / "siglip2-base").absolute()
     cache = (work / "cache").absolute()
     results = Results(machine_name(), peaks={})
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
         running = []
-        for one in contestants(checkpoint, cache, infinity.absolute()):
+        for one in contestants(checkpoint, siglip, cache, infinity.absolute()):
             if only and not any(words in one.name for words in only):
                 continue
             logger.info("starting %s", one.name)

@@ -1,4 +1,4 @@
-"""The checkpoint that every server is measured with, and the photos they are sent."""
+"""The checkpoints that servers are measured with, and the photos they are sent."""
 
 import io
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Final
 
 from PIL import Image
 
+from domain.limits import IMAGE_SIZE
 from tests.support.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face
+from tests.support.families import full_size_siglip, save_siglip
 from tests.support.photos import photos
 
 SIZES: Final = ((320, 240), (640, 480), (1280, 720), (1920, 1080), (2560, 1440), (450, 300))
@@ -27,6 +29,14 @@ def checkpoint_at(directory: Path) -> Path:
         save_hugging_face(full_size_clip(), directory)
         CLIPImageProcessor().save_pretrained(directory)
         clip_tokenizer(directory).save_pretrained(directory)
+    return directory
+
+
+def siglip_at(directory: Path) -> Path:
+    """A full-size SigLIP 2 base (224 pixels) with seeded random weights, made once."""
+    if not (directory / "tokenizer_config.json").is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        save_siglip(full_size_siglip(), directory, size=IMAGE_SIZE)
     return directory
 
 

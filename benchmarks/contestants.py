@@ -4,7 +4,7 @@ import base64
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -68,33 +68,48 @@ def ours(name: str, cache: Path, **environment: str) -> Contestant:
     )
 
 
-def contestants(checkpoint: Path, cache: Path, infinity: Path) -> list[Contestant]:
+SIGLIP: Final = ", SigLIP 2 base"
+"""What the names of servers end with that serve this instead of ViT-L/14."""
+
+
+def contestants(checkpoint: Path, siglip: Path, cache: Path, infinity: Path) -> list[Contestant]:
     """Every server there is to compare.
 
     Args:
-        checkpoint: what they all load.
+        checkpoint: a ViT-L/14, what most of them load.
+        siglip: a SigLIP 2 base, what the others load.
         cache: where this project's server keeps compiled models.
         infinity: the command ``infinity_emb`` in a virtual environment of its own.
     """
     model = {"CLIP_MODEL_PATH": str(checkpoint)}
     openvino = {**model, "CLIP_ENCODER": "openvino"}
+    peers = (
+        Contestant(
+            "FastAPI + transformers", (sys.executable, "-m", "benchmarks.fastapi_transformers")
+        ),
+        Contestant(
+            "infinity-emb",
+            (sys.executable, "-m", "benchmarks.infinity", str(infinity)),
+            embed="/embeddings",
+            classify=None,
+            openai=True,
+        ),
+    )
+    other = {"CLIP_MODEL_PATH": str(siglip)}
     return [
         ours("ours, OpenVINO bf16 (default)", cache, **openvino),
         ours("ours, OpenVINO bf16, 2 streams", cache, CLIP_OPENVINO_STREAMS="2", **openvino),
         ours("ours, OpenVINO int8", cache, CLIP_PRECISION="int8", **openvino),
         ours("ours, OpenVINO fp32", cache, CLIP_PRECISION="fp32", **openvino),
         ours("ours, torch bf16", cache, CLIP_ENCODER="torch", **model),
-        Contestant(
-            "FastAPI + transformers",
-            (sys.executable, "-m", "benchmarks.fastapi_transformers"),
-            model,
+        *(replace(peer, environment=model) for peer in peers),
+        ours(f"ours, OpenVINO{SIGLIP}", cache, CLIP_ENCODER="openvino", **other),
+        ours(
+            f"ours, OpenVINO fp32{SIGLIP}",
+            cache,
+            CLIP_ENCODER="openvino",
+            CLIP_PRECISION="fp32",
+            **other,
         ),
-        Contestant(
-            "infinity-emb",
-            (sys.executable, "-m", "benchmarks.infinity", str(infinity)),
-            model,
-            embed="/embeddings",
-            classify=None,
-            openai=True,
-        ),
+        *(replace(peer, name=peer.name + SIGLIP, environment=other) for peer in peers),
     ]

@@ -16,11 +16,12 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 from pydantic import BaseModel
-from transformers import CLIPModel, CLIPProcessor
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 app = FastAPI()
-model: Any = CLIPModel.from_pretrained(os.environ["CLIP_MODEL_PATH"]).eval()
-processor: Any = CLIPProcessor.from_pretrained(os.environ["CLIP_MODEL_PATH"])
+model: Any = AutoModel.from_pretrained(os.environ["CLIP_MODEL_PATH"]).eval()
+image_processor: Any = AutoImageProcessor.from_pretrained(os.environ["CLIP_MODEL_PATH"])
+tokenizer: Any = AutoTokenizer.from_pretrained(os.environ["CLIP_MODEL_PATH"])
 
 
 class EmbedRequest(BaseModel):
@@ -49,7 +50,7 @@ async def health() -> dict[str, Any]:
 async def embed(request: EmbedRequest) -> dict[str, Any]:
     """The image as a unit vector."""
     start = time.perf_counter()
-    inputs = processor(images=_photo(request.image), return_tensors="pt")
+    inputs = image_processor(images=_photo(request.image), return_tensors="pt")
     with torch.inference_mode():
         output = model.get_image_features(**inputs)
     features = getattr(output, "pooler_output", output)
@@ -64,11 +65,13 @@ async def embed(request: EmbedRequest) -> dict[str, Any]:
 async def classify(request: ClassifyRequest) -> dict[str, Any]:
     """Which of the labels fits."""
     start = time.perf_counter()
-    inputs = processor(
-        text=request.labels, images=_photo(request.image), return_tensors="pt", padding=True
-    )
+    # SigLIP was trained with texts of one length.
+    padding = "max_length" if model.config.model_type == "siglip" else True
+    texts = tokenizer(request.labels, padding=padding, return_tensors="pt")
+    inputs = image_processor(images=_photo(request.image), return_tensors="pt")
     with torch.inference_mode():
-        scores = model(**inputs).logits_per_image.softmax(dim=1)[0].tolist()
+        logits = model(input_ids=texts["input_ids"], **inputs).logits_per_image
+        scores = logits.softmax(dim=1)[0].tolist()
     best = max(range(len(scores)), key=scores.__getitem__)
     return {
         "scores": dict(zip(request.labels, scores, strict=True)),

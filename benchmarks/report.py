@@ -6,11 +6,12 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from benchmarks.contestants import SIGLIP
 from benchmarks.machine import OPERATIONS_PER_IMAGE
 from benchmarks.results import Results, Row
 
 REFERENCE: Final = "FastAPI + transformers"
-"""The server that ratios are against."""
+"""The server that ratios are against, with the same model."""
 
 
 def write_report(results: Results, directory: Path) -> Path:
@@ -20,9 +21,10 @@ def write_report(results: Results, directory: Path) -> Path:
     page = directory / "report.md"
     parts = [
         f"# Measured on {results.machine}",
-        f"{datetime.now(UTC):%Y-%m-%d}, `make bench`, full-size ViT-L/14 with random weights. All "
-        "in one run, the servers taking turns; rates are medians of the rounds, with the slowest "
-        "and the fastest. The load is a process of its own on the same machine.",
+        f"{datetime.now(UTC):%Y-%m-%d}, `make bench`, full-size ViT-L/14 and SigLIP 2 base with "
+        "random weights. All in one run, the servers taking turns; rates are medians of the "
+        "rounds, with the slowest and the fastest. The load is a process of its own on the same "
+        "machine.",
         _servers(rows),
         _encoders(results),
     ]
@@ -32,7 +34,11 @@ def write_report(results: Results, directory: Path) -> Path:
 
 
 def _servers(rows: Sequence[Row]) -> str:
-    reference = {row.load: row.rate for row in rows if row.server == REFERENCE}
+    reference = {
+        (row.load, row.server.endswith(SIGLIP)): row.rate
+        for row in rows
+        if row.server.removesuffix(SIGLIP) == REFERENCE
+    }
     lines = []
     for load in dict.fromkeys(row.load for row in rows):
         lines += [
@@ -43,7 +49,8 @@ def _servers(rows: Sequence[Row]) -> str:
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         for row in (row for row in rows if row.load == load):
-            ratio = f"{row.rate / reference[load]:.1f}" if load in reference else ""
+            peer = reference.get((load, row.server.endswith(SIGLIP)))
+            ratio = "" if peer is None else f"{row.rate / peer:.1f}"
             cells = (
                 row.server,
                 f"{row.rate:.2f} ({row.slowest_rate:.2f}–{row.fastest_rate:.2f})",

@@ -1,4 +1,4 @@
-"""Any image tower as an ONNX file: written without PyTorch if it is plain CLIP, else traced."""
+"""Any image tower as an ONNX file: without PyTorch where its family is known, else traced."""
 
 from pathlib import Path
 
@@ -23,11 +23,11 @@ def export_image_tower(checkpoint: Checkpoint, path: Path, *, precision: Precisi
 
 def _trace(checkpoint: Checkpoint, path: Path, precision: Precision) -> None:
     try:
-        # Imported here: plain CLIP needs neither PyTorch nor the seconds that importing it takes.
+        # Imported here: known families need neither PyTorch nor the seconds it takes to import.
         from adapters.encoders.torch.tracing import trace_image_tower
     except ImportError as missing:
         raise InvalidCheckpoint(
-            f"{checkpoint.model}: its image tower is not plain CLIP, and exporting it needs "
+            f"{checkpoint.model}: its image tower is of no known family, and exporting it needs "
             f"{missing.name}, which is not installed. Run: {install_command('torch', 'engine')}"
         ) from missing
     trace_image_tower(checkpoint, path, precision)

@@ -65,7 +65,7 @@ def write_bundle(checkpoint: Checkpoint, directory: Path, *, link: bool = False)
     """Make a bundle; it appears complete or not at all.
 
     Args:
-        checkpoint: a plain CLIP vision transformer whose weights are in safetensors files.
+        checkpoint: of a family that can be written, its weights in safetensors files.
         directory: where the bundle goes. An existing bundle is returned; a damaged one is
             replaced.
         link: hard-link the weights where the file system allows it, instead of copying them.

@@ -68,7 +68,7 @@ def write_image_tower(
         checkpoint: weights and architecture.
         path: of the graph; its weights go to `data_file`. Both are replaced, the weights first.
         precision: one of `EXPORTABLE`.
-        trace: for architectures that are not plain CLIP.
+        trace: for architectures that cannot be written here.
 
     Raises:
         InvalidCheckpoint: it cannot be exported; says why.

@@ -69,6 +69,15 @@ def test_help_names_the_commands() -> None:
     assert run("--version").stdout.strip().endswith("0.1.0")
 
 
+def test_classify_refuses_a_score_that_the_model_has_not() -> None:
+    photo = "adapters/models/demo/held_out/cat.png"
+    known = ("classify", photo, "a cat", "a dog", "--score")
+    for score, words in (("sigmoid", "no logit bias"), ("cosine", "softmax, sigmoid")):
+        refused = run(*known, score, CLIP_MODEL_PATH="builtin:demo")
+        assert refused.returncode == 1
+        assert words in refused.stderr
+
+
 def test_models_lists_what_is_known_and_what_it_costs_here(tmp_path: Path) -> None:
     listed = run("models", HF_HOME=str(tmp_path))
     assert listed.returncode == 0

@@ -346,6 +346,29 @@ def test_what_cannot_be_served_is_refused_by_name(
     assert message in refusal(copy)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        b'{"model": {"type": "BPE", "vocab": {}, "merges": []}}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_tokenizer_is_refused(content: bytes, copy: Path) -> None:
+    (copy / "tokenizer.json").write_bytes(content)
+    message = refusal(copy)
+    assert "tokenizer.json" in message
+    assert len(message) < 600
+
+
+def test_a_tokenizer_of_gigabytes_is_not_read(copy: Path) -> None:
+    with (copy / "tokenizer.json").open("r+b") as file:
+        file.truncate(3 * 10**9)
+    assert "has more than 134217728 bytes" in refusal(copy)
+
+
 def test_a_missing_tokenizer_is_named(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
     assert "lacks tokenizer.json" in refusal(copy)

@@ -54,6 +54,18 @@ def small_siglip(**changes: Any) -> Any:
     return model
 
 
+def full_size_siglip() -> Any:
+    """A `transformers.SiglipModel` of SigLIP 2 base's shape with random weights (1.5 GB)."""
+    import torch
+    from transformers import SiglipConfig, SiglipModel
+
+    torch.manual_seed(20261126)
+    model = SiglipModel(SiglipConfig(text_config={"vocab_size": 256_000})).eval()
+    model.logit_scale.data.fill_(4.7)
+    model.logit_bias.data.fill_(-12.9)
+    return model
+
+
 def save_siglip(model: Any, directory: Path, *, size: int, resample: int = 2) -> Path:
     """Write Hugging Face's layout with what belongs to it; returns the directory.
 
