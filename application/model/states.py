@@ -516,15 +516,22 @@ def refusal(state: State, lease: Lease) -> ServiceUnavailable | None:
 
 def unavailable(
     state: Loading | Unloaded | Suspect | Reloading | Hung | Failed | Lost,
+    *,
+    progress: str | None = None,
 ) -> ServiceUnavailable:
-    """The error of a request that finds this state."""
+    """The error of a request that finds this state.
+
+    Args:
+        state: what it finds.
+        progress: what the loader is busy with, see `EncoderLoaderPort.progress`.
+    """
     match state:
         case Suspect() | Reloading():
             return EncoderSuspect(state.reason, retry_after_s=2)
         case Hung():
             return EncoderHung(state.reason, retry_after_s=30)
         case Loading() | Unloaded(failure=None):
-            return ModelNotReady(_STILL_LOADING, code="model_starting", retry_after_s=5)
+            return ModelNotReady(progress or _STILL_LOADING, code="model_starting", retry_after_s=5)
         case Unloaded() | Failed() | Lost():
             return ModelNotReady(
                 f"no model is loaded: {state.reason}", code="model_not_loaded", retry_after_s=30

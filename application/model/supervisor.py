@@ -188,7 +188,7 @@ class Supervisor:
         if (description := self.description) is not None:
             return description
         assert not isinstance(self._state, Ready)
-        raise unavailable(self._state)
+        raise unavailable(self._state, progress=self._loader.progress())
 
     # --- Leases and calls ---------------------------------------------------------------------
 
@@ -218,6 +218,8 @@ class Supervisor:
         try:
             if isinstance(self._state, Unloaded):
                 await self._until_loaded()
+            if not isinstance(self._state, Ready):
+                raise unavailable(self._state, progress=self._loader.progress())
             yield grant(self._state, client=client)
         finally:
             self._leases -= 1

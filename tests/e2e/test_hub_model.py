@@ -49,6 +49,7 @@ def test_health_tells_of_the_download_and_then_the_model_serves(hub: Hub, tmp_pa
         refused = httpx.post(f"{server.url}/embed", json={"image": as_base64(photo("cat"))})
         assert refused.status_code == 503
         assert refused.json()["code"] == "model_starting"
+        assert refused.json()["detail"].startswith(f"downloading {NAME}: ")
         hub.bytes_per_s = None
         wait_for(server, "/health/ready")
         told = httpx.get(f"{server.url}/health").json()
