@@ -394,6 +394,7 @@ class Orders:
         self.afterwards = afterwards
         self.may_return = threading.Event()
         self.may_return.set()
+        self.hanging = 0
 
     def give(self, order: str) -> None:
         self.now = order
@@ -427,7 +428,9 @@ class Moody(RecordingEncoder):
             case "lost":
                 raise EncoderLost("the GPU failed.")
             case "hang":
+                self._orders.hanging += 1
                 assert self._orders.may_return.wait(10)
+                self._orders.hanging -= 1
         return rows
 
 
@@ -457,7 +460,16 @@ class Scenario:
             case "idle":
                 await self.clock.advance(1000)
             case order:
+                await self._until_a_hanging_call_is_noticed()
                 self.orders.give(order)
+
+    async def _until_a_hanging_call_is_noticed(self) -> None:
+        """Or it would be none: one that returns in time has done nothing wrong."""
+        for _ in range(500):
+            if not self.orders.hanging or self.model.health.phase != "ready":
+                return
+            await asyncio.sleep(0.002)
+        raise AssertionError("nobody noticed")
 
     async def patiently(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -467,6 +479,7 @@ class Scenario:
 
     async def end(self) -> None:
         """Everyone gets a response; and whatever happened, it comes back, unless it is lost."""
+        await self._until_a_hanging_call_is_noticed()
         self.orders.give("good")
         await self.patiently(lambda: all(task.done() for _, task in self.asked))
         for number, task in self.asked:
