@@ -1,5 +1,6 @@
 """An encoder without a model, for tests and for trying clients: content in, unit vector out."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -27,7 +28,6 @@ class FakeEncoder(EncoderPort):
 
     def __init__(self, *, embedding_dimension: int) -> None:
         """Make one with ``embedding_dimension`` floats per embedding."""
-        self._tokenizer = ClipTokenizer()
         self._description = EncoderDescription(
             model="fake",
             fingerprint="fake000000000000",
@@ -37,6 +37,10 @@ class FakeEncoder(EncoderPort):
             embedding_dimension=embedding_dimension,
             logit_scale=100.0,
         )
+
+    @functools.cached_property
+    def _tokenizer(self) -> ClipTokenizer:
+        return ClipTokenizer()
 
     @property
     def description(self) -> EncoderDescription:

@@ -234,16 +234,15 @@ def _gated(source: str, page: str) -> InvalidCheckpoint:
     )
 
 
-def _layout(names: Iterable[str], layouts: Layouts, source: str) -> tuple[ModuleType, str]:
-    """Who reads these files, and the name of the weights among them.
+def _possible(names: Iterable[str], layouts: Layouts, source: str) -> Layouts:
+    """The layouts whose files are there, the preferred one first; at least one.
 
     Raises:
         InvalidCheckpoint: it is no checkpoint in a known layout.
     """
     there = set(names)
-    for reader, weights in layouts:
-        if {reader.CONFIG, weights} <= there:
-            return reader, weights
+    if found := [each for each in layouts if {each[0].CONFIG, each[1]} <= there]:
+        return found
     wanted = sorted(weights for _, weights in layouts)
     raise InvalidCheckpoint(
         f"{source} holds no checkpoint in Hugging Face's or OpenCLIP's layout: none of "
@@ -261,14 +260,12 @@ def _fetched(
     from huggingface_hub import constants
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
-    revision = _named(source)[1]
     names = [file.rfilename for file in listed.siblings or ()]
-    reader, weights = _layout(names, layouts, source)
+    possible = _possible(names, layouts, source)
     try:
-        # By the revision's name, so that the cache knows for later what it stands for.
-        directory = _file(listed.id, revision, reader.CONFIG).parent
+        directory, small, weights = _described(listed.id, source, possible)
         commit = directory.name
-        for name in reader.small_files(directory):
+        for name in small:
             if name in names:
                 _checked(_file(listed.id, commit, name), source)
         check(directory)
@@ -280,6 +277,26 @@ def _fetched(
         raise InvalidCheckpoint(f"{source} was changed while it was downloaded.") from missing
     finally:
         download.end()
+
+
+def _described(repository: str, source: str, layouts: Layouts) -> tuple[Path, tuple[str, ...], str]:
+    """The directory with the configuration, further small files, and the weights of a layout.
+
+    A repository may hold another library's ``config.json`` beside OpenCLIP's files.
+
+    Raises:
+        InvalidCheckpoint: no layout's configuration is of a known model; says why not the first's.
+    """
+    refused: InvalidCheckpoint | None = None
+    for reader, weights in layouts:
+        # By the revision's name, so that the cache knows for later what it stands for.
+        directory = _file(repository, _named(source)[1], reader.CONFIG).parent
+        try:
+            return directory, reader.small_files(directory), weights
+        except InvalidCheckpoint as unknown:
+            refused = refused or unknown
+    assert refused is not None
+    raise refused
 
 
 def _file(repository: str, revision: str, name: str) -> Path:

@@ -143,6 +143,19 @@ def test_tags_are_those_of_the_installed_open_clip() -> None:
     assert find_tag("ViT-L-14:nobody") is None
 
 
+def test_another_librarys_files_beside_open_clips_are_passed_over(
+    hub: Hub, home: Path, open_clip_directory: Path
+) -> None:
+    hub.add("timm/clip", open_clip_directory)
+    hub.repositories["timm/clip"] |= {
+        "config.json": b'{"architecture": "vit_base_patch32_clip_224"}',
+        "model.safetensors": b"x" * 9000,
+    }
+    expected = f"fingerprint {read_checkpoint(str(open_clip_directory)).fingerprint}"
+    assert said(hub, home, "timm/clip") == expected
+    assert said(None, home, "timm/clip") == expected
+
+
 def test_what_is_there_is_known_without_asking(hub: Hub, home: Path, expected: str) -> None:
     asked = (
         "import sys\nfrom adapters.models.hub import is_downloaded\n"
