@@ -97,7 +97,7 @@ def _work_and_exit(
         _die_with(parent)
         limit = _limit_memory(configuration["memory_bytes"])
         with socket.socket(fileno=files[0]) as connection:
-            pixels = mmap.mmap(files[1], configuration["pixel_bytes"])
+            pixels = mmap.mmap(files[1], os.fstat(files[1]).st_size)
             os.close(files[1])
             _work(connection, pixels, decode, configuration, limit)
         status = 0

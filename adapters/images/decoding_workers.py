@@ -34,7 +34,6 @@ from domain.errors import (
     ServiceUnavailable,
 )
 from domain.limits import (
-    LARGEST_IMAGE_SIZE,
     MAX_DECODED_PIXELS,
     MAX_DECODING_BYTES,
     MAX_DECODING_CPU_SECONDS,
@@ -44,9 +43,6 @@ from domain.limits import (
 logger = logging.getLogger(__name__)
 
 DECODER: Final = "adapters.images.picture:decode_picture"
-
-_PIXEL_BYTES: Final = 3 * LARGEST_IMAGE_SIZE**2
-"""Of address space for a worker's result; memory is taken for what is used of it."""
 
 _CRASHES: Final = 2
 """Workers that one picture may crash before it is refused."""
@@ -95,9 +91,10 @@ class _Worker:
 
     Attributes:
         usable: whether it can be given another picture.
+        side: pixels of each side of the largest result that it has room for.
     """
 
-    def __init__(self, fork_server: ForkServer) -> None:
+    def __init__(self, fork_server: ForkServer, side: int) -> None:
         """Start it.
 
         Raises:
@@ -105,12 +102,13 @@ class _Worker:
             OSError: no process can be started, or there are no more file descriptors.
         """
         self.usable = True
+        self.side = side
         self._fork_server = fork_server
         self._connection, theirs = socket.socketpair()
         weakref.finalize(self, self._connection.close)  # where nobody has called `end`
         try:
             with theirs:
-                file, shared = shared_memory(_PIXEL_BYTES)
+                file, shared = shared_memory(3 * side * side)
                 try:
                     self._pid = fork_server.fork((theirs.fileno(), file))
                 finally:
@@ -200,7 +198,6 @@ class DecodingWorkers(ImagePreparationPort):
             "options": {"max_pixels": max_pixels},
             "memory_bytes": self._budget.memory_bytes,
             "cpu_s": self._budget.cpu_s,
-            "pixel_bytes": _PIXEL_BYTES,
         }
         self._count = workers
         self._closed = False
@@ -216,7 +213,7 @@ class DecodingWorkers(ImagePreparationPort):
         taken = [self._idle.get() for _ in range(self._count)]
         for worker in taken:
             try:
-                self._idle.put(worker or self._started_worker())
+                self._idle.put(worker or self._started_worker(CLIPS_INPUT.size))
             except ServiceUnavailable as failure:
                 logger.warning("%s", failure.detail)
                 self._idle.put(None)
@@ -236,7 +233,10 @@ class DecodingWorkers(ImagePreparationPort):
                 raise Draining("the server is shutting down and decodes no more pictures.")
             crashes = kills = 0
             while True:
-                worker = worker or self._started_worker()
+                if worker is not None and worker.side < image_input.size:
+                    worker.end()
+                    worker = None
+                worker = worker or self._started_worker(image_input.size)
                 try:
                     return worker.decode(data, image_input, self._budget)
                 except TimeoutError:
@@ -281,8 +281,10 @@ class DecodingWorkers(ImagePreparationPort):
                 self._fork_server.close()
                 self._fork_server = None
 
-    def _started_worker(self) -> _Worker:
-        """A new worker, from a new fork server if the one that was has ended.
+    def _started_worker(self, side: int) -> _Worker:
+        """A new worker with room for pixels of that size.
+
+        From a new fork server if the one that was has ended.
 
         Raises:
             ServiceUnavailable: it cannot be started.
@@ -290,7 +292,7 @@ class DecodingWorkers(ImagePreparationPort):
         for _ in range(2):
             try:
                 fork_server = self._running_fork_server()
-                return _Worker(fork_server)
+                return _Worker(fork_server, side)
             except ForkServerLost:
                 self._forget(fork_server)
             except OSError as failure:

@@ -46,7 +46,7 @@ class ForkServer:
 
         Args:
             configuration: as `decoding_worker` reads it: ``decoder``, ``options``,
-                ``memory_bytes``, ``cpu_s`` and ``pixel_bytes``.
+                ``memory_bytes`` and ``cpu_s``.
 
         Raises:
             OSError: there is no room for a process, or for its files.

@@ -79,6 +79,15 @@ class Inference:
         """Numbers in an embedding: as was promised, else as the model has it."""
         return self._promised_dimension or self.encoder.embedding_dimension
 
+    def dimension_of(self, embedding: Sequence[float]) -> int:
+        """Numbers in an embedding; while neither a promise nor a model says it, as many as here.
+
+        For what needs no model: embeddings that are compared with each other alone.
+        """
+        if self._promised_dimension is None and self._model.description is None:
+            return len(embedding)
+        return self.embedding_dimension
+
     async def embed_image(self, image: bytes) -> Embedding:
         """Embedding of one image file."""
         async with self._admitted() as lease:

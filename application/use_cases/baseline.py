@@ -30,10 +30,9 @@ class BuildBaseline:
                 `Inference` says; errors name the frame.
         """
         check_frame_count(len(images) + len(embeddings))
+        dimension = self._inference.dimension_of(embeddings[0]) if embeddings else 0
         frames = [
-            Embedding.from_numbers(
-                numbers, dimension=self._inference.embedding_dimension, name=f"embeddings[{place}]"
-            )
+            Embedding.from_numbers(numbers, dimension=dimension, name=f"embeddings[{place}]")
             for place, numbers in enumerate(embeddings)
         ]
         if images:

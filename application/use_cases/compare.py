@@ -70,10 +70,10 @@ class CompareSightings:
         """
         check_match_threshold(threshold)
         sightings = {"a": a, "b": b}
+        vectors = [sighting for sighting in (a, b) if not isinstance(sighting, bytes)]
+        dimension = self._inference.dimension_of(vectors[0]) if vectors else 0
         known = {
-            side: Embedding.from_numbers(
-                sighting, dimension=self._inference.embedding_dimension, name=f"embedding_{side}"
-            )
+            side: Embedding.from_numbers(sighting, dimension=dimension, name=f"embedding_{side}")
             for side, sighting in sightings.items()
             if not isinstance(sighting, bytes)
         }

@@ -21,7 +21,7 @@ from adapters.images.decoding_workers import Budget, DecodingWorkers
 from adapters.images.fork_server import ForkServer, ForkServerLost
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import normalise
-from application.ports import CLIPS_INPUT, Pixels
+from application.ports import CLIPS_INPUT, ImageInput, Pixels
 from domain.errors import (
     ClipError,
     Draining,
@@ -205,6 +205,14 @@ def test_all_workers_killed_at_once() -> None:
             assert all(clients.map(lambda _: goes_on(pool), range(32)))
 
 
+def test_results_of_any_size_come_out_whole_in_turn() -> None:
+    with workers(2) as pool:
+        pool.start()
+        for side in (224, 384, 64, 512, 224):
+            found = pool.prepare(b"pixels 70000", ImageInput(size=side))
+            np.testing.assert_array_equal(found, normalise(decoders.levels(70_000, side)))
+
+
 def test_a_fork_server_that_another_thread_has_closed_is_lost() -> None:
     server = ForkServer(
         {
@@ -212,7 +220,6 @@ def test_a_fork_server_that_another_thread_has_closed_is_lost() -> None:
             "options": {"max_pixels": 1},
             "memory_bytes": 100 * MIB,
             "cpu_s": 1.0,
-            "pixel_bytes": 3,
         }
     )
     server.close()

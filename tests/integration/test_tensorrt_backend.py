@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,9 @@ def test_a_device_that_pytorch_loses_is_lost_too() -> None:
         def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
             raise torch.AcceleratorError("CUDA error: an illegal memory access\nmore")
 
-    tower = TorchTextTower(Model(), read_checkpoint(DEMO), torch.device("cpu"))
+    demo = read_checkpoint(DEMO)
+    other = replace(demo, architecture={**demo.architecture, "custom_text": True})
+    tower = TorchTextTower(Model(), other, torch.device("cpu"))
     with pytest.raises(
         EncoderLost, match=r"the GPU failed: CUDA error: an illegal memory access\."
     ):
