@@ -89,6 +89,7 @@ def test_a_superseded_request_is_aborted_and_never_shown(page: Page) -> None:
 
 
 def test_a_photo_is_dropped_anywhere(page: Page) -> None:
+    expect(outcome(page, "classify")).to_contain_text("A photo is needed.")  # it listens now
     page.dispatch_event("h1", "drop", {"dataTransfer": transfer(page, TRUCK)})
     expect(outcome(page, "classify")).to_contain_text("a delivery truck")
     expect(page.locator("#classify .finder-caption")).to_contain_text(
