@@ -148,7 +148,8 @@ def _program(module: str, *arguments: str) -> dict[str, float]:
     run = subprocess.run(  # noqa: S603
         [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, check=True
     )
-    figures: dict[str, float] = json.loads(run.stdout)
+    # The last line: quantising prints its progress before it.
+    figures: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
     logger.info("%s %s: %s", module, " ".join(arguments[:3]), figures)
     return figures
 
