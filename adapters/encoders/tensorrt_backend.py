@@ -6,7 +6,7 @@ imported when it is first used: it takes seconds to import, and is often not ins
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ from adapters.encoders.tensorrt import library
 from adapters.images.photos import samples
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.checkpoint_files import InvalidCheckpoint
+from adapters.models.encoder_description import encoder_description
 from adapters.models.hub import Download
 from adapters.models.precision import Precision
 from adapters.models.reading import check_dimension, fetched, read_checkpoint
@@ -231,10 +232,11 @@ class TensorRtBackend(EncoderUpgradePort):
     ) -> EncoderPort:
         from adapters.encoders.tensorrt.encoder import TensorRtEncoder
 
-        description = replace(
-            checkpoint.described(
-                backend="tensorrt", precision=str(engines.precision), device=self.device
-            ),
+        description = encoder_description(
+            checkpoint,
+            backend="tensorrt",
+            precision=str(engines.precision),
+            device=self.device,
             engine_path=str(engines.path),
         )
         memory = ProcessMemory(engines.find().gpu)

@@ -101,19 +101,8 @@ def check_image_tower(path: Path) -> dict[str, str]:
     Raises:
         InvalidCheckpoint: not an ONNX file, damaged, or not an image tower as written here.
     """
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-        model = onnx.load(path, load_external_data=False)
-    except Exception as invalid:  # the checker, protobuf and the file system raise their own
-        raise InvalidCheckpoint(f"{path} is not a valid ONNX file: {invalid}") from invalid
-    batch, *image = _shape(model.graph.input, IMAGE_INPUT)
-    outputs = _shape(model.graph.output, IMAGE_OUTPUT)
-    square = len(image) == 3 and image[0] == 3 and image[1] == image[2] and image[1] in _SIDES
-    if not square or isinstance(batch, int) or len(outputs) != 2:
-        raise InvalidCheckpoint(
-            f"{path} is not an image tower: it must turn {IMAGE_INPUT} [batch, 3, size, size] into "
-            f"{IMAGE_OUTPUT} [batch, dimension], batch dynamic."
-        )
+    model = _loaded(path, full_check=True)
+    _side(model, path)
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
@@ -121,13 +110,9 @@ def image_side(path: Path) -> int:
     """Pixels of each side of the images that a graph takes.
 
     Raises:
-        InvalidCheckpoint: not an ONNX file.
+        InvalidCheckpoint: not an ONNX file, or not an image tower as written here.
     """
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as invalid:  # protobuf and the file system raise their own
-        raise InvalidCheckpoint(f"{path} is not a valid ONNX file: {invalid}") from invalid
-    return int(_shape(model.graph.input, IMAGE_INPUT)[-1])
+    return _side(_loaded(path), path)
 
 
 def check_exported_from(checkpoint: Checkpoint, path: Path) -> None:
@@ -142,6 +127,28 @@ def check_exported_from(checkpoint: Checkpoint, path: Path) -> None:
             f"{path} was exported from another checkpoint (fingerprint {fingerprint}; "
             f"{checkpoint.model} has {checkpoint.fingerprint})."
         )
+
+
+def _loaded(path: Path, *, full_check: bool = False) -> onnx.ModelProto:
+    """A graph without its weights; those too are looked at by the full check."""
+    try:
+        if full_check:
+            onnx.checker.check_model(str(path), full_check=True)
+        return onnx.load(path, load_external_data=False)
+    except Exception as invalid:  # the checker, protobuf and the file system raise their own
+        raise InvalidCheckpoint(f"{path} is not a valid ONNX file: {invalid}") from invalid
+
+
+def _side(model: onnx.ModelProto, path: Path) -> int:
+    batch, *image = _shape(model.graph.input, IMAGE_INPUT)
+    outputs = _shape(model.graph.output, IMAGE_OUTPUT)
+    square = len(image) == 3 and image[0] == 3 and image[1] == image[2] and image[1] in _SIDES
+    if not square or isinstance(batch, int) or len(outputs) != 2:
+        raise InvalidCheckpoint(
+            f"{path} is not an image tower: it must turn {IMAGE_INPUT} [batch, 3, size, size] into "
+            f"{IMAGE_OUTPUT} [batch, dimension], batch dynamic."
+        )
+    return int(image[1])
 
 
 def _metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Pictures are decoded in worker processes, each with a budget of memory and time."""
 
 import errno
+import functools
 import json
 import logging
 import os
@@ -130,7 +131,7 @@ class _Worker:
         self.usable = False
         self._connection.settimeout(budget.wall_s)
         try:
-            wanted = json.dumps(asdict(image_input)).encode()
+            wanted = _as_json(image_input)
             header = REQUEST.pack(len(wanted), len(data)) + wanted
             # One call for both, so that the worker wakes once. The rest of a large file follows.
             sent = self._connection.sendmsg((header, data)) - len(header)
@@ -318,6 +319,11 @@ class DecodingWorkers(ImagePreparationPort):
                 logger.warning("the process that starts decoders has ended; starting another")
                 self._fork_server = None
                 lost.close()
+
+
+@functools.cache
+def _as_json(image_input: ImageInput) -> bytes:
+    return json.dumps(asdict(image_input)).encode()
 
 
 def _error(outcome: bytes, told: list[Any], budget: Budget) -> Exception:

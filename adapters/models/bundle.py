@@ -21,7 +21,6 @@ from adapters.models.checkpoint_files import InvalidCheckpoint, read_description
 from adapters.models.preprocessing import Preprocessing, UnservedPreprocessing, from_bundle
 from adapters.models.tokenization import Tokenization
 from adapters.models.tokens import TextTokenizer
-from application.ports import Device, EncoderDescription
 from domain.limits import CONTEXT_LENGTH
 
 DESCRIPTION: Final = "bundle.json"
@@ -82,30 +81,6 @@ class Bundle:
             InvalidCheckpoint: it is damaged.
         """
         return self.tokenization.tokenizer()
-
-    def described(
-        self, *, backend: str, precision: str, device: Device, fingerprint: str | None = None
-    ) -> EncoderDescription:
-        """What an encoder is that serves this bundle.
-
-        Args:
-            backend: see `EncoderDescription`.
-            precision: see `EncoderDescription`.
-            device: see `EncoderDescription`.
-            fingerprint: None: the bundle's own.
-        """
-        return EncoderDescription(
-            model=self.model,
-            fingerprint=fingerprint or self.fingerprint,
-            backend=backend,
-            precision=precision,
-            device=device,
-            embedding_dimension=self.embedding_dimension,
-            logit_scale=self.logit_scale,
-            logit_bias=self.logit_bias,
-            image_input=self.preprocessing.image_input,
-            context_length=self.tokenization.context_length,
-        )
 
 
 def is_bundle(directory: Path) -> bool:

@@ -12,12 +12,17 @@ from typing import Any, Final
 import numpy as np
 
 from adapters.models import preprocessing, tokenization
-from adapters.models.architecture import Family, family_of, image_size_of, without_defaults
+from adapters.models.architecture import (
+    Family,
+    architecture_name,
+    family_of,
+    image_size_of,
+    without_defaults,
+)
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.preprocessing import Preprocessing
 from adapters.models.tensors import Tensor
 from adapters.models.tokenization import Tokenization
-from application.ports import Device, EncoderDescription
 
 _LARGEST_LOGIT_SCALE: Final = 1000.0
 """CLIP's own is clipped at 100."""
@@ -30,6 +35,23 @@ class Described:
     architecture: Mapping[str, Any]
     preprocessing: Preprocessing
     tokenization: Tokenization
+
+    @property
+    def embedding_dimension(self) -> int:
+        """Floats per embedding."""
+        return int(self.architecture["embed_dim"])
+
+    def with_weights(
+        self, weights: Mapping[str, Tensor], *, model: str | None = None
+    ) -> "Checkpoint":
+        """The whole checkpoint.
+
+        Args:
+            weights: OpenCLIP's state dict.
+            model: the name to show; None: from the architecture.
+        """
+        name = model or architecture_name(self.architecture)
+        return Checkpoint(name, self.architecture, weights, self.preprocessing, self.tokenization)
 
 
 def check_size(
@@ -108,21 +130,6 @@ class Checkpoint:
                 f"{self.model}: its logit bias must be one finite number; it has {stored.size}."
             )
         return float(stored.item())
-
-    def described(self, *, backend: str, precision: str, device: Device) -> EncoderDescription:
-        """What an encoder is that serves this checkpoint."""
-        return EncoderDescription(
-            model=self.model,
-            fingerprint=self.fingerprint,
-            backend=backend,
-            precision=precision,
-            device=device,
-            embedding_dimension=self.embedding_dimension,
-            logit_scale=self.logit_scale,
-            logit_bias=self.logit_bias,
-            image_input=self.preprocessing.image_input,
-            context_length=self.tokenization.context_length,
-        )
 
     @property
     def files(self) -> set[Path]:

@@ -9,7 +9,6 @@ from adapters.models import preprocessing, tokenization
 from adapters.models.architecture import (
     FAMILIES,
     Family,
-    architecture_name,
     check_servable,
     family_of,
     image_size_of,
@@ -109,13 +108,7 @@ def read_hugging_face(directory: Path) -> Checkpoint:
         raise InvalidCheckpoint(f"{path} lacks the tensor {missing}.") from missing
     except TypeError as mismatch:
         raise InvalidCheckpoint(f"{path} does not belong to its config.json: {mismatch}.") from None
-    return Checkpoint(
-        architecture_name(described.architecture),
-        described.architecture,
-        weights,
-        described.preprocessing,
-        described.tokenization,
-    )
+    return described.with_weights(weights)
 
 
 def describe(directory: Path) -> Described:

@@ -9,7 +9,6 @@ from adapters.models import tokenization
 from adapters.models.architecture import (
     CLIPS_VOCABULARY,
     Family,
-    architecture_name,
     check_servable,
     family_of,
     image_size_of,
@@ -52,16 +51,7 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
     Raises:
         InvalidCheckpoint: damaged, or one that this service cannot serve.
     """
-    described = describe(directory)
-    weights = _weights(read_weights(first_existing(directory, WEIGHTS)), described.architecture)
-    name = model or architecture_name(described.architecture)
-    return Checkpoint(
-        name,
-        described.architecture,
-        weights,
-        described.preprocessing,
-        described.tokenization,
-    )
+    return _read(describe(directory), first_existing(directory, WEIGHTS), model=model)
 
 
 def describe(directory: Path) -> Described:
@@ -130,14 +120,7 @@ def read_tag(source: str, tag: Tag, directory: Path) -> Checkpoint:
         InvalidCheckpoint: as `read_open_clip` says.
     """
     described = describe_tag(tag, directory, origin=source)
-    weights = _weights(read_weights(first_existing(directory, WEIGHTS)), described.architecture)
-    return Checkpoint(
-        source,
-        described.architecture,
-        weights,
-        described.preprocessing,
-        described.tokenization,
-    )
+    return _read(described, first_existing(directory, WEIGHTS), model=source)
 
 
 def read_by_open_clip(source: str) -> Checkpoint:
@@ -178,9 +161,13 @@ def read_by_open_clip(source: str) -> Checkpoint:
             f"{source} could not be downloaded from the model hub ({type(failure).__name__}). "
             "Without network, put a checkpoint in a directory and set CLIP_MODEL_PATH to it."
         ) from failure
-    weights = _weights(read_weights(path), architecture)
     tokens = _tokenization(path.parent, architecture["text_cfg"], architecture)
-    return Checkpoint(source, architecture, weights, preprocessing, tokens)
+    return _read(Described(architecture, preprocessing, tokens), path, model=source)
+
+
+def _read(described: Described, weights: Path, *, model: str | None) -> Checkpoint:
+    stored = _weights(read_weights(weights), described.architecture)
+    return described.with_weights(stored, model=model)
 
 
 def _preprocessing(config: Any, architecture: Mapping[str, Any], *, origin: str) -> Preprocessing:

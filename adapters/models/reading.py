@@ -5,7 +5,7 @@ from typing import Final
 
 from adapters.models import hub, hugging_face, open_clip_layout
 from adapters.models.bundle import DESCRIPTION, is_bundle, read_bundle
-from adapters.models.checkpoint import Checkpoint
+from adapters.models.checkpoint import Checkpoint, Described
 from adapters.models.checkpoint_files import InvalidCheckpoint, unreadable
 from adapters.models.open_clip_tags import Tag, find_tag
 from adapters.models.preprocessing import Preprocessing
@@ -55,24 +55,17 @@ def fetched(
     Raises:
         InvalidCheckpoint: it is not on the hub, it cannot be fetched, or it cannot be served.
     """
-    if (tag := _tag(source)) is not None:
-
-        def check_tag(directory: Path) -> None:
-            described = open_clip_layout.describe_tag(tag, directory, origin=source)
-            dimension = int(described.architecture["embed_dim"])
-            check_dimension(dimension, promised=promised, source=source)
-
-        hub.fetch(tag.hub, layout=open_clip_layout, check=check_tag, download=download)
-        return source
-    if not hub.is_hub_name(source):
+    tag = _tag(source)
+    if tag is None and not hub.is_hub_name(source):
         return source
 
     def check(directory: Path) -> None:
-        is_open_clip = _is_in_open_clips_layout(directory)
-        describe = open_clip_layout.describe if is_open_clip else hugging_face.describe
-        dimension = int(describe(directory).architecture["embed_dim"])
+        dimension = _described(source, directory).embedding_dimension
         check_dimension(dimension, promised=promised, source=source)
 
+    if tag is not None:
+        hub.fetch(tag.hub, layout=open_clip_layout, check=check, download=download)
+        return source
     return str(hub.fetch(source, check=check, download=download))
 
 
@@ -83,16 +76,22 @@ def preprocessing_of(source: str) -> Preprocessing:
         InvalidCheckpoint: as `read_checkpoint` says.
     """
     if (tag := _tag(source)) is not None:
-        directory = hub.fetch(tag.hub, layout=open_clip_layout)
-        return open_clip_layout.describe_tag(tag, directory, origin=source).preprocessing
+        return _described(source, hub.fetch(tag.hub, layout=open_clip_layout)).preprocessing
     directory = directory_of(fetched(source))
     if is_bundle(directory):
         return read_bundle(directory).preprocessing
+    if any((directory / layout.CONFIG).is_file() for layout in (open_clip_layout, hugging_face)):
+        return _described(source, directory).preprocessing
+    return read_checkpoint(source).preprocessing  # says what is wrong, or lets OpenCLIP find it
+
+
+def _described(source: str, directory: Path) -> Described:
+    """All but the weights of what ``source`` names, whose small files are in the directory."""
+    if (tag := _tag(source)) is not None:
+        return open_clip_layout.describe_tag(tag, directory, origin=source)
     if _is_in_open_clips_layout(directory):
-        return open_clip_layout.describe(directory).preprocessing
-    if (directory / hugging_face.CONFIG).is_file():
-        return hugging_face.describe(directory).preprocessing
-    return read_checkpoint(source).preprocessing
+        return open_clip_layout.describe(directory)
+    return hugging_face.describe(directory)
 
 
 def read_checkpoint(source: str) -> Checkpoint:

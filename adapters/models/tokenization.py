@@ -3,7 +3,7 @@
 import hashlib
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -156,7 +156,7 @@ class FileTokenizer(TextTokenizer):
             )
         super().__init__(tokenization.context_length, frame=frame)
 
-    def _split(self, texts: list[str]) -> list[list[int]]:  # type: ignore[override]
+    def _split(self, texts: Sequence[str]) -> list[list[int]]:
         # A half of a surrogate pair, which JSON can hold, is no character.
         cleaned = [self._clean(text).encode("utf-8", "replace").decode("utf-8") for text in texts]
         found = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)

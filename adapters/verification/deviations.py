@@ -32,13 +32,13 @@ def deviations_from(preprocessing: Preprocessing) -> Sequence[Deviation]:
     """All that is known, but what the checkpoint asks for itself."""
     right = preprocessing.image_input
     found = [
-        Deviation("crop", what, _resized(replace(right, fit=fit)))
+        Deviation("crop", what, _prepared(replace(right, fit=fit)))
         for fit, what in _FITS.items()
         if fit is not right.fit
     ]
     found += [
         Deviation(
-            "filter", f"resizes with the filter {name}", _resized(replace(right, filter=name))
+            "filter", f"resizes with the filter {name}", _prepared(replace(right, filter=name))
         )
         for name in _FILTERS
         if name != right.filter
@@ -46,10 +46,10 @@ def deviations_from(preprocessing: Preprocessing) -> Sequence[Deviation]:
     found += [
         Deviation("filter", "leaves out pixels when it makes pictures smaller", _sampled(right)),
         Deviation(
-            "orientation", "does not turn pictures as EXIF says", _decoded(right, turned=False)
+            "orientation", "does not turn pictures as EXIF says", _prepared(right, turned=False)
         ),
-        Deviation("transparency", "ignores transparency", _decoded(right, onto=None)),
-        Deviation("transparency", "puts transparency on black", _decoded(right, onto="black")),
+        Deviation("transparency", "ignores transparency", _prepared(right, onto=None)),
+        Deviation("transparency", "puts transparency on black", _prepared(right, onto="black")),
         Deviation("colours", "swaps red and blue", _swapped(right)),
     ]
     found += [
@@ -70,11 +70,7 @@ def _opened(data: bytes, *, turned: bool = True, onto: str | None = "white") -> 
     return picture.convert("RGB")
 
 
-def _resized(image_input: ImageInput) -> Callable[[bytes], Pixels]:
-    return lambda data: normalise(np.asarray(square(_opened(data), image_input)))
-
-
-def _decoded(
+def _prepared(
     image_input: ImageInput, *, turned: bool = True, onto: str | None = "white"
 ) -> Callable[[bytes], Pixels]:
     return lambda data: normalise(

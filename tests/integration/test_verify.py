@@ -36,7 +36,7 @@ FEW = {
 
 
 class Server(EmbeddingServerPort):
-    """Does to pictures what it is told, and to texts too."""
+    """Prepares pictures and reads texts in the way that it was given."""
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from adapters.encoders.openvino.quantization import int8_image_tower
 from adapters.encoders.openvino.runtime import openvino
 from adapters.models.bundle import Bundle
 from adapters.models.checkpoint_files import InvalidCheckpoint
+from adapters.models.encoder_description import encoder_description
 from adapters.models.precision import Precision
 from adapters.models.tokens import batches_by_length
 from adapters.system.hardware import usable_cores
@@ -102,7 +103,8 @@ class OpenVinoEncoder(EncoderPort):
                 f"large, and its graph takes {side} x {side}."
             )
         self._tokenizer = bundle.tokenizer()
-        self._description = bundle.described(
+        self._description = encoder_description(
+            bundle,
             backend="openvino",
             precision=str(self._precision),
             device=Device(name=device.lower(), cuda_available=False),

@@ -16,6 +16,7 @@ from adapters.encoders.torch.text_tower import TorchTextTower
 from adapters.models.architecture import Family
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.checkpoint_files import InvalidCheckpoint
+from adapters.models.encoder_description import encoder_description
 from adapters.models.precision import Precision
 from application.ports import (
     Device,
@@ -66,8 +67,8 @@ class TorchEncoder(EncoderPort):
         self._text_tower = TorchTextTower(model, checkpoint, self._device)
         gpu = find_gpu() if device.cuda_available else None
         self._memory = None if gpu is None else ProcessMemory(gpu)
-        self._description = checkpoint.described(
-            backend="torch", precision=str(precision), device=device
+        self._description = encoder_description(
+            checkpoint, backend="torch", precision=str(precision), device=device
         )
 
     @property

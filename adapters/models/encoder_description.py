@@ -1,0 +1,77 @@
+"""What an encoder says of itself, whether a checkpoint or a bundle is behind it."""
+
+from typing import Protocol
+
+from adapters.models.preprocessing import Preprocessing
+from adapters.models.tokenization import Tokenization
+from application.ports import Device, EncoderDescription
+
+
+class Served(Protocol):
+    """What checkpoints and bundles have in common."""
+
+    @property
+    def model(self) -> str:
+        """The name to show."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies its embeddings."""
+
+    @property
+    def embedding_dimension(self) -> int:
+        """Floats per embedding."""
+
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of cosines in a classification."""
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added then; None: trained without."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes the image tower's input."""
+
+    @property
+    def tokenization(self) -> Tokenization:
+        """How a text becomes the text tower's input."""
+
+
+def encoder_description(
+    served: Served,
+    *,
+    backend: str,
+    precision: str,
+    device: Device,
+    fingerprint: str | None = None,
+    engine_path: str | None = None,
+) -> EncoderDescription:
+    """What an encoder is that serves this.
+
+    Args:
+        served: a checkpoint or a bundle.
+        backend: see `EncoderDescription`, as for the others.
+        precision: what the towers compute in.
+        device: the hardware.
+        fingerprint: None: as it stands in ``served``.
+        engine_path: of TensorRT's engine.
+
+    Raises:
+        InvalidCheckpoint: scores cannot be computed with its scale or bias, or a weight is not
+            finite.
+    """
+    return EncoderDescription(
+        model=served.model,
+        fingerprint=fingerprint or served.fingerprint,
+        backend=backend,
+        precision=precision,
+        device=device,
+        embedding_dimension=served.embedding_dimension,
+        logit_scale=served.logit_scale,
+        engine_path=engine_path,
+        logit_bias=served.logit_bias,
+        image_input=served.preprocessing.image_input,
+        context_length=served.tokenization.context_length,
+    )
