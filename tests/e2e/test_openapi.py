@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import hypothesis
 import pytest
+import requests
 import schemathesis
 from hypothesis.strategies import SearchStrategy
 from schemathesis import GenerationMode
@@ -49,20 +50,21 @@ def test_answers_are_what_the_live_schema_says(server: Server) -> None:
     found = list(schema.get_all_operations())
     operations = [operation.ok() for operation in found if isinstance(operation, Ok)]
     assert len(operations) == len(found) >= 15
-    for operation in operations:
-        for mode in GenerationMode:
-            try:
-                ask(operation.as_strategy(generation_mode=mode))
-            except hypothesis.errors.Unsatisfiable:
-                # Where nothing is sent, nothing can be wrong.
-                assert (operation.method, mode) == ("get", GenerationMode.NEGATIVE)
-        examples = operation.get_strategies_from_examples()
-        assert bool(examples) == (operation.method == "post")
-        for example in examples:
-            assert ask(example) == {200}
+    with requests.Session() as session:
+        for operation in operations:
+            for mode in GenerationMode:
+                try:
+                    ask(session, operation.as_strategy(generation_mode=mode))
+                except hypothesis.errors.Unsatisfiable:
+                    # Where nothing is sent, nothing can be wrong.
+                    assert (operation.method, mode) == ("get", GenerationMode.NEGATIVE)
+            examples = operation.get_strategies_from_examples()
+            assert bool(examples) == (operation.method == "post")
+            for example in examples:
+                assert ask(session, example) == {200}
 
 
-def ask(cases: SearchStrategy[schemathesis.Case[Any]]) -> set[int]:
+def ask(session: requests.Session, cases: SearchStrategy[schemathesis.Case[Any]]) -> set[int]:
     """Send requests, check their responses, and return the statuses that were met."""
     statuses = set()
 
@@ -74,8 +76,9 @@ def ask(cases: SearchStrategy[schemathesis.Case[Any]]) -> set[int]:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(case=cases)
-    def response(case: schemathesis.Case[Any]) -> None:
-        statuses.add(case.call_and_validate(checks=CHECKS, timeout=60).status_code)
+    def check(case: schemathesis.Case[Any]) -> None:
+        response = case.call_and_validate(checks=CHECKS, session=session, timeout=60)
+        statuses.add(response.status_code)
 
-    response()
+    check()
     return statuses

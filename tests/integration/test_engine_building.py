@@ -86,7 +86,6 @@ def test_an_engine_is_built_without_a_gpu(
     assert engine.stat().st_mtime_ns == built
 
 
-@pytest.mark.full_size
 def test_siglips_image_tower_becomes_an_engine_too(tmp_path: Path, tensorrt: TensorRt) -> None:
     directory = save_siglip(small_siglip(), tmp_path / "siglip", size=64)
     for precision in BOTH:
@@ -97,6 +96,7 @@ def test_siglips_image_tower_becomes_an_engine_too(tmp_path: Path, tensorrt: Ten
         check_engine(engine, exported, precision, tensorrt)
 
 
+@pytest.mark.full_size
 def test_full_size_engines(tmp_path: Path, tensorrt: TensorRt) -> None:
     checkpoint = read_checkpoint(str(save_hugging_face(full_size_clip(), tmp_path / "checkpoint")))
     for precision, smallest in ((Precision.FP16, 575), (Precision.FP32, 1150)):
