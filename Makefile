@@ -28,7 +28,7 @@ serve: install ## Install and serve on port 8093 the embedded demo model, or MOD
 install: $(VENV)/.serve-$(EXTRAS) ## Install what `make serve` runs; EXTRAS=torch,tensorrt chooses what
 
 test: $(VENV)/.test ## Install and run every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 hostile: $(VENV)/.test ## Send the server requests that are meant to stop it, and print what each one cost
 	$(BIN)/python -m checks.hostile

@@ -329,3 +329,15 @@ class MemoryPort(ABC):
     @abstractmethod
     def release(self) -> None:
         """Give unused memory back to the system and the device. Blocks a moment."""
+
+
+class ServerFailure(Exception):
+    """Another server cannot be asked, or responds with something else; says with what.
+
+    Attributes:
+        status: of its HTTP response; None where there was none, or not the right one.
+    """
+
+    def __init__(self, detail: str, *, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status

@@ -122,6 +122,9 @@ MAX_FRAMES = 1000
 MAX_SEARCH_RESULTS = 10_000
 """Results of one search in a file of embeddings."""
 
+MAX_KNOWN_SIGHTINGS = 200_000
+"""Embeddings that are kept in memory while a scene is watched: 600 MB of 768 numbers each."""
+
 MAX_CALIBRATION_PICTURES = 2000
 """Pictures of one calibration, which compares each with every other: two million pairs."""
 

@@ -20,6 +20,7 @@ from entrypoints.commands.serve import serve
 from entrypoints.commands.tensorrt import tensorrt
 from entrypoints.commands.validate import validate
 from entrypoints.commands.verify import verify
+from entrypoints.commands.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -38,6 +39,7 @@ def main() -> None:
       clip-server classify photo.jpg 'a cat' 'a delivery truck'
       clip-server embed photos/ --output photos.npz
       clip-server search photos.npz 'a red car at night'
+      clip-server watch rtsp://camera/stream --webhook http://localhost:8123/api/webhook/clip
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal cannot show is no reason to end with a traceback.
@@ -45,7 +47,7 @@ def main() -> None:
 
 
 for command in (
-    serve, embed, search, calibrate, classify, doctor, models, verify,
+    serve, embed, search, watch, calibrate, classify, doctor, models, verify,
     download, bundle, export, validate, tensorrt, pipeline, embed_on_ray,
 ):  # fmt: skip
     main.add_command(command)

@@ -74,6 +74,8 @@ _UNEXPECTED_UPGRADE = (
 )
 _UNEXPECTED_LOAD = "loading it failed unexpectedly; the server's log has the reason."
 
+_FORGETTING_S: Final = 1.0
+
 _REPEAT_PAUSE_S: Final = 60.0
 """How long to wait before an effect that failed unexpectedly is tried again."""
 
@@ -279,6 +281,11 @@ class Supervisor:
         running.add_done_callback(self._returned)
         raise EncoderHung(str(self.reason), retry_after_s=30)
 
+    async def _last_call_forgotten(self) -> None:
+        """A thread holds its last call, and so the encoder, until a moment after it returned it."""
+        following = asyncio.get_running_loop().run_in_executor(self._threads, int)
+        await asyncio.wait((following,), timeout=_FORGETTING_S)  # one that hangs holds it anyway
+
     def _returned(self, call: asyncio.Future[_T]) -> None:
         if call.cancelled():  # the process is ending
             return
@@ -361,6 +368,7 @@ class Supervisor:
                     case Verify(encoder, after_s):
                         await self._verify(encoder, after_s)
                     case Free():
+                        await self._last_call_forgotten()
                         await asyncio.to_thread(_free, self._dropped, self._memory)
                     case _:
                         assert_never(effect)

@@ -11,7 +11,7 @@ from application.bulk_ports import BulkFailure, EmbeddingsIndexPort
 from application.inference.inference import Inference
 from domain.embedding import Embedding, Vector
 from domain.errors import InvalidInputs
-from domain.limits import MAX_SEARCH_RESULTS
+from domain.limits import MAX_KNOWN_SIGHTINGS, MAX_SEARCH_RESULTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +82,57 @@ class SearchIndex:
             )
         images = {} if photo is None else {"photo": photo}
         embedded, texts = await self._inference.embed_all(images, [] if text is None else [text])
-        model = self._inference.encoder
-        if index.fingerprint != model.fingerprint:
-            raise BulkFailure(
-                f"{index.name} was made with the model of fingerprint {index.fingerprint}; the "
-                f"model that is loaded, {model.model}, has {model.fingerprint}. Embeddings of two "
-                "models cannot be compared: load the other model, or embed the images again."
-            )
+        _check_model(index.name, index.fingerprint, self._inference.encoder.fingerprint)
         query = _mean([*embedded, *texts])
         return await asyncio.to_thread(_scan, index, query, top)
+
+
+class KnownSightings:
+    """The rows of an index, kept in memory to name the nearest one of many queries."""
+
+    def __init__(self, index: EmbeddingsIndexPort) -> None:
+        """Read the index. Blocks.
+
+        Raises:
+            BulkFailure: it cannot be read, has no embeddings, or more than `MAX_KNOWN_SIGHTINGS`.
+        """
+        self._name, self._fingerprint = index.name, index.fingerprint
+        self._paths: list[str] = []
+        vectors = []
+        for block in index.blocks():
+            known = ~np.isnan(block.vectors[:, 0])
+            self._paths += [
+                str(path) for path, kept in zip(block.paths, known, strict=True) if kept
+            ]
+            vectors.append(block.vectors[known])
+            if len(self._paths) > MAX_KNOWN_SIGHTINGS:
+                raise BulkFailure(
+                    f"{index.name} has more than {MAX_KNOWN_SIGHTINGS} embeddings; so many are not "
+                    "kept in memory. Use a smaller file, or search this one afterwards."
+                )
+        if not self._paths:
+            raise BulkFailure(f"{index.name} has no embeddings.")
+        self._vectors = np.concatenate(vectors)
+
+    def nearest(self, embedding: Embedding, fingerprint: str) -> tuple[str, float]:
+        """Path and cosine of the row that is nearest to an embedding.
+
+        Raises:
+            BulkFailure: the embedding is of another model, as its fingerprint says.
+        """
+        _check_model(self._name, self._fingerprint, fingerprint)
+        cosines = self._vectors @ embedding.vector
+        place = int(cosines.argmax())
+        return self._paths[place], min(max(float(cosines[place]), -1.0), 1.0)
+
+
+def _check_model(name: str, of_index: str, of_query: str) -> None:
+    if of_index != of_query:
+        raise BulkFailure(
+            f"{name} was made with the model of fingerprint {of_index}; the model that is loaded "
+            f"has {of_query}. Embeddings of two models cannot be compared: load the other model, "
+            "or embed the images again."
+        )
 
 
 def _mean(queries: list[Embedding]) -> Vector:

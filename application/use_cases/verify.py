@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from application.ports import EncoderPort, Pixels
+from application.ports import EncoderPort, Pixels, ServerFailure
 from domain.embedding import Embedding
 from domain.limits import SMALLEST_COSINE
 
@@ -35,10 +35,6 @@ class EmbeddingServerPort(ABC):
     @abstractmethod
     def cosines(self, image: bytes, texts: Sequence[str]) -> Mapping[str, float]:
         """Cosine of the image with each text. Raises as `embed` does."""
-
-
-class ServerFailure(Exception):
-    """The server did not respond as the contract says; says how it did."""
 
 
 @dataclass(frozen=True, slots=True)

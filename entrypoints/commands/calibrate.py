@@ -137,9 +137,14 @@ def frames(normal: Path, unusual: Path | None, baseline: Path | None, **options:
     async def measure(measure: "MeasureExamples", container: "Container") -> "Examples":
         kept = None
         if baseline is not None:
-            from adapters.bulk.baseline_file import read_baseline
+            from adapters.bulk.baseline_file import read_baselines
 
-            kept = read_baseline(baseline)
+            kept, *others = read_baselines(baseline)
+            if others:
+                raise click.ClickException(
+                    f"{baseline} has baselines of day and night. Calibrate each on its own frames, "
+                    "with a baseline of its own."
+                )
             loaded = container.inference().encoder.fingerprint
             if kept.fingerprint not in (None, loaded):
                 raise click.ClickException(

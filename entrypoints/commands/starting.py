@@ -1,6 +1,7 @@
 """From the environment to a composed service, for every command that needs one."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -65,14 +66,34 @@ async def loaded_model(container: "Container") -> AsyncIterator[None]:
         close_threads(container)
 
 
+@asynccontextmanager
+async def supervised_model(container: "Container") -> AsyncIterator[None]:
+    """As `loaded_model`, for work of days: a model that misbehaves meanwhile is loaded again.
+
+    Raises:
+        ModelNotReady: there is no model; says why.
+    """
+    async with loaded_model(container):
+        container.inference().encoder  # noqa: B018 - says why there is none
+        supervision = asyncio.create_task(container.model().run())
+        try:
+            yield
+        finally:
+            supervision.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await supervision
+
+
 def result_or_exit(work: Coroutine[Any, Any, _T]) -> _T:
     """Run a command's work. If it fails for a known reason, print that and exit with status 1."""
     from application.bulk_ports import BulkFailure
+    from application.ports import ServerFailure
+    from application.watch_ports import SourceFailure
     from domain.errors import ClipError
 
     try:
         return asyncio.run(work)
-    except (ClipError, BulkFailure, OSError) as failure:
+    except (ClipError, BulkFailure, ServerFailure, SourceFailure, OSError) as failure:
         fail(str(failure))
 
 

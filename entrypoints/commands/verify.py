@@ -39,7 +39,7 @@ def verify(url: str, *, model: str | None, key: str | None, json_wanted: bool) -
     # Imports in functions keep `--help` and completion fast.
     from adapters.verification.http_server import HttpEmbeddingServer
     from adapters.verification.questions import TEXTS, pictures
-    from application.use_cases.verify import ServerFailure
+    from application.ports import ServerFailure
 
     try:
         server = HttpEmbeddingServer(url, key=key)

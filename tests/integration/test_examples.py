@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.bulk.baseline_file import KeptBaseline, read_baseline, write_baseline
+from adapters.bulk.baseline_file import read_baselines, write_baselines
 from application.bulk_ports import BulkFailure
 from application.use_cases.calibrate import MeasureExamples
 from domain.baseline import baseline_of
 from domain.embedding import Embedding
 from domain.errors import InvalidExamples
+from domain.watching import KeptBaseline
 from entrypoints.container import Container, close_threads
 from tests.support.image_files import MemoryFiles
 from tests.support.photos import as_file, plain
@@ -109,13 +110,15 @@ async def test_nothing_to_compare_names_the_first_bad_picture(ready: Container) 
         )
 
 
-def test_a_baseline_survives_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_baselines_survive_their_file(count: int, tmp_path: Path) -> None:
     embedding = Embedding.from_encoder(np.arange(1.0, 9.0))
     path = tmp_path / "baseline.json"
-    write_baseline(path, KeptBaseline(embedding, 0.125, "f1"))
-    kept = read_baseline(path)
-    np.testing.assert_allclose(kept.embedding.vector, embedding.vector, atol=1e-7)
-    assert (kept.threshold, kept.fingerprint) == (0.125, "f1")
+    write_baselines(path, [KeptBaseline(embedding, 0.125, "f1", 0.5)] * count)
+    kept = read_baselines(path)
+    assert len(kept) == count
+    np.testing.assert_allclose(kept[-1].embedding.vector, embedding.vector, atol=1e-7)
+    assert (kept[-1].threshold, kept[-1].fingerprint, kept[-1].brightness) == (0.125, "f1", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,6 @@ def test_what_is_no_baseline_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_bytes(content)
     with pytest.raises(BulkFailure, match="is no baseline"):
-        read_baseline(path)
+        read_baselines(path)
     with pytest.raises(BulkFailure, match="cannot be read"):
-        read_baseline(tmp_path / "missing.json")
+        read_baselines(tmp_path / "missing.json")

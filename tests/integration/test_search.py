@@ -12,30 +12,14 @@ from hypothesis import strategies as st
 
 from adapters.bulk.index_files import ROWS_AT_A_TIME, open_index
 from adapters.bulk.table_formats import Row, Table, writer_for
-from application.bulk_ports import BulkFailure, EmbeddingsIndexPort, IndexBlock
+from application.bulk_ports import BulkFailure
 from application.use_cases.search import SearchIndex, SearchResult
 from domain.errors import InvalidInputs
 from entrypoints.container import Container, close_threads
+from tests.support.indexes import MemoryIndex
 from tests.support.photos import as_file, photo
 
 FORMATS = ["npz", "jsonl", "parquet"]
-
-
-class MemoryIndex(EmbeddingsIndexPort):
-    """An index of an array, in blocks of any size."""
-
-    name = "memory"
-    dimension = 768
-
-    def __init__(self, vectors: np.ndarray, *, fingerprint: str, block: int) -> None:
-        self.fingerprint = fingerprint
-        self._vectors = vectors
-        self._block = block
-
-    def blocks(self) -> Iterator[IndexBlock]:
-        for start in range(0, len(self._vectors), self._block):
-            part = self._vectors[start : start + self._block]
-            yield IndexBlock([str(start + place) for place in range(len(part))], part)
 
 
 def unit_rows(count: int, dimension: int = 768) -> np.ndarray:

@@ -16,11 +16,10 @@ from adapters.models.preprocessing import CLIPS_OWN, SIGLIPS_OWN
 from adapters.models.reading import DEMO, preprocessing_of, read_checkpoint
 from adapters.verification.deviations import deviations_from
 from adapters.verification.questions import TEXTS, pictures
-from application.ports import EncoderPort, Pixels
+from application.ports import EncoderPort, Pixels, ServerFailure
 from application.use_cases.verify import (
     Deviation,
     EmbeddingServerPort,
-    ServerFailure,
     VerifyServer,
 )
 from domain.embedding import Embedding

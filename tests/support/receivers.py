@@ -17,9 +17,10 @@ class Delivery:
 
 
 class Receiver:
-    """Answers every POST with 200 and nothing."""
+    """Answers every POST with nothing, and with 200 once the given statuses are used up."""
 
-    def __init__(self) -> None:
+    def __init__(self, *statuses: int) -> None:
+        self._statuses = list(statuses)
         self.deliveries: list[Delivery] = []
         self.delivered = threading.Event()
         receiver = self
@@ -30,7 +31,8 @@ class Receiver:
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
                 receiver.deliveries.append(Delivery(self.path, body))
-                self.send_response(200)
+                status = receiver._statuses.pop(0) if receiver._statuses else 200
+                self.send_response(status)
                 self.send_header("content-length", "0")
                 self.end_headers()
                 receiver.delivered.set()
