@@ -84,7 +84,7 @@ class SearchIndex:
         embedded, texts = await self._inference.embed_all(images, [] if text is None else [text])
         _check_model(index.name, index.fingerprint, self._inference.encoder.fingerprint)
         query = _mean([*embedded, *texts])
-        return await asyncio.to_thread(_scan, index, query, top)
+        return await asyncio.to_thread(most_similar, index, query, top)
 
 
 class KnownSightings:
@@ -141,7 +141,8 @@ def _mean(queries: list[Embedding]) -> Vector:
     return vector
 
 
-def _scan(index: EmbeddingsIndexPort, query: Vector, top: int) -> SearchResult:
+def most_similar(index: EmbeddingsIndexPort, query: Vector, top: int) -> SearchResult:
+    """The rows with the largest products with a query, exact, a block at a time. Blocks."""
     best: list[tuple[float, int, str]] = []  # a heap whose first is the weakest kept
     rows = searched = 0
     for block in index.blocks():

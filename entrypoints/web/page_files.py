@@ -38,6 +38,7 @@ _SECURITY: Final = {
             "script-src 'self'",
             "style-src 'self'",
             "img-src 'self' blob:",
+            "media-src blob:",
             "connect-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",

@@ -142,9 +142,9 @@ def test_tabs_are_moved_between_with_the_arrows(page: Page) -> None:
     page.focus("#tab-classify")
     for key, tab in (
         ("ArrowRight", "describe"),
-        ("End", "watch"),
+        ("End", "find"),
         ("ArrowRight", "classify"),
-        ("ArrowLeft", "watch"),
+        ("ArrowLeft", "find"),
         ("Home", "classify"),
     ):
         page.keyboard.press(key)

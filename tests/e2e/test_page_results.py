@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support.browsers import (
     CAT,
-    PANELS,
+    REMEMBERED,
     TAXI,
     TRUCK,
     choose,
@@ -116,7 +116,7 @@ def test_a_photo_is_cleared(page: Page) -> None:
 
 def test_everything_survives_a_reload(page: Page) -> None:
     page.locator("#labels input").nth(1).fill("a snowman")
-    for panel in PANELS:
+    for panel in REMEMBERED:
         fill(page, panel)
     page.click("#tab-compare")
     page.fill("#same-threshold", "0.99")

@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 _DRAWINGS = Path(__file__).parents[2] / "adapters" / "models" / "demo" / "held_out"
 TRUCK, TAXI, CAT = (_DRAWINGS / f"{name}.png" for name in ("delivery_truck", "taxi", "cat"))
-PANELS = ("classify", "describe", "compare", "watch")
+REMEMBERED = ("classify", "describe", "compare", "watch")
+PANELS = (*REMEMBERED, "live", "find")
 PATIENCE_MS = 20_000
 UNTRUSTED_HOST = "cameras.test"
 
@@ -87,7 +88,18 @@ def fill(page: Page, panel: str) -> None:
         choose(page, "[data-finder=one]", TRUCK)
         choose(page, "[data-finder=other]", TAXI)
         expect(page.locator("#compare-outcome")).to_have_text("Not the same")
-    else:
+    elif panel == "watch":
         page.click("#watch-samples")
         expect(page.locator("#now-outcome")).to_contain_text("of 2 unusual")
+    elif panel == "live":
+        page.fill("#live-every", "0.1")
+        page.click("#live-camera")
+        expect(page.locator("#live-frames")).not_to_have_text("0")
+        page.click("#live-stop")
+        expect(outcome(page, panel)).to_contain_text("Stopped after")
+    else:
+        page.click("#find-samples")
+        expect(page.locator("#find-progress")).to_contain_text("6 photos can be searched")
+        page.fill("#find-words", "a dog")
+        expect(page.locator("#find-outcome")).to_contain_text("Nearest: dog.png")
     expect(page.locator("[data-stale]")).to_have_count(0)

@@ -3,6 +3,9 @@
 import { announce } from "./announcer.js";
 import { Photo } from "./photo.js";
 
+/** Why the camera that was asked for cannot be used, as a sentence. */
+export const whyNot = ({ name }) => WHY_NOT[name] ?? "The camera cannot be used.";
+
 const WHY_NOT = {
   NotAllowedError: "The camera cannot be used: this page was not allowed to.",
   NotFoundError: "No camera was found.",
@@ -44,7 +47,7 @@ export async function takePhoto() {
     take.disabled = false;
   } catch (error) {
     outcome.dataset.state = "problem";
-    outcome.textContent = WHY_NOT[error.name] ?? "The camera cannot be used.";
+    outcome.textContent = whyNot(error);
     announce(outcome.textContent);
   }
   await closed;

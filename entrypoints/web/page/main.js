@@ -3,9 +3,11 @@
 import { mountClassify } from "./classify.js";
 import { mountCompare } from "./compare.js";
 import { mountDescribe } from "./describe.js";
+import { mountFind } from "./find.js";
 import { acceptDrops, mountFinder } from "./finder.js";
 import { followHealth } from "./health.js";
 import { mountKey } from "./key.js";
+import { mountLive } from "./live.js";
 import { recall, remember } from "./memory.js";
 import { Photo, photosIn, PhotoSlot } from "./photo.js";
 import { mountTabs } from "./tabs.js";
@@ -25,6 +27,8 @@ const panels = {
   describe: mountDescribe(panel("describe"), photo, memory.describe),
   compare: mountCompare(panel("compare"), memory),
   watch: mountWatch(panel("watch"), memory),
+  live: mountLive(panel("live")),
+  find: mountFind(panel("find")),
 };
 const each = (act) => Object.values(panels).forEach(act);
 mountKey(() => {
