@@ -238,3 +238,48 @@ async def test_openapi_documents_every_way_into_embed(client: Client) -> None:
         "image/png",
         "application/octet-stream",
     }
+
+
+@pytest.mark.parametrize(
+    "accepted", ["application/octet-stream", "application/octet-stream, application/json;q=0.5"]
+)
+async def test_bare_vectors_are_what_the_json_says(
+    client: Client, embedding: Any, accepted: str
+) -> None:
+    response = await client.post("/embed", content=CAT, headers=asking_for(accepted))
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["x-model-fingerprint"]
+    np.testing.assert_array_equal(np.frombuffer(response.content, "<f4"), np.float32(embedding))
+    texts = {"texts": ["a cat", "a dog"]}
+    expected = succeeded(await client.post("/embed/text", json=texts))["embeddings"]
+    bare = await client.post("/embed/text", json=texts, headers={"accept": accepted})
+    rows = np.frombuffer(bare.content, "<f4").reshape(2, -1)
+    np.testing.assert_array_equal(rows, np.float32(expected))
+
+
+def asking_for(accepted: str) -> dict[str, str]:
+    return {"content-type": "image/jpeg", "accept": accepted}
+
+
+@pytest.mark.parametrize(
+    "accepted",
+    [
+        "*/*",
+        "application/json",
+        "application/json, application/octet-stream",
+        "application/octet-stream;q=0.1, application/json",
+        "text/html",
+        ";;;,application/octet-stream/;q=",
+    ],
+)
+async def test_others_get_json(client: Client, embedding: Any, accepted: str) -> None:
+    response = await client.post("/embed", content=CAT, headers=asking_for(accepted))
+    assert succeeded(response)["embedding"] == embedding
+
+
+async def test_errors_stay_json_and_other_endpoints_know_no_bare_vectors(client: Client) -> None:
+    bare = asking_for("application/octet-stream")
+    response = await client.post("/embed", content=b"junk", headers=bare)
+    assert problem(response, 422)["code"] == "not_an_image"
+    response = await client.post("/similarity?text=a%20cat", content=CAT, headers=bare)
+    assert "similarity" in succeeded(response)

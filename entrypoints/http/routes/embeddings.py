@@ -35,14 +35,24 @@ async def embed_batch(call: Call[EmbedBatchRequest]) -> EmbedBatchResponse:
 
 
 async def embed_text(call: Call[EmbedTextRequest]) -> EmbedTextResponse:
-    """Each of several texts as a unit vector, comparable with those of images."""
+    """Each of several texts as a unit vector, comparable with those of images.
+
+    With `Accept: application/octet-stream` the response is the bare vectors, one after the other:
+    little-endian float32.
+    """
     embeddings = await call.use.embed_texts(call.data.texts)
     return EmbedTextResponse([text.vector.tolist() for text in embeddings], call.milliseconds)
 
 
 ENDPOINTS: Final = (
     Endpoint("/embed/batch", EmbedBatchRequest, embed_batch, EmbedBatchResponse),
-    Endpoint("/embed/text", EmbedTextRequest, embed_text, EmbedTextResponse),
+    Endpoint(
+        "/embed/text",
+        EmbedTextRequest,
+        embed_text,
+        EmbedTextResponse,
+        vectors=lambda response: response.embeddings,
+    ),
 )
 
 

@@ -2,17 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
 import multipart
+import numpy as np
 from litestar import MediaType, Request, Response, post
+from litestar.datastructures.headers import Accept
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec import (
+    Example,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    RequestBody,
+    Schema,
+)
 
 from application.use_cases.anomaly import ScoreAnomaly
 from application.use_cases.baseline import BuildBaseline
@@ -45,6 +54,10 @@ _Result = TypeVar("_Result")
 
 _JSON: Final = "application/json"
 _FORM: Final = "multipart/form-data"
+_BARE: Final = "application/octet-stream"
+_RESPONSES: Final = [_JSON, _BARE]
+"""Media types of a response that has embeddings; the first for who accepts any."""
+
 _MAX_QUERY_FIELDS: Final = 200
 
 _FIRST_BYTES: Final = (
@@ -114,6 +127,8 @@ class Endpoint(Generic[_Sent]):
         work: makes the response of a request.
         responds: the struct of its response.
         dialect: the other protocol that it belongs to; None is always there.
+        vectors: the embeddings in its response, which a client may ask for as bare float32; None
+            where there are none.
     """
 
     path: str
@@ -121,10 +136,11 @@ class Endpoint(Generic[_Sent]):
     work: Callable[[Call[_Sent]], Awaitable[msgspec.Struct]]
     responds: type[msgspec.Struct]
     dialect: Dialect | None = None
+    vectors: Callable[[Any], Sequence[Any]] | None = None
 
     def handler(self, use_for: Callable[[Any], UseCases]) -> HTTPRouteHandler:
         """The framework's handler; ``use_for`` has the use cases for a request's scope."""
-        takes, work = self.takes, self.work
+        takes, work, vectors = self.takes, self.work, self.vectors
         takes_images = bool(image_fields(takes))
 
         async def handle(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -134,6 +150,8 @@ class Endpoint(Generic[_Sent]):
                 note_unknown_field(scope, decoded.unknown_field)
             call = Call(decoded.data, use_for(scope), scope, time.perf_counter())
             made = await _unless_gone(request, work(call))
+            if vectors is not None and _prefers_bare(scope):
+                return Response(np.asarray(vectors(made), "<f4").tobytes(), media_type=_BARE)
             return Response(msgspec.json.encode(made), media_type=MediaType.JSON)
 
         handle.__name__ = work.__name__
@@ -153,7 +171,8 @@ class Endpoint(Generic[_Sent]):
             operation_class=_operation(
                 _request_body(
                     takes, examples.REQUESTS[self.path], *examples.MORE_REQUESTS.get(self.path, ())
-                )
+                ),
+                bare=vectors is not None,
             ),
         )(handle)
 
@@ -210,6 +229,14 @@ async def _read(
     ):
         return decode_raw_image(body, kind, query_fields(scope["query_string"]))
     return decode_json(body, kind)
+
+
+def _prefers_bare(scope: Any) -> bool:
+    """Whether the client would rather have bare float32 than JSON (RFC 9110, section 12.5.1)."""
+    accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
+    if _BARE.encode() not in accepted:
+        return False
+    return Accept(accepted.decode("latin-1")).best_match(_RESPONSES) == _BARE
 
 
 def content_type_of(scope: Any) -> tuple[str, str]:
@@ -314,10 +341,16 @@ def _request_body(kind: type[msgspec.Struct], *shown: Example) -> RequestBody:
     return RequestBody(content=content, required=True)
 
 
-def _operation(body: RequestBody) -> type[Operation]:
+def _operation(body: RequestBody, *, bare: bool) -> type[Operation]:
+    """An operation with this body, whose response may be bare float32 as well."""
+
     @dataclass
     class WithBody(Operation):
         def __post_init__(self) -> None:
             self.request_body = body
+            success = (self.responses or {}).get("200")
+            if bare and isinstance(success, OpenAPIResponse) and success.content is not None:
+                binary = _Documented(ready={"type": "string", "format": "binary"})
+                success.content[_BARE] = OpenAPIMediaType(schema=binary)
 
     return WithBody

@@ -28,6 +28,8 @@ async def embed(call: Call[EmbedRequest]) -> EmbedResponse:
 
     The image may also be the whole body (`Content-Type: image/jpeg` and so on, or
     `application/octet-stream`), or the file `image` or `file` of a form.
+
+    With `Accept: application/octet-stream` the response is the bare vector: little-endian float32.
     """
     embedding = await call.use.embed_image(call.data.image)
     return EmbedResponse(embedding.vector.tolist(), call.milliseconds)
@@ -96,7 +98,9 @@ async def batch_similarity(call: Call[BatchSimilarityRequest]) -> BatchSimilarit
 
 
 ENDPOINTS: Final = (
-    Endpoint("/embed", EmbedRequest, embed, EmbedResponse),
+    Endpoint(
+        "/embed", EmbedRequest, embed, EmbedResponse, vectors=lambda response: response.embedding
+    ),
     Endpoint("/anomaly-score", AnomalyScoreRequest, anomaly_score, AnomalyScoreResponse),
     Endpoint("/classify", ClassifyRequest, classify, ClassifyResponse),
     Endpoint("/similarity", SimilarityRequest, similarity, SimilarityResponse),
