@@ -3,7 +3,8 @@
 import ctypes
 import gc
 import sys
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from application.ports import MemoryPort
 
@@ -12,6 +13,9 @@ _LARGE_BYTES: Final = 4 * 1024 * 1024
 
 _M_MMAP_THRESHOLD: Final = -3
 """What ``mallopt`` calls it (mallopt(3))."""
+
+_MADV_DONTNEED: Final = 4
+"""What ``madvise`` calls it (madvise(2))."""
 
 
 class SystemMemory(MemoryPort):
@@ -24,8 +28,31 @@ class SystemMemory(MemoryPort):
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        # glibc keeps freed memory below the top of each arena until something asks it to return it.
-        _glibc("malloc_trim", 0)
+        return_freed_memory()
+
+
+def return_freed_memory() -> None:
+    """Have glibc return what it keeps below the top of each arena until something asks for it."""
+    _glibc("malloc_trim", 0)
+
+
+def release_mapped(folder: Path) -> None:
+    """Take the pages of files below a folder that are mapped for reading out of this process.
+
+    They stay in the system's cache for as long as it has room, and come back where they are read.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mappings = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in mappings.splitlines():
+        # Nothing that could have been written to: its changes would be lost.
+        place, rights, _, _, _, *path = line.split(maxsplit=5)
+        if path and path[0].startswith(f"{folder}/") and rights.startswith("r--"):
+            start, end = (int(number, 16) for number in place.split("-"))
+            _glibc("madvise", ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
 
 def return_large_blocks_at_once() -> None:
@@ -38,8 +65,8 @@ def return_large_blocks_at_once() -> None:
     _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
-def _glibc(name: str, *arguments: int) -> None:
-    """Call a function of glibc. musl has none of them, and returns memory without being asked."""
+def _glibc(name: str, *arguments: Any) -> None:
+    """Call a function of the C library; those of glibc alone do nothing with another one."""
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     if function is not None:
         function(*arguments)

@@ -16,7 +16,7 @@ from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.export.bundles import write_bundle
 from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
-from application.ports import EncoderPort, EncoderUnavailable
+from application.ports import EncoderLost, EncoderPort, EncoderUnavailable
 from tests.support.checkpoints import save_hugging_face, small_clip
 
 IMAGE = np.linspace(-1, 1, 3 * 224 * 224, dtype=np.float32).reshape(1, 3, 224, 224)
@@ -113,16 +113,37 @@ def test_nothing_on_disk_is_needed_while_it_serves(
     expected = made_by(load(models[0]))
     for start in ("first", "second"):
         encoder = load(source, cache)
-        mapped = Path("/proc/self/maps").read_text()
-        assert str(tmp_path) not in mapped, start
+        mapped = {
+            line.split(maxsplit=5)[5]
+            for line in Path("/proc/self/maps").read_text().splitlines()
+            if str(tmp_path) in line
+        }
+        # Only what the server itself wrote and sealed.
+        assert {Path(path).relative_to(cache).parts[0] for path in mapped} == {"compiled"}, start
         shutil.move(cache, tmp_path / "kept")
         for file in (tmp_path / "kept").rglob("*"):
-            if file.is_file():
+            if file.is_file() and file.suffix != ".blob":
                 shutil.copyfile(file, tmp_path / "one")
                 os.truncate(file, 0)
                 check_same(encoder, expected)
                 overwrite(file, tmp_path / "one")
         shutil.move(tmp_path / "kept", cache)
+
+
+def test_a_compiled_model_that_is_overwritten_while_it_serves_is_lost(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    encoder = load(models[0], tmp_path / "cache")
+    expected = made_by(encoder)
+    blob = next((tmp_path / "cache").rglob("*.blob"))
+    assert blob.stat().st_mode & 0o222 == 0
+    blob.chmod(0o600)
+    check_same(encoder, expected)
+    with blob.open("r+b") as file:
+        file.write(file.read(1))  # whatever is written
+    with pytest.raises(EncoderLost, match="was overwritten while it was served"):
+        made_by(encoder)
+    check_same(load(models[0], tmp_path / "cache"), expected)
 
 
 def damage_file(path: Path, damage: str) -> None:

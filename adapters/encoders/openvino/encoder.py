@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,11 @@ from adapters.models.encoder_description import encoder_description
 from adapters.models.precision import Precision
 from adapters.models.tokens import batches_by_length
 from adapters.system.hardware import usable_cores
+from adapters.system.memory import release_mapped, return_freed_memory
 from application.ports import (
     Device,
     EncoderDescription,
+    EncoderLost,
     EncoderPort,
     EncoderUnavailable,
     PixelBatch,
@@ -71,9 +74,6 @@ class OpenVinoEncoder(EncoderPort):
         self._bundle = bundle
         store = store or Store(None)
         core = openvino.Core()
-        # Read and not mapped: overwriting or truncating a mapped file while it is served would
-        # change embeddings or end the process.
-        core.set_property({"ENABLE_MMAP": False})
         try:
             available = capabilities or (
                 lambda name: core.get_property(name, "OPTIMIZATION_CAPABILITIES")
@@ -177,15 +177,20 @@ def _compiled(
     OpenVINO trusts whatever it finds in its cache: it looks models up by their path, so that it
     would take the models of another bundle at the same path, and does not notice changed bytes. So
     each bundle and way of compiling has a directory of its own, which is checked before use.
+
+    A compiled model packs its weights anew, and keeps the graph's own beside them. From the cache,
+    which only this server writes, those are mapped, so that the system can take their pages back
+    (see `_MappedFiles`). A bundle is read and never mapped.
     """
 
-    def compile_with(cache: Path | None) -> list[_Tower]:
+    def compile_with(cache: Path | None, *, mapped: bool = False) -> list[Any]:
+        core.set_property({"ENABLE_MMAP": mapped})
         if cache is not None:
             core.set_property({"CACHE_DIR": str(cache)})
-        return [
-            _Tower(core.compile_model(str(graph), how.device, how.configuration), how.streams)
-            for graph in graphs
-        ]
+        return [core.compile_model(str(graph), how.device, how.configuration) for graph in graphs]
+
+    def towers_of(compiled: Sequence[Any], mapped: _MappedFiles | None = None) -> list[_Tower]:
+        return [_Tower(each, how.streams, mapped) for each in compiled]
 
     origin = (
         fingerprint,
@@ -199,26 +204,35 @@ def _compiled(
     )
     digest = hashlib.sha256(repr(origin).encode()).hexdigest()[:16]
     if (place := store.place_of(f"compiled/{fingerprint}-{digest}")) is None:
-        return compile_with(None)
-    towers: list[_Tower] = []
+        return towers_of(compile_with(None))
+    built: list[Any] = []
 
     def build(directory: Path) -> None:
-        towers.extend(compile_with(directory))
+        built.extend(compile_with(directory))
         if len(list(directory.iterdir())) < len(graphs):
             # OpenVINO removes what it could not write to the end, and says nothing.
             _check_room(directory, sum(file.stat().st_size for file in graphs[0].parent.iterdir()))
             raise Unusable(f"OpenVINO keeps no compiled models for {how.device}.")
         record_checksums(directory)
+        for file in directory.iterdir():
+            file.chmod(0o400)  # nobody means to change a file that is mapped
 
     try:
         kept = get_or_build(place, build=build, validate=_unchanged)
     except OSError as failure:
         store.give_up(failure)
-        kept = None
+        return towers_of(built or compile_with(None))
     except Unusable as reason:
         logger.info("nothing is kept for the next start: %s", reason)
-        kept = None
-    return towers or compile_with(kept)
+        return towers_of(built or compile_with(None))
+    built.clear()  # before the same is loaded as the next start will load it
+    mapped = _MappedFiles(kept)
+    imported = compile_with(kept, mapped=True)
+    if all(compiled.get_property("LOADED_FROM_CACHE") for compiled in imported):
+        return towers_of(imported, mapped)
+    logger.warning("OpenVINO does not use the compiled models in %s; compiling again.", kept)
+    del imported
+    return towers_of(compile_with(None))
 
 
 def _unchanged(directory: Path) -> Path:
@@ -237,14 +251,27 @@ def _check_room(directory: Path, size: int) -> None:
 class _Tower:
     """A compiled graph, with one request to it for each stream."""
 
-    def __init__(self, compiled: Any, streams: int) -> None:
+    def __init__(self, compiled: Any, streams: int, mapped: "_MappedFiles | None") -> None:
+        """Make the requests.
+
+        Args:
+            compiled: OpenVINO's compiled model.
+            streams: how many requests.
+            mapped: the files that its constants are mapped from; None: they are not.
+        """
+        self._mapped = mapped
+        self._packed = False
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
         shape = compiled.input(0).get_partial_shape()
         self.side = None if shape[-1].is_dynamic else shape[-1].get_length()
         """Of the images that it takes, in pixels; None for texts."""
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """``[n, ...]`` → float32 ``[n, dimension]``, n at least 1."""
+        """``[n, ...]`` → float32 ``[n, dimension]``, n at least 1.
+
+        Raises:
+            EncoderLost: the files that it is mapped from were changed.
+        """
         parts = np.array_split(inputs, min(len(self._requests), len(inputs)))
         running = list(zip(self._requests, parts, strict=False))
         for request, part in running:
@@ -252,8 +279,53 @@ class _Tower:
         failures = [failure for request, _ in running if (failure := _failure_of(request))]
         if failures:
             raise failures[0]
+        if self._mapped is not None:
+            self._mapped.check()
+            if not self._packed:  # by the first call; what they were packed from is not needed now
+                self._mapped.release()
+                self._packed = True
         # Copied here: a request reuses its output's memory in the next call.
         return np.concatenate([request.get_output_tensor().data for request, _ in running])
+
+
+class _MappedFiles:
+    """A compiled model's files, mapped into this process.
+
+    Should anybody overwrite one in place, the few constants that are still read from it would
+    change, and embeddings with them. So results are returned only while no file was written to.
+    (Truncating one ends the process, and the next start compiles again.)
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Note how the files are now; they may be moved or removed from then on."""
+        self._directory = directory
+        self._files = {
+            os.open(file, os.O_RDONLY): _written(file.stat()) for file in directory.glob("*.blob")
+        }
+        for descriptor in self._files:
+            weakref.finalize(self, os.close, descriptor)
+
+    def check(self) -> None:
+        """Whether they are as they were.
+
+        Raises:
+            EncoderLost: one was written to.
+        """
+        if any(_written(os.fstat(file)) != before for file, before in self._files.items()):
+            raise EncoderLost(
+                f"the compiled model in {self._directory} was overwritten while it was served; "
+                "a restart compiles it again"
+            )
+
+    def release(self) -> None:
+        """Give back what packing needed; pages of the files that are read again come back."""
+        release_mapped(self._directory)
+        return_freed_memory()
+
+
+def _written(state: os.stat_result) -> tuple[int, int]:
+    """What changes with every write: a file's time of modification, and its size."""
+    return state.st_mtime_ns, state.st_size
 
 
 def _failure_of(request: Any) -> RuntimeError | None:
