@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 from domain.counts import check_frame_count
 from domain.embedding import Embedding
 from domain.errors import InvalidFrames
-
-FEWEST_FRAMES_FOR_A_THRESHOLD: Final = 5
-"""Frames below which nothing is suggested: the threshold would be so high as to notice nothing.
-
-Simulated normal scenes exceeded the threshold in 1 to 4 of 1,000 new frames, whether it came from
-5 frames or from 200; but from 5 it was up to three times as high as from 50, from 10 up to one and
-a half times.
-"""
+from domain.limits import FEWEST_FRAMES_FOR_A_THRESHOLD
 
 SMALLEST_THRESHOLD: Final = 0.01
 """Anomaly score below which nothing is suggested.

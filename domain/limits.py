@@ -119,6 +119,14 @@ so many only where a token has 14 characters on average; in any language it has 
 MAX_FRAMES = 1000
 """Frames of one baseline, images and embeddings together."""
 
+FEWEST_FRAMES_FOR_A_THRESHOLD = 5
+"""Frames below which nothing is suggested: the threshold would be so high as to notice nothing.
+
+Simulated normal scenes exceeded the threshold in 1 to 4 of 1,000 new frames, whether it came from
+5 frames or from 200; but from 5 it was up to three times as high as from 50, from 10 up to one and
+a half times.
+"""
+
 MAX_SEARCH_RESULTS = 10_000
 """Results of one search in a file of embeddings."""
 

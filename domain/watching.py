@@ -7,9 +7,9 @@ from datetime import time
 from statistics import mean
 from typing import Final, Self
 
-from domain.baseline import FEWEST_FRAMES_FOR_A_THRESHOLD
 from domain.embedding import Embedding
 from domain.errors import InvalidFrames
+from domain.limits import FEWEST_FRAMES_FOR_A_THRESHOLD
 
 LEAST_LIGHT_RATIO: Final = 2.0
 """How many times brighter than the night's the day's frames are, or they are one group.

@@ -1,5 +1,5 @@
 """Decodes mutated files of all six formats under the limits of a decoder:
-`python -m checks.fuzz.pictures [--runs N] [--seed N]`.
+`python -m checks.fuzz.pictures [--runs N] [--seed N] [--formats GIF,BMP]`.
 
 Each is pixels or one of the domain's errors, within the memory and the time that a decoder has.
 """
@@ -23,10 +23,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m checks.fuzz.pictures")
     parser.add_argument("--runs", type=int, default=100_000, help="files of each format")
     parser.add_argument("--seed", type=int, default=0, help="the same one makes the same files")
+    parser.add_argument("--formats", default=",".join(IMAGE_FORMATS), help="only these")
     asked = parser.parse_args()
     _limit_memory()
     broken = 0
-    for file_format in IMAGE_FORMATS:
+    for file_format in asked.formats.split(","):
         decoded = 0
         slowest_s = 0.0
         for place, data in enumerate(mutations(file_format, asked.runs, seed=asked.seed)):

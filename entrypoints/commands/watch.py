@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from domain.baseline import FEWEST_FRAMES_FOR_A_THRESHOLD
-from domain.limits import MAX_FRAMES
+from domain.limits import FEWEST_FRAMES_FOR_A_THRESHOLD, MAX_FRAMES
 from entrypoints.commands.starting import (
     compose,
     fail,

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from domain.anomaly import score_against
-from domain.baseline import FEWEST_FRAMES_FOR_A_THRESHOLD, SMALLEST_THRESHOLD, baseline_of
+from domain.baseline import SMALLEST_THRESHOLD, baseline_of
 from domain.embedding import Baseline, Embedding, mean_embedding
 from domain.errors import InvalidFrames
+from domain.limits import FEWEST_FRAMES_FOR_A_THRESHOLD
 
 # Directions within a right angle of each other, so that their mean is never near zero.
 frames = st.lists(

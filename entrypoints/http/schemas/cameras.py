@@ -4,8 +4,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from domain.baseline import FEWEST_FRAMES_FOR_A_THRESHOLD
-from domain.limits import MAX_FRAMES, MAX_IMAGES
+from domain.limits import FEWEST_FRAMES_FOR_A_THRESHOLD, MAX_FRAMES, MAX_IMAGES
 from domain.reidentification import SAME_ENTITY_THRESHOLD
 from entrypoints.http.schemas.fields import Image, InferenceTime, SentVector, Vector, documented
 
