@@ -1,7 +1,8 @@
 """Decodes mutated files of all six formats under the limits of a decoder:
 `python -m checks.fuzz.pictures [--runs N] [--seed N] [--formats GIF,BMP]`.
 
-Each is pixels or one of the domain's errors, within the memory and the time that a decoder has.
+Each is pixels, one of the domain's errors, or over the budget of memory, within the time that a
+decoder has.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main() -> int:
     _limit_memory()
     broken = 0
     for file_format in asked.formats.split(","):
-        decoded = 0
+        decoded = over_budget = 0
         slowest_s = 0.0
         for place, data in enumerate(mutations(file_format, asked.runs, seed=asked.seed)):
             started_s = time.process_time()
@@ -37,6 +38,8 @@ def main() -> int:
                 decoded += decode_picture(data).shape == (224, 224, 3)
             except InvalidInput:
                 pass
+            except MemoryError:  # the budget; a decoder says that the picture is too expensive
+                over_budget += 1
             except BaseException as unexpected:
                 problem = repr(unexpected)
             taken_s = time.process_time() - started_s
@@ -47,7 +50,8 @@ def main() -> int:
                 (_FOLDER / f"{file_format}-{place}").write_bytes(data)
                 print(f"{file_format} {place}: {problem or taken_s}", flush=True)  # noqa: T201
         print(  # noqa: T201
-            f"{file_format}: {asked.runs} files, {decoded} decoded, the slowest {slowest_s:.2f} s, "
+            f"{file_format}: {asked.runs} files, {decoded} decoded, "
+            f"{over_budget} over the budget of memory, the slowest {slowest_s:.2f} s, "
             f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB",
             flush=True,
         )

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _CALIBRATION: Final = ("cat", "coffee", "rocket", "grass", "gravel")
 _INDEPENDENT: Final = ("astronaut", "photographer")
 _GRAPH: Final = "image_tower_int8.xml"
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 """Raised whenever the way of quantising changes."""
 
 
@@ -66,6 +66,7 @@ def _quantise(bundle: Bundle, target: Path) -> None:
     try:
         # After OpenVINO, so that NNCF, which reports its use too, finds the telemetry disabled.
         import nncf
+        from openvino.passes import ConstantFolding, Manager
     except ImportError:
         raise EncoderUnavailable(
             f"CLIP_PRECISION=int8 needs NNCF, which is not installed. Run: "
@@ -73,6 +74,10 @@ def _quantise(bundle: Bundle, target: Path) -> None:
         ) from None
 
     model = openvino.Core().read_model(str(bundle.image_tower))
+    # NNCF takes only constants for weights, and these stand behind slices and transpositions.
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
     seen = bundle.preprocessing.image_input
     crops = [pixels[np.newaxis] for name in _CALIBRATION for pixels in crops_of(name, seen)]
     quantised = nncf.quantize(
