@@ -123,11 +123,26 @@ def test_nothing_on_disk_is_needed_while_it_serves(
         shutil.move(cache, tmp_path / "kept")
         for file in (tmp_path / "kept").rglob("*"):
             if file.is_file() and file.suffix != ".blob":
+                before = file.stat()
                 shutil.copyfile(file, tmp_path / "one")
                 os.truncate(file, 0)
                 check_same(encoder, expected)
                 overwrite(file, tmp_path / "one")
+                os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
         shutil.move(tmp_path / "kept", cache)
+
+
+def test_compiled_models_older_than_their_bundle_are_made_again(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    expected = made_by(load(models[0], cache))
+    first = next(cache.rglob("*.blob")).stat().st_mtime_ns
+    for graph in cache.rglob("*.onnx"):
+        os.utime(graph, (1_900_000_000, 1_900_000_000))
+    check_same(load(models[0], cache), expected)
+    check_same(load(models[0], cache), expected)
+    assert next(cache.rglob("*.blob")).stat().st_mtime_ns != first
 
 
 def test_a_compiled_model_that_is_overwritten_while_it_serves_is_lost(

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Collection, Sequence
@@ -184,9 +185,7 @@ def _compiled(
     """
 
     def compile_with(cache: Path | None, *, mapped: bool = False) -> list[Any]:
-        core.set_property({"ENABLE_MMAP": mapped})
-        if cache is not None:
-            core.set_property({"CACHE_DIR": str(cache)})
+        core.set_property({"ENABLE_MMAP": mapped, "CACHE_DIR": "" if cache is None else str(cache)})
         return [core.compile_model(str(graph), how.device, how.configuration) for graph in graphs]
 
     def towers_of(compiled: Sequence[Any], mapped: _MappedFiles | None = None) -> list[_Tower]:
@@ -225,12 +224,16 @@ def _compiled(
     except Unusable as reason:
         logger.info("nothing is kept for the next start: %s", reason)
         return towers_of(built or compile_with(None))
+    if how.device != "CPU":  # what others keep in memory of a mapped file was never measured
+        return towers_of(built or compile_with(kept))
     built.clear()  # before the same is loaded as the next start will load it
     mapped = _MappedFiles(kept)
     imported = compile_with(kept, mapped=True)
     if all(compiled.get_property("LOADED_FROM_CACHE") for compiled in imported):
         return towers_of(imported, mapped)
+    # It goes by the times of the graph's files, which may be newer than what was compiled of them.
     logger.warning("OpenVINO does not use the compiled models in %s; compiling again.", kept)
+    shutil.rmtree(kept, ignore_errors=True)  # so that the next start makes them again
     del imported
     return towers_of(compile_with(None))
 
