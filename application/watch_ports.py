@@ -130,7 +130,7 @@ class WatchedFrame:
 
 
 class WatchReporterPort(ABC):
-    """Is told what happens, frame by frame. Calls return at once."""
+    """Receives what happens, frame by frame. Calls return at once."""
 
     @abstractmethod
     def frame(self, frame: WatchedFrame) -> None:
@@ -142,7 +142,7 @@ class WatchReporterPort(ABC):
 
 
 class AlarmPort(ABC):
-    """Somebody or something that is told of alarms."""
+    """A receiver of alarms."""
 
     @abstractmethod
     async def tell(self, frame: WatchedFrame, picture: bytes) -> None:

@@ -7,6 +7,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 _QUALITY: Final = 80
 
+UNREADABLE: Final = (
+    *(UnidentifiedImageError, OSError, ValueError, SyntaxError, MemoryError),
+    Image.DecompressionBombError,
+)
+"""What Pillow raises of a file that it cannot read."""
+
 
 def thumbnail(data: bytes, *, side: int) -> bytes | None:
     """The picture as a JPEG that fits a square, upright, on white; None if it cannot be read.
@@ -21,9 +27,7 @@ def thumbnail(data: bytes, *, side: int) -> bytes | None:
             upright = ImageOps.exif_transpose(picture)
             upright.thumbnail((side, side))
             rgba = upright.convert("RGBA")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, MemoryError):
-        return None
-    except Image.DecompressionBombError:
+    except UNREADABLE:
         return None
     flat = Image.new("RGB", rgba.size, "white")
     flat.paste(rgba, mask=rgba.getchannel("A"))

@@ -1,4 +1,4 @@
-"""Who is told of an alarm: a webhook, a command, a file."""
+"""Sends alarms to a webhook, a command or a file."""
 
 import asyncio
 import base64

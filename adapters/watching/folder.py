@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adapters.bulk.local_files import LocalImageFiles
 from adapters.watching.pictures import brightness_of
-from application.bulk_ports import ImageFile
+from application.bulk_ports import ImageFile, error_of
 from application.watch_ports import Frame, FrameSourcePort, SourceFailure
 from domain.errors import ImageTooLarge
 
@@ -25,16 +25,15 @@ class FolderSource(FrameSourcePort):
             every_s: seconds from one picture to the next; 0 counts as 1.
         """
         self.name = name
-        self._path = path
+        self._folder = LocalImageFiles([str(path)])
         self._every_s = every_s or 1.0
         self._files: Iterator[tuple[int, ImageFile]] | None = None
         self._closed = False
 
     def take(self) -> Frame | None:
         """See `FrameSourcePort.take`."""
-        listing = LocalImageFiles([str(self._path)])
         if self._files is None:
-            files = sorted(listing.listing(), key=lambda file: file.path)
+            files = sorted(self._folder.listing(), key=lambda file: file.path)
             if not files:
                 raise SourceFailure(f"{self.name} has no pictures.")
             self._files = enumerate(files)
@@ -43,11 +42,9 @@ class FolderSource(FrameSourcePort):
             return None
         number, file = following
         try:
-            picture, error = listing.read(file), None
-        except ImageTooLarge as failure:
-            picture, error = None, f"{failure.code}: {failure.detail}"
-        except OSError as failure:
-            picture, error = None, f"unreadable_file: {failure.strerror or failure}"
+            picture, error = self._folder.read(file), None
+        except (ImageTooLarge, OSError) as failure:
+            picture, error = None, error_of(failure)
         return Frame(
             number=number,
             at=datetime.fromtimestamp(file.modified_ns / 1e9, UTC),

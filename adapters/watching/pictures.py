@@ -2,7 +2,9 @@
 
 import io
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from adapters.images.thumbnail import UNREADABLE
 
 _SIDE = 64
 
@@ -14,8 +16,6 @@ def brightness_of(data: bytes) -> float | None:
             picture.draft("L", (_SIDE, _SIDE))
             picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
             levels = picture.convert("L").histogram()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, MemoryError):
-        return None
-    except Image.DecompressionBombError:
+    except UNREADABLE:
         return None
     return sum(level * count for level, count in enumerate(levels)) / (255 * sum(levels))

@@ -24,7 +24,7 @@ def open_sources(
     Args:
         given: as a person wrote them.
         every_s: seconds between two frames; 0: every frame.
-        say: is told name and trouble of a source that goes on trying.
+        say: called with a source's name and what is wrong, while it keeps trying.
 
     Raises:
         SourceFailure: one does not exist, needs a package that is not installed, or two have the

@@ -135,7 +135,7 @@ class VideoStream(FrameSourcePort):
             address: may have a user and a password.
             name: what users call it.
             every_s: seconds between two frames; 0: every frame.
-            say: is told name and trouble, from another thread.
+            say: called with the name and what is wrong, from another thread.
         """
         self.name = name
         self._address = address

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Final
 
+from application.bulk_ports import error_of
 from application.inference.inference import Inference
 from application.ports import ClockPort
 from application.use_cases.search import KnownSightings
@@ -103,8 +104,8 @@ class WatchScenes:
             embedder: embeds frames.
             watching: how.
             clock: for pauses.
-            reporter: is told of every frame.
-            alarms: are told of alarms.
+            reporter: gets every frame.
+            alarms: get every alarm.
             known: sightings of which each frame's nearest is named.
 
         Raises:
@@ -173,7 +174,7 @@ class WatchScenes:
             try:
                 embedded = await self._embedded(frame.picture, scene)
             except (InvalidInput, EncoderFault) as failure:
-                seen = replace(seen, error=f"{failure.code}: {failure.detail}")
+                seen = replace(seen, error=error_of(failure))
         if embedded is None:
             if seen.error is not None:
                 self._reporter.frame(seen)

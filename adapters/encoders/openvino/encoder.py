@@ -179,8 +179,8 @@ def _compiled(
     would take the models of another bundle at the same path, and does not notice changed bytes. So
     each bundle and way of compiling has a directory of its own, which is checked before use.
 
-    A compiled model packs its weights anew, and keeps the graph's own beside them. From the cache,
-    which only this server writes, those are mapped, so that the system can take their pages back
+    A compiled model repacks its weights, and keeps the graph's own copy as well. From the cache,
+    which only this server writes, that copy is mapped, so that the system can take its pages back
     (see `_MappedFiles`). A bundle is read and never mapped.
     """
 
