@@ -323,6 +323,24 @@ class ClockPort(ABC):
         """Return after so many seconds."""
 
 
+class PlacesPort:
+    """What the processes that serve together hold of the requests that may be inside at once.
+
+    As it stands it is for a process that serves alone.
+    """
+
+    def hold(self, places: int) -> None:
+        """Tell the others how many places this process holds now."""
+
+    def held_elsewhere(self) -> int:
+        """Places that all other processes hold now."""
+        return 0
+
+
+ALONE: Final = PlacesPort()
+"""There is no other process."""
+
+
 class MemoryPort(ABC):
     """The process's memory."""
 

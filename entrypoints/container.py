@@ -30,6 +30,7 @@ from application.inference.image_preparation import ImagePreparation
 from application.inference.inference import Inference
 from application.inference.text_cache import TextEmbeddings
 from application.model.supervisor import Supervisor
+from application.ports import ALONE
 from application.use_cases.anomaly import ScoreAnomaly
 from application.use_cases.baseline import BuildBaseline
 from application.use_cases.bulk import EmbedInBulk
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
 
 _CLIENTS_KEPT: Final = 256
 """Clients whose use cases are cached, a few hundred bytes each."""
+
+
+def _share_of_cores(processes: int) -> int:
+    return max(1, usable_cores() // processes)
 
 
 class Container(containers.DeclarativeContainer):
@@ -79,13 +84,16 @@ class Container(containers.DeclarativeContainer):
         tensorrt=tensorrt,
         download=download,
     )
+    # Processes that serve HTTP on this machine share its cores.
+    sharing_processes = providers.Object(1)
+    decoders = providers.Callable(_share_of_cores, sharing_processes)
     in_process_preparation = providers.Singleton(
         PillowImagePreparation, max_pixels=settings.provided.max_decoded_pixels
     )
     image_preparation_port = (
         providers.Singleton(
             DecodingWorkers,
-            workers=usable_cores(),
+            workers=decoders,
             max_pixels=settings.provided.max_decoded_pixels,
         )
         if workers_possible()
@@ -103,11 +111,15 @@ class Container(containers.DeclarativeContainer):
     embeddings_file = providers.Factory(JournalledEmbeddings)
     index_file = providers.Factory(open_index)
 
+    places = providers.Object(ALONE)
+    cached_texts = settings.provided.text_cache_size
     concurrent_calls = providers.Object(1)  # how many the encoder behind the port takes
     call_timeout_s = settings.provided.encode_timeout_s
 
     # Application services
-    admission = providers.Singleton(Admission, capacity=settings.provided.max_requests)
+    admission = providers.Singleton(
+        Admission, capacity=settings.provided.max_requests, places=places
+    )
     model = providers.Singleton(
         Supervisor,
         loader=encoder_loader,
@@ -119,8 +131,10 @@ class Container(containers.DeclarativeContainer):
         call_timeout_s=call_timeout_s,
         idle_s=settings.provided.idle_unload_s,
     )
+    supervise = providers.Callable(Supervisor.run, model)
+    ready_to_listen = providers.Callable(asyncio.sleep, 0)  # while it loads, requests get 503
     images = providers.Singleton(
-        ImagePreparation, port=image_preparation_port, threads=usable_cores(), observer=observer
+        ImagePreparation, port=image_preparation_port, threads=decoders, observer=observer
     )
     batcher = providers.Singleton(
         Batcher, model=model, max_batch=settings.provided.max_batch, observer=observer
@@ -131,7 +145,7 @@ class Container(containers.DeclarativeContainer):
     texts = providers.Singleton(
         TextEmbeddings,
         batcher=batcher,
-        capacity=settings.provided.text_cache_size,
+        capacity=cached_texts,
         observer=observer,
     )
     inference = providers.Singleton(
@@ -191,11 +205,12 @@ def http_service(container: Container) -> "ASGIApp":
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         container.images().start()
-        tasks = [asyncio.create_task(model.run())]
+        tasks = [asyncio.create_task(container.supervise())]
         if settings.watchdog is not None:
             health = container.report_health()
             tasks.append(asyncio.create_task(settings.watchdog.tell(lambda: health().alive)))
         try:
+            await container.ready_to_listen()
             yield
         finally:
             for task in tasks:

@@ -37,7 +37,8 @@ from entrypoints.variables import (
 )
 
 _WARN_ABOVE_TEXTS: Final = 1000
-_LEAST_BODY_MIB: Final = MAX_BODY_BYTES // 1024**2
+LEAST_BODY_MIB: Final = MAX_BODY_BYTES // 1024**2
+"""Room for the largest body that is allowed."""
 
 _ORIGINS_ALLOWED: Final = (
     "* or origins such as https://cameras.example:8443, without a path and separated by commas"
@@ -182,6 +183,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable("PORT", "Address", "Port to listen on; 0 takes a free one.", option="--port"),
     ] = 8093
 
+    http_processes: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=64)] | None,
+        Variable(
+            "CLIP_HTTP_PROCESSES",
+            "Address",
+            "Processes that serve HTTP and decode pictures, in front of one that runs the model. "
+            "`auto` is 1, where the model runs in the same process; on a machine with "
+            "an NVIDIA card it is one for every two cores, at most 8. See [tuning](tuning.md).",
+            none="auto",
+        ),
+    ] = None
+
     max_batch: Annotated[
         int,
         msgspec.Meta(ge=1, le=1024),
@@ -241,7 +254,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1000
     max_body_memory_mib: Annotated[
         int,
-        msgspec.Meta(ge=_LEAST_BODY_MIB),
+        msgspec.Meta(ge=LEAST_BODY_MIB),
         Variable(
             "CLIP_MAX_BODY_MEMORY_MIB",
             "Limits",

@@ -1,11 +1,17 @@
 """Metrics for Prometheus, by its conventions for names and units."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from adapters.observability.rationing import Rationed
@@ -34,10 +40,19 @@ class PrometheusMetrics(ObserverPort):
     Label values come from closed sets (route templates, error codes, stages), never from clients.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_all_processes: bool = False) -> None:
+        """Count from zero, or go on.
+
+        Args:
+            of_all_processes: whether a page has the counts of all processes that serve together
+                (prometheus_client's multiprocess mode), or of this one.
+        """
         self._pages: Rationed[bytes] = Rationed()
-        registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        page = self._registry = CollectorRegistry()
+        ProcessCollector(registry=page)
+        registry = CollectorRegistry()
+        counts = _OfAllProcesses() if of_all_processes else registry
+        page.register(counts)
         self._requests = Counter(
             "clip_requests",
             "Requests that have ended; outcome is ok or the error's code.",
@@ -90,38 +105,9 @@ class PrometheusMetrics(ObserverPort):
             "clip_text_cache_misses", "Texts that had to be encoded.", registry=registry
         )
 
-        def gauge(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
-            return Gauge(name, documentation, labels, registry=registry)
-
-        self._queue_depth = gauge(
-            "clip_queue_depth", "Images, and requests' texts, that wait for the encoder."
-        )
-        self._in_progress = gauge(
-            "clip_requests_in_progress",
-            "Requests waiting or running; one with many images or texts counts as several.",
-        )
-        self._limit = gauge("clip_requests_limit", "Requests that may be waiting or running.")
-        self._cached_texts = gauge("clip_text_cache_entries", "Text embeddings that are kept.")
-        self._ready = gauge("clip_ready", "1 if a request sent now would be accepted, else 0.")
-        self._loaded = gauge("clip_model_loaded", "1 while a model is in memory, else 0.")
-        self._device_bytes = gauge(
-            "clip_device_memory_bytes",
-            "Memory of the graphics card in use by this process; 0 without one.",
-        )
-        registry.register(_FormerNames(self._requests, self._request_seconds))
-        self._former_memory = gauge(
-            "clip_gpu_memory_used_gb", "clip_device_memory_bytes in GiB, by its former name."
-        )
-        self._former_backend = gauge(
-            "clip_backend_type",
-            "1, labelled with the backend: part of clip_backend_info, by its former name.",
-            ("backend",),
-        )
-        self._backend = gauge(
-            "clip_backend_info",
-            "1, labelled with the encoder that is loaded, or was until it was unloaded while idle.",
-            ("backend", "precision", "device", "model", "fingerprint"),
-        )
+        page.register(_FormerNames(counts.collect))
+        self._now = _AtThisMoment()
+        page.register(self._now)
 
     def stage_passed(self, stage: Stage, started_s: float, ended_s: float) -> None:
         """See `ObserverPort.stage_passed`."""
@@ -167,31 +153,90 @@ class PrometheusMetrics(ObserverPort):
         encode, content_type = choose_encoder(accept)
 
         def render() -> bytes:
-            self._read(health, load)
+            self._now.read(health, load)
             return encode(self._registry)
 
         return self._pages.get(content_type, render), content_type
 
-    def _read(self, health: Health, load: Load) -> None:
-        self._queue_depth.set(load.queue_depth)
-        self._in_progress.set(load.requests)
-        self._limit.set(load.max_requests)
-        self._cached_texts.set(load.cached_texts)
-        self._ready.set(health.ready)
-        self._loaded.set(health.model_loaded)
-        self._device_bytes.set(health.device_memory_used or 0)
-        self._former_memory.set((health.device_memory_used or 0) / _BYTES_PER_GIB)
-        self._backend.clear()
-        self._former_backend.clear()
+
+class _AtThisMoment(Collector):
+    """What the service is doing when the page is made."""
+
+    def __init__(self) -> None:
+        self._health: Health | None = None
+        self._load: Load | None = None
+
+    def read(self, health: Health, load: Load) -> None:
+        """What the next page says."""
+        self._health, self._load = health, load
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges; none before the first page."""
+        health, load = self._health, self._load
+        if health is None or load is None:
+            return
+        for name, documentation, value in (
+            (
+                "clip_queue_depth",
+                "Images, and requests' texts, that wait for the encoder.",
+                load.queue_depth,
+            ),
+            (
+                "clip_requests_in_progress",
+                "Requests waiting or running; one with many images or texts counts as several.",
+                load.requests,
+            ),
+            ("clip_requests_limit", "Requests that may be waiting or running.", load.max_requests),
+            ("clip_text_cache_entries", "Text embeddings that are kept.", load.cached_texts),
+            ("clip_ready", "1 if a request sent now would be accepted, else 0.", health.ready),
+            ("clip_model_loaded", "1 while a model is in memory, else 0.", health.model_loaded),
+            (
+                "clip_device_memory_bytes",
+                "Memory of the graphics card in use by this process; 0 without one.",
+                health.device_memory_used or 0,
+            ),
+            (
+                "clip_gpu_memory_used_gb",
+                "clip_device_memory_bytes in GiB, by its former name.",
+                (health.device_memory_used or 0) / _BYTES_PER_GIB,
+            ),
+        ):
+            yield GaugeMetricFamily(name, documentation, value=value)
+        former = GaugeMetricFamily(
+            "clip_backend_type",
+            "1, labelled with the backend: part of clip_backend_info, by its former name.",
+            labels=("backend",),
+        )
+        info = GaugeMetricFamily(
+            "clip_backend_info",
+            "1, labelled with the encoder that is loaded, or was until it was unloaded while idle.",
+            labels=("backend", "precision", "device", "model", "fingerprint"),
+        )
         if (encoder := health.encoder) is not None:
-            self._backend.labels(
-                encoder.backend,
-                encoder.precision,
-                encoder.device.name,
-                encoder.model,
-                encoder.fingerprint,
-            ).set(1)
-            self._former_backend.labels(encoder.backend).set(1)
+            former.add_metric((encoder.backend,), 1)
+            info.add_metric(
+                (
+                    encoder.backend,
+                    encoder.precision,
+                    encoder.device.name,
+                    encoder.model,
+                    encoder.fingerprint,
+                ),
+                1,
+            )
+        yield former
+        yield info
+
+
+class _OfAllProcesses(Collector):
+    """What all processes that serve together have counted, those included that have ended."""
+
+    def __init__(self) -> None:
+        self._files = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[Metric]:
+        """The counters and histograms."""
+        yield from self._files.collect()  # type: ignore[no-untyped-call]
 
 
 class _FormerNames(Collector):
@@ -200,15 +245,15 @@ class _FormerNames(Collector):
     Derived from ours when they are scraped, so that requests don't pay for them.
     """
 
-    def __init__(self, requests: Counter, seconds: Histogram) -> None:
-        self._requests = requests
-        self._seconds = seconds
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
         """The two families."""
+        counted = {family.name: family for family in self._families()}
         counts: dict[tuple[str, str], float] = {}
-        for family in self._requests.collect():
-            for sample in family.samples:
+        if (requests := counted.get("clip_requests")) is not None:
+            for sample in requests.samples:
                 endpoint = sample.labels["endpoint"]
                 if sample.name.endswith("_total") and endpoint in _FORMER_ENDPOINTS:
                     key = (endpoint, "success" if sample.labels["outcome"] == "ok" else "error")
@@ -226,8 +271,8 @@ class _FormerNames(Collector):
             "clip_request_duration_seconds of the first five endpoints, by its former name.",
             labels=("endpoint",),
         )
-        for family in self._seconds.collect():
-            for sample in family.samples:
+        if (seconds := counted.get("clip_request_duration_seconds")) is not None:
+            for sample in seconds.samples:
                 _, _, part = sample.name.rpartition("_")
                 if part != "created" and sample.labels["endpoint"] in _FORMER_ENDPOINTS:
                     latency.add_sample(f"{latency.name}_{part}", sample.labels, sample.value)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from application.ports import ALONE, PlacesPort
 from domain.errors import Draining, QueueFull
 
 
@@ -18,10 +19,20 @@ class Admission:
 
     A request that keeps the encoder busy for several batches counts as that many. Used from the
     event loop only. An accepted request always gets a response.
+
+    Where several processes serve together, ``capacity`` is for all of them: what the others hold
+    is not there for this one's clients to share.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, places: PlacesPort = ALONE) -> None:
+        """Count for one process.
+
+        Args:
+            capacity: requests that may be inside at once.
+            places: what other processes hold of it.
+        """
         self._capacity = capacity
+        self._places = places
         self._most = capacity + -(-capacity // 4)
         self._held: Counter[str] = Counter()
         """Places that each client inside holds."""
@@ -42,18 +53,20 @@ class Admission:
 
     @property
     def inside(self) -> int:
-        """Places taken now by requests that are being processed."""
+        """Places taken now by requests that this process works on."""
         return self._inside
 
     def has_room(self, places: int = 1, *, client: str = "") -> bool:
         """Whether `admit` would let such a request in, but for draining."""
         places = min(places, self._capacity)
-        if self._inside + places <= self._capacity:
+        elsewhere = self._places.held_elsewhere()
+        wanted = elsewhere + self._inside + places
+        if wanted <= self._capacity:
             return True
         held = self._held[client]  # a Counter does not keep what is only looked up
         clients = len(self._held) + (held == 0)
-        share = max(self._capacity // clients, 1)
-        return held + places <= share and self._inside + places <= self._most
+        share = max((self._capacity - elsewhere) // clients, 1)
+        return held + places <= share and wanted <= self._most
 
     @contextmanager
     def admit(self, places: int = 1, *, client: str = "") -> Iterator[None]:
@@ -74,12 +87,14 @@ class Admission:
             raise self.full(places, client=client)
         places = min(places, self._capacity)
         self._inside += places
+        self._places.hold(self._inside)
         self._held[client] += places
         self._empty.clear()
         try:
             yield
         finally:
             self._inside -= places
+            self._places.hold(self._inside)
             self._held[client] -= places
             if not self._held[client]:
                 del self._held[client]
@@ -91,9 +106,10 @@ class Admission:
         places = min(places, self._capacity)
         weight = "" if places == 1 else f" and this one, with its size, counts as {places}"
         own = self._held[client]
-        yours = f", {own} of them yours" if 0 < own < self._inside else ""
+        inside = self._inside + self._places.held_elsewhere()
+        yours = f", {own} of them yours" if 0 < own < inside else ""
         return QueueFull(
-            f"{self._inside} requests are already waiting or running{yours}{weight}; "
+            f"{inside} requests are already waiting or running{yours}{weight}; "
             f"at most {self._capacity} are taken at once."
         )
 

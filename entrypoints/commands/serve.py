@@ -83,16 +83,37 @@ def serve(**options: Any) -> None:
     from entrypoints.logs import configure_logging
 
     configure_logging(settings.log_format, settings.log_level)
+    from adapters.system.hardware import nvidia_driver_present, usable_cores
+    from entrypoints.processes.count import http_processes
+
+    for warning in settings.warnings:
+        logger.warning(warning)
+    if (advice := _how_to_bring_a_model(settings)) is not None:
+        logger.warning(advice)
+    if settings.api_keys is None:
+        logger.warning(
+            "CLIP_API_KEYS is not set: anyone who reaches %s:%d may ask",
+            settings.host,
+            settings.port,
+        )
+    fronts = http_processes(
+        settings.http_processes, card=nvidia_driver_present(), cores=usable_cores()
+    )
+    if fronts > 1:
+        from entrypoints.processes.parent import serve_by_processes
+
+        serve_by_processes(settings, fronts)
+    else:
+        _serve_in_this_process(settings)
+
+
+def _serve_in_this_process(settings: "Settings") -> None:
     from adapters.observability.profiling import start_profiling
     from adapters.system.memory import return_large_blocks_at_once
     from entrypoints.container import Container
     from entrypoints.server.server import serve as serve_http
 
     return_large_blocks_at_once()
-    for warning in settings.warnings:
-        logger.warning(warning)
-    if (advice := _how_to_bring_a_model(settings)) is not None:
-        logger.warning(advice)
     start_profiling(
         wanted=settings.profile, url=settings.pyroscope_url, environment=settings.environment
     )

@@ -16,7 +16,7 @@ from adapters.observability.prometheus_metrics import PrometheusMetrics
 from adapters.observability.stage_times import StageTimes
 from adapters.observability.tracing import Tracing
 from application.inference.admission import Admission
-from application.use_cases.health import ReportLoad
+from application.use_cases.health import Load
 from entrypoints.http.dialects import Dialect
 from entrypoints.http.errors.table import (
     ErrorBody,
@@ -69,7 +69,7 @@ class Parts:
 
     use: UseCases
     use_for: Callable[[str], UseCases]
-    report_load: ReportLoad
+    report_load: Callable[[], Load]
     admission: Admission
     fingerprint: Callable[[], str | None]
     metrics: PrometheusMetrics

@@ -32,10 +32,16 @@ class CannotListen(Exception):
     """The server cannot listen on its address; the message says why and what to do."""
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Sockets for every address that ``host`` stands for; ``::`` takes IPv4 too.
 
     They do not listen yet.
+
+    Args:
+        host: what it listens on.
+        port: 0 takes a free one.
+        shared: whether others may be bound to the same port in this way; the kernel then spreads
+            new connections over those that listen.
 
     Raises:
         CannotListen: the port is taken, or the address is not this machine's.
@@ -55,6 +61,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
             listening = socket.socket(family, kind, protocol)
             bound.append(listening)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 everything = address[0] == "::"
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not everything))

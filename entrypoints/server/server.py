@@ -45,8 +45,20 @@ class DrainingServer(uvicorn.Server):
         grace_s: float,
         sockets: list[socket.socket],
         connections: Connections,
+        announced: bool = True,
     ) -> None:
+        """Make one.
+
+        Args:
+            config: uvicorn's.
+            admission: is told to drain.
+            grace_s: that accepted requests have.
+            sockets: to listen on.
+            connections: that are open.
+            announced: whether the log says where it listens; not where a parent has said it.
+        """
         super().__init__(config)
+        self._announced = announced
         self._admission = admission
         self._grace_s = grace_s
         self._sockets = sockets
@@ -75,7 +87,7 @@ class DrainingServer(uvicorn.Server):
 
         self._listener = Listener(self._sockets, self._connections, self.config.ssl)
         self._listener.start(connection)
-        for listening in self._sockets:
+        for listening in self._sockets if self._announced else ():
             host, port = listening.getsockname()[:2]
             logger.info(
                 "listening on %s://%s:%d",
@@ -139,13 +151,19 @@ def serve(container: Container) -> None:
         sockets = bind(settings.host, settings.port)
     except CannotListen as reason:
         sys.exit(str(reason))
+    serve_on(container, sockets)
+
+
+def serve_on(container: Container, sockets: list[socket.socket], *, announced: bool = True) -> None:
+    """Serve on sockets from `bind` until a signal ends it.
+
+    Args:
+        container: the service.
+        sockets: bound, and not listening yet.
+        announced: whether the log says where it listens.
+    """
+    settings = container.settings()
     connections = Connections(most=connections_possible(settings.max_connections))
-    if settings.api_keys is None:
-        logger.warning(
-            "CLIP_API_KEYS is not set: anyone who reaches %s:%d may ask",
-            settings.host,
-            settings.port,
-        )
     config = uvicorn.Config(
         http_service(container),
         host=settings.host,
@@ -166,6 +184,7 @@ def serve(container: Container) -> None:
         grace_s=settings.shutdown_grace_s,
         sockets=sockets,
         connections=connections,
+        announced=announced,
     )
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, server.handle_exit)

@@ -23,13 +23,17 @@ class Watchdog:
 
     async def tell(self, alive: Callable[[], bool]) -> None:
         """Notify three times as often as needed, as long as ``alive``; ends by being cancelled."""
+        while True:
+            if alive():
+                self.notify()
+            await asyncio.sleep(self.patience_s / 3)
+
+    def notify(self) -> None:
+        """Notify once. Never blocks, and never raises."""
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
             notifications.setblocking(False)
-            while True:
-                if alive():
-                    try:
-                        notifications.sendto(b"WATCHDOG=1", address)
-                    except OSError as failure:
-                        logger.warning("systemd's watchdog could not be notified: %s", failure)
-                await asyncio.sleep(self.patience_s / 3)
+            try:
+                notifications.sendto(b"WATCHDOG=1", address)
+            except OSError as failure:
+                logger.warning("systemd's watchdog could not be notified: %s", failure)

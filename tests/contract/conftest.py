@@ -1,5 +1,7 @@
 """Every encoder, each made once."""
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO
 from application.ports import Device, EncoderPort
+from tests.support.encoder_processes import encoder_process
 from tests.support.engines import Workshop
 from tests.support.families import save_siglip, small_siglip
 
@@ -27,6 +30,7 @@ def cpu_capabilities() -> list[str]:
     scope="session",
     params=[
         "fake",
+        "process",
         "torch-fp32",
         "torch-fp16",
         "torch-bf16",
@@ -48,14 +52,28 @@ def encoder(
     request: pytest.FixtureRequest,
     hugging_face_directory: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> EncoderPort:
-    """One encoder after the other.
+) -> Iterator[EncoderPort]:
+    """One encoder after the other, the first also in a process of its own.
 
     Half precision runs on the CPU here: slow, but the same code that runs on a GPU.
     """
-    if request.param == "fake":
+    if request.param != "process":
+        yield made(request.param, hugging_face_directory, tmp_path_factory)
+        return
+    with (
+        tempfile.TemporaryDirectory() as directory,  # short enough for a Unix socket
+        encoder_process(Path(directory), EncoderSelection(EncoderChoice.FAKE, "")) as loader,
+    ):
+        yield loader.load()
+
+
+def made(
+    name: str, hugging_face_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> EncoderPort:
+    """The encoder of this name."""
+    if name == "fake":
         return FakeEncoder(embedding_dimension=768)
-    backend, _, variant = request.param.partition("-")
+    backend, _, variant = name.partition("-")
     source = DEMO if variant == "demo" else str(hugging_face_directory)
     dimension = 768
     if variant == "siglip":

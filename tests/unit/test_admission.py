@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from application.inference.admission import Admission
+from application.ports import PlacesPort
 from domain.errors import Draining, QueueFull
 
 
@@ -111,3 +112,42 @@ def test_many_clients_never_take_more_than_a_quarter_beyond_the_capacity() -> No
     assert admission.inside == 0
     with admission.admit(64, client="anyone"):
         assert admission.inside == 64
+
+
+class Others(PlacesPort):
+    """Other processes that hold ``held`` places, and what they are told of this one's."""
+
+    def __init__(self, held: int) -> None:
+        self.held = held
+        self.told: list[int] = []
+
+    def hold(self, places: int) -> None:
+        self.told.append(places)
+
+    def held_elsewhere(self) -> int:
+        return self.held
+
+
+async def test_places_of_other_processes_are_taken_for_everybody() -> None:
+    others = Others(held=3)
+    admission = Admission(capacity=4, places=others)
+    with admission.admit(), pytest.raises(QueueFull, match=r"4 requests.*at most 4"):
+        admission.admit().__enter__()
+    others.held = 0
+    with admission.admit(places=4):
+        assert not admission.has_room()
+    assert others.told == [1, 0, 4, 0]
+
+
+async def test_who_holds_little_gets_in_beyond_the_capacity_only_as_far_as_all_processes_may() -> (
+    None
+):
+    others = Others(held=4)
+    admission = Admission(capacity=8, places=others)
+    with ExitStack() as inside:
+        for _ in range(4):
+            inside.enter_context(admission.admit(client="greedy"))
+        assert not admission.has_room(client="greedy")
+        assert admission.has_room(client="modest")
+        others.held = 6
+        assert not admission.has_room(client="modest"), "8 and a quarter more are taken"

@@ -28,7 +28,7 @@ from application.use_cases.baseline import BuildBaseline
 from application.use_cases.classify import ClassifyImage
 from application.use_cases.compare import CompareSightings, CompareTexts
 from application.use_cases.embed import EmbedImage, EmbedImages, EmbedInputs, EmbedTexts
-from application.use_cases.health import ReportHealth
+from application.use_cases.health import Health
 from domain.errors import Draining
 from entrypoints.http.bodies.form import decode_form, image_fields
 from entrypoints.http.bodies.json import Decoded, decode_json
@@ -87,7 +87,7 @@ class UseCases:
     embed_inputs: EmbedInputs
     compare_sightings: CompareSightings
     build_baseline: BuildBaseline
-    report_health: ReportHealth
+    report_health: Callable[[], Health]
     ensemble_by_default: bool
     checks_openai_texts: bool
     dialects: frozenset[Dialect]

@@ -1,16 +1,19 @@
 """What Prometheus scrapes."""
 
+from collections.abc import Callable
 from typing import Any
 
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from adapters.observability.prometheus_metrics import PrometheusMetrics
-from application.use_cases.health import ReportHealth, ReportLoad
+from application.use_cases.health import Health, Load
 
 
 def metrics_route(
-    prometheus: PrometheusMetrics, report_health: ReportHealth, report_load: ReportLoad
+    prometheus: PrometheusMetrics,
+    report_health: Callable[[], Health],
+    report_load: Callable[[], Load],
 ) -> HTTPRouteHandler:
     """``GET /metrics``."""
 

@@ -1,0 +1,1 @@
+"""An encoder that runs in another process of this machine, reached over a Unix socket."""

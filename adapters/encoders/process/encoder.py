@@ -1,0 +1,230 @@
+"""The encoder port, for a process that serves HTTP: its calls go to the encoder's process."""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+import numpy as np
+
+from adapters.encoders.process.messages import (
+    Array,
+    CountTokens,
+    Embeddings,
+    EncodeImages,
+    EncoderReport,
+    EncodeTexts,
+    Failure,
+    Question,
+    Reply,
+    Report,
+    Tokens,
+    ask,
+)
+from application.ports import (
+    Device,
+    EncoderDescription,
+    EncoderLoaderPort,
+    EncoderPort,
+    PixelBatch,
+    RawEmbeddings,
+    TokenCount,
+)
+from domain.errors import ModelNotReady
+
+logger = logging.getLogger(__name__)
+
+RESTARTING: Final = (
+    "the encoder's process does not respond; if it has ended, it is being started again."
+)
+
+_REPORT_SECONDS: Final = 5.0
+"""How long the encoder's process may take to say how it is."""
+
+_PAUSE_SECONDS: Final = 0.1
+
+
+class EncoderConnection:
+    """Questions to the encoder's process; each thread has a connection of its own."""
+
+    def __init__(self, address: Path) -> None:
+        """Connect when something is asked.
+
+        Args:
+            address: the Unix socket that the encoder's process listens on.
+        """
+        self._address = address
+        self._of_thread = threading.local()
+        self._open: set[socket.socket] = set()
+
+    def ask(
+        self, question: Question, array: Array | None = None, *, timeout_s: float | None = None
+    ) -> tuple[Question | Reply, Array | None]:
+        """Ask, and wait for the reply. Blocks.
+
+        A connection from before the process was restarted is replaced. A question that was sent is
+        not sent again: the process may have ended because of it.
+
+        Args:
+            question: what to ask.
+            array: what the question is about.
+            timeout_s: how long to wait for each part of the reply; None: as long as it takes. The
+                encoder's process itself notices a call that hangs.
+
+        Raises:
+            ModelNotReady: the process ended meanwhile, or is not there.
+            ClipError: as the encoder's process says.
+        """
+        try:
+            connection = self._connected()
+            connection.settimeout(timeout_s)
+            reply, rows = ask(connection, question, array)
+        except OSError as gone:
+            self._forget()
+            raise ModelNotReady(RESTARTING, code="model_starting", retry_after_s=2) from gone
+        if isinstance(reply, Failure):
+            raise reply.error()
+        return reply, rows
+
+    def close(self) -> None:
+        """Close the connections of all threads, of which none asks any more."""
+        for connection in tuple(self._open):
+            connection.close()
+        self._open.clear()
+
+    def _connected(self) -> socket.socket:
+        """The connection of this thread."""
+        connection: socket.socket | None = getattr(self._of_thread, "connection", None)
+        if connection is not None and _is_closed(connection):
+            self._forget()
+            connection = None
+        if connection is None:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._of_thread.connection = connection
+            self._open.add(connection)
+            connection.connect(str(self._address))
+        return connection
+
+    def _forget(self) -> None:
+        connection: socket.socket = self._of_thread.connection
+        connection.close()
+        self._open.discard(connection)
+        self._of_thread.connection = None
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed; between two questions it sends nothing."""
+    connection.setblocking(False)
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _unexpected(reply: object) -> NoReturn:
+    raise RuntimeError(f"the encoder's process replied with {type(reply).__name__}")
+
+
+class ProcessEncoder(EncoderPort):
+    """The encoder of another process; may be called from several threads.
+
+    What it returns has length one already. Rows from a model other than the one described are never
+    returned.
+    """
+
+    def __init__(self, connection: EncoderConnection, description: EncoderDescription) -> None:
+        """Use the encoder behind a connection.
+
+        Args:
+            connection: to its process.
+            description: as that process reported it.
+        """
+        self._connection = connection
+        self._description = description
+
+    @property
+    def description(self) -> EncoderDescription:
+        """See `EncoderPort.description`."""
+        return self._description
+
+    def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
+        """See `EncoderPort.encode_images`.
+
+        Raises:
+            ServiceUnavailable: as the encoder's process says, or because that has ended.
+            EncoderFault: the encoder returned something that is not an embedding.
+        """
+        if len(batch) == 0:
+            return self._none()
+        return self._rows(EncodeImages(self._description.fingerprint), batch)
+
+    def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
+        """See `EncoderPort.encode_texts`. Raises as `encode_images` does."""
+        if not texts:
+            return self._none()
+        return self._rows(EncodeTexts(self._description.fingerprint, list(texts)))
+
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """See `EncoderPort.count_tokens`. Raises as `encode_images` does."""
+        question = CountTokens(self._description.fingerprint, list(texts))
+        reply, _ = self._connection.ask(question)
+        return (
+            TokenCount(reply.read, reply.cut) if isinstance(reply, Tokens) else _unexpected(reply)
+        )
+
+    def device_memory_used(self) -> int | None:
+        """None: the encoder's process reports it."""
+        return None
+
+    def _rows(self, question: Question, array: Array | None = None) -> RawEmbeddings:
+        reply, rows = self._connection.ask(question, array)
+        if not isinstance(reply, Embeddings) or rows is None:
+            _unexpected(reply)
+        return rows.astype(np.float32, copy=False)
+
+    def _none(self) -> RawEmbeddings:
+        return np.empty((0, self._description.embedding_dimension), dtype=np.float32)
+
+
+class ProcessEncoderLoader(EncoderLoaderPort):
+    """Waits for the encoder's process instead of loading anything."""
+
+    def __init__(self, connection: EncoderConnection) -> None:
+        self._connection = connection
+        self._reason: str | None = None
+
+    def probe_device(self) -> Device:
+        """The device of the encoder's process, once it knows it."""
+        while True:
+            report = self.report()
+            if report is not None and report.health.device is not None:
+                return report.health.device
+            time.sleep(_PAUSE_SECONDS)
+
+    def load(self) -> ProcessEncoder:
+        """See `EncoderLoaderPort.load`. Waits until there is a model, however long it takes."""
+        while True:
+            report = self.report()
+            if report is not None:
+                health = report.health
+                self._reason = health.reason
+                if health.encoder is not None and health.ready:
+                    return ProcessEncoder(self._connection, health.encoder)
+            time.sleep(_PAUSE_SECONDS)
+
+    def progress(self) -> str | None:
+        """Why the encoder's process has no model yet."""
+        return self._reason
+
+    def report(self) -> EncoderReport | None:
+        """How the encoder is; None while its process does not say. Blocks."""
+        try:
+            reply, _ = self._connection.ask(Report(), timeout_s=_REPORT_SECONDS)
+        except ModelNotReady:
+            return None
+        return reply if isinstance(reply, EncoderReport) else _unexpected(reply)

@@ -1,0 +1,185 @@
+"""What travels between the processes that serve HTTP and the one that owns the encoder.
+
+A message is a head in MessagePack, and behind it the bytes of an array where there is one. The side
+that connects sends a question and reads one reply before it sends the next.
+"""
+
+import asyncio
+import socket
+import struct
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from application.use_cases.health import Health
+from domain import errors
+from domain.errors import ClipError, EncoderFault, ServiceUnavailable
+
+_LENGTHS: Final = struct.Struct("<IQ")
+"""Bytes of the head, and of the array behind it."""
+
+
+class EncodeImages(msgspec.Struct, tag=True, frozen=True):
+    """Encode the images in the array behind this.
+
+    Attributes:
+        fingerprint: of the model that they were prepared for.
+    """
+
+    fingerprint: str
+
+
+class EncodeTexts(msgspec.Struct, tag=True, frozen=True):
+    """Encode texts, with the model of this fingerprint."""
+
+    fingerprint: str
+    texts: list[str]
+
+
+class CountTokens(msgspec.Struct, tag=True, frozen=True):
+    """Count the tokens of all texts together."""
+
+    fingerprint: str
+    texts: list[str]
+
+
+class Report(msgspec.Struct, tag=True, frozen=True):
+    """Say how the encoder is."""
+
+
+class Embeddings(msgspec.Struct, tag=True, frozen=True):
+    """The rows are in the array behind this."""
+
+
+class Tokens(msgspec.Struct, tag=True, frozen=True):
+    """As `application.ports.TokenCount`."""
+
+    read: int
+    cut: int
+
+
+class EncoderReport(msgspec.Struct, tag=True, frozen=True):
+    """The encoder at this moment.
+
+    Attributes:
+        health: as the process that owns it sees it.
+        queue_depth: images, and requests' texts, that wait for it.
+        cached_texts: text embeddings that are kept.
+    """
+
+    health: Health
+    queue_depth: int
+    cached_texts: int
+
+
+class Failure(msgspec.Struct, tag=True, frozen=True):
+    """Why there is no result.
+
+    Attributes:
+        kind: the error's class.
+        detail: see `ClipError`; of an unexpected error nothing that a client may see.
+        code: see `ClipError`.
+        retry_after_s: see `ServiceUnavailable`.
+    """
+
+    kind: str
+    detail: str
+    code: str = ""
+    retry_after_s: int = 1
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """The failure as it travels; what no class of the domain names is unexpected."""
+        match error:
+            case ServiceUnavailable():
+                return cls(type(error).__name__, error.detail, error.code, error.retry_after_s)
+            case EncoderFault():
+                return cls(type(error).__name__, error.detail, error.code)
+            case _:
+                return cls("", "the encoder failed unexpectedly; its process logged the reason")
+
+    def error(self) -> Exception:
+        """The error that this was made of."""
+        kind = getattr(errors, self.kind, None) if self.kind else None
+        if isinstance(kind, type) and issubclass(kind, ServiceUnavailable):
+            return kind(self.detail, code=self.code, retry_after_s=self.retry_after_s)
+        if isinstance(kind, type) and issubclass(kind, ClipError):
+            return kind(self.detail, code=self.code)
+        return RuntimeError(self.detail)
+
+
+Question: TypeAlias = EncodeImages | EncodeTexts | CountTokens | Report
+Reply: TypeAlias = Embeddings | Tokens | EncoderReport | Failure
+
+Array: TypeAlias = NDArray[Any]
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """A message, and what the array behind it is; an empty type stands for no array."""
+
+    message: (
+        EncodeImages
+        | EncodeTexts
+        | CountTokens
+        | Report
+        | Embeddings
+        | Tokens
+        | (EncoderReport)
+        | Failure
+    )
+    kind: str = ""
+    shape: list[int] = []
+
+
+def packed(message: Question | Reply, array: Array | None = None) -> list[bytes | memoryview]:
+    """A message as what is to be sent, one after the other."""
+    if array is None:
+        head = msgspec.msgpack.encode(_Head(message))
+        return [_LENGTHS.pack(len(head), 0) + head]
+    array = np.ascontiguousarray(array)
+    head = msgspec.msgpack.encode(_Head(message, array.dtype.str, list(array.shape)))
+    return [_LENGTHS.pack(len(head), array.nbytes) + head, array.reshape(-1).view(np.uint8).data]
+
+
+def _unpacked(head: bytes, data: bytes | bytearray) -> tuple[Question | Reply, Array | None]:
+    told = msgspec.msgpack.decode(head, type=_Head)
+    if not told.kind:
+        return told.message, None
+    return told.message, np.frombuffer(data, dtype=told.kind).reshape(told.shape)
+
+
+async def read_question(reader: asyncio.StreamReader) -> tuple[Question | Reply, Array | None]:
+    """The next message.
+
+    Raises:
+        IncompleteReadError, ConnectionError: the other side has closed.
+    """
+    head, data = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
+    return _unpacked(await reader.readexactly(head), await reader.readexactly(data))
+
+
+def ask(
+    connection: socket.socket, question: Question, array: Array | None = None
+) -> tuple[Question | Reply, Array | None]:
+    """Send a question and wait for its reply. Blocks.
+
+    Raises:
+        OSError: the other side has closed, or the connection's time is over.
+    """
+    for part in packed(question, array):
+        connection.sendall(part)
+    head, data = _LENGTHS.unpack(_received(connection, _LENGTHS.size))
+    return _unpacked(bytes(_received(connection, head)), _received(connection, data))
+
+
+def _received(connection: socket.socket, size: int) -> bytearray:
+    data = bytearray(size)
+    view, done = memoryview(data), 0
+    while done < size:
+        count = connection.recv_into(view[done:])
+        if not count:
+            raise ConnectionResetError("the encoder's process closed the connection")
+        done += count
+    return data

@@ -1,0 +1,63 @@
+"""What processes that serve together tell each other, in memory that they share."""
+
+import time
+from multiprocessing.context import SpawnContext
+from typing import Final
+
+from application.ports import PlacesPort
+
+_SEEN, _HELD = range(2)
+_COLUMNS: Final = 2
+
+
+class ProcessTable:
+    """One row for each process: when it was last seen to work, and the places that it holds.
+
+    Every process writes to its own row only, so that no lock is needed, which a process might die
+    with. It is handed to a process when that is started.
+    """
+
+    def __init__(self, context: SpawnContext, rows: int) -> None:
+        """Make a table.
+
+        Args:
+            context: in which the processes are started.
+            rows: how many processes there will be.
+        """
+        self._numbers = context.RawArray("q", rows * _COLUMNS)
+        self._rows = rows
+
+    def seen(self, row: int) -> None:
+        """Note that a process works: its event loop turns."""
+        self._numbers[row * _COLUMNS + _SEEN] = time.monotonic_ns()
+
+    def silent_s(self, row: int) -> float:
+        """Seconds since a process was last seen to work."""
+        seen: int = self._numbers[row * _COLUMNS + _SEEN]
+        return (time.monotonic_ns() - seen) / 1e9
+
+    def hold(self, row: int, places: int) -> None:
+        """Note the places that a process holds; none of one that has ended."""
+        self._numbers[row * _COLUMNS + _HELD] = places
+
+    def held(self, *, but_row: int | None = None) -> int:
+        """Places that all processes hold, or all but one."""
+        return sum(
+            self._numbers[row * _COLUMNS + _HELD] for row in range(self._rows) if row != but_row
+        )
+
+
+class SharedPlaces(PlacesPort):
+    """The places of one process in the table."""
+
+    def __init__(self, table: ProcessTable, row: int) -> None:
+        self._table = table
+        self._row = row
+
+    def hold(self, places: int) -> None:
+        """See `PlacesPort.hold`."""
+        self._table.hold(self._row, places)
+
+    def held_elsewhere(self) -> int:
+        """See `PlacesPort.held_elsewhere`."""
+        return self._table.held(but_row=self._row)

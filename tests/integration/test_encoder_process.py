@@ -1,0 +1,205 @@
+"""Questions to the encoder's process, and what it replies to them."""
+
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapters.encoders.process.encoder import (
+    EncoderConnection,
+    ProcessEncoder,
+    ProcessEncoderLoader,
+)
+from adapters.encoders.process.messages import (
+    Embeddings,
+    EncodeImages,
+    EncodeTexts,
+    Failure,
+    Report,
+    ask,
+    packed,
+)
+from application.ports import EncoderUnavailable
+from domain.errors import (
+    ClipError,
+    EncoderFault,
+    ModelNotReady,
+    OutOfMemory,
+    QueueFull,
+    ServiceUnavailable,
+)
+from tests.support.encoder_processes import encoder_process
+from tests.support.encoders import Loader, RecordingEncoder, pixels_of, vector_of
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A Unix socket's path may have 107 bytes; pytest's own directories are longer."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+def test_images_of_several_callers_share_batches(directory: Path) -> None:
+    recording = RecordingEncoder()
+    with encoder_process(directory, Loader(recording)) as loader:
+        encoder = loader.load()
+        recording.image_batches.clear()
+        recording.gate.clear()
+        recording.busy.clear()
+        rows: dict[int, np.ndarray] = {}
+
+        def encode(number: int) -> None:
+            rows[number] = encoder.encode_images(pixels_of(number)[np.newaxis])
+
+        threads = [threading.Thread(target=encode, args=[number]) for number in (10, 20, 30)]
+        threads[0].start()
+        assert recording.busy.wait(10)
+        for thread in threads[1:]:
+            thread.start()
+        while (report := loader.report()) is None or report.queue_depth < 2:
+            pass
+        recording.gate.set()
+        for thread in threads:
+            thread.join()
+    assert recording.image_batches[0] == [10]
+    assert sorted(recording.image_batches[1]) == [20, 30]
+    for number, found in rows.items():
+        np.testing.assert_allclose(found, [vector_of(number)], atol=1e-6)
+
+
+def test_texts_are_encoded_once_for_all_fronts(directory: Path) -> None:
+    recording = RecordingEncoder()
+    with encoder_process(directory, Loader(recording)) as loader:
+        one, another = loader.load(), loader.load()
+        recording.text_batches.clear()
+        np.testing.assert_array_equal(one.encode_texts(["7"]), another.encode_texts(["7"]))
+        report = loader.report()
+        assert report is not None
+        assert report.cached_texts == 1
+    assert recording.text_batches == [["7"]]
+
+
+def test_tokens_are_counted_there(directory: Path) -> None:
+    with encoder_process(directory, Loader(RecordingEncoder())) as loader:
+        count = loader.load().count_tokens(["a", "more than ten letters"])
+    assert (count.read, count.cut) == (4, 1)
+
+
+def test_a_faulty_encoder_is_called_faulty_here_too(directory: Path) -> None:
+    recording = RecordingEncoder()
+    with encoder_process(directory, Loader(recording)) as loader:
+        encoder = loader.load()
+        recording.response = lambda rows: rows * np.nan
+        with pytest.raises(EncoderFault, match="not finite"):
+            encoder.encode_images(pixels_of(1)[np.newaxis])
+        # It is verified, and fails: nobody gets anything of it, whichever front asks.
+        with pytest.raises(ServiceUnavailable):
+            encoder.encode_texts(["1"])
+
+
+def test_an_unexpected_error_tells_nothing_of_the_inside(directory: Path) -> None:
+    recording = RecordingEncoder()
+    with encoder_process(directory, Loader(recording)) as loader:
+        encoder = loader.load()
+        recording.poison = 13.0
+        with pytest.raises(RuntimeError) as raised:
+            encoder.encode_images(pixels_of(13)[np.newaxis])
+    assert "poisoned" not in str(raised.value)
+
+
+def test_embeddings_of_another_model_are_refused(directory: Path) -> None:
+    with encoder_process(directory, Loader(RecordingEncoder())) as loader:
+        address = directory / "encoder.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(address))
+            loader.load()
+            for question, array in (
+                (EncodeImages("other"), pixels_of(1)[np.newaxis]),
+                (EncodeTexts("other", ["1"]), None),
+            ):
+                reply, rows = ask(connection, question, array)
+                assert isinstance(reply, Failure)
+                assert reply.code == "model_changing"
+                assert rows is None
+
+
+def test_what_is_loading_is_waited_for(directory: Path) -> None:
+    loading = Loader(RecordingEncoder())
+    loading.gate.clear()
+    with encoder_process(directory, loading) as loader:
+        report = loader.report()
+        assert report is not None
+        assert not report.health.ready
+        loaded: list[ProcessEncoder] = []
+        waiting = threading.Thread(target=lambda: loaded.append(loader.load()))
+        waiting.start()
+        loading.gate.set()
+        waiting.join(20)
+    assert loaded[0].description.fingerprint == "r"
+
+
+def test_why_nothing_could_be_loaded_is_known_here(directory: Path) -> None:
+    with encoder_process(
+        directory, Loader(EncoderUnavailable("there is no such model."))
+    ) as loader:
+        while (report := loader.report()) is None or report.health.reason is None:
+            pass
+        while "there is no such model" not in report.health.reason:
+            report = loader.report() or report
+            assert report.health.reason is not None
+
+
+def test_a_process_that_is_not_there_is_no_fault_of_the_request(directory: Path) -> None:
+    connection = EncoderConnection(directory / "encoder.sock")
+    with pytest.raises(ModelNotReady, match="started again"):
+        connection.ask(Report())
+    assert ProcessEncoderLoader(connection).report() is None
+
+
+def test_a_process_that_ends_during_a_call_is_noticed_and_the_next_one_asked(
+    directory: Path,
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(directory / "encoder.sock"))
+        listening.listen()
+        connection = EncoderConnection(directory / "encoder.sock")
+
+        def end_at_the_first_question_and_reply_to_the_second() -> None:
+            with listening.accept()[0] as first:
+                first.recv(4)
+            with listening.accept()[0] as second:
+                second.recv(1024)
+                for part in packed(Embeddings(), np.ones((1, 4), dtype=np.float32)):
+                    second.sendall(part)
+
+        ending = threading.Thread(target=end_at_the_first_question_and_reply_to_the_second)
+        ending.start()
+        with pytest.raises(ModelNotReady):
+            connection.ask(EncodeTexts("r", ["a"]))
+        reply, rows = connection.ask(EncodeTexts("r", ["a"]))
+        ending.join()
+        connection.close()
+    assert reply == Embeddings()
+    assert rows is not None
+    assert rows.shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        QueueFull("full", retry_after_s=7),
+        OutOfMemory("no memory", code="out_of_device_memory"),
+        EncoderFault("odd"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_arrive_as_they_were_sent(error: ClipError) -> None:
+    arrived = Failure.of(error).error()
+    assert type(arrived) is type(error)
+    assert isinstance(arrived, ClipError)
+    assert (arrived.detail, arrived.code) == (error.detail, error.code)
+    assert getattr(arrived, "retry_after_s", None) == getattr(error, "retry_after_s", None)
