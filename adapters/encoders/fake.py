@@ -49,7 +49,7 @@ class FakeEncoder(EncoderPort):
 
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
         """See `EncoderPort.encode_images`."""
-        return self._vectors([np.ascontiguousarray(pixels).tobytes() for pixels in batch])
+        return self._vectors([np.ascontiguousarray(pixels).data for pixels in batch])
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`; here a word stands for a token."""
@@ -63,7 +63,7 @@ class FakeEncoder(EncoderPort):
         """See `EncoderPort.device_memory_used`."""
         return None
 
-    def _vectors(self, contents: Sequence[bytes]) -> RawEmbeddings:
+    def _vectors(self, contents: Sequence[bytes | memoryview]) -> RawEmbeddings:
         vectors = np.empty((len(contents), self._description.embedding_dimension), np.float32)
         for row, content in zip(vectors, contents, strict=True):
             seed = int.from_bytes(hashlib.sha256(content).digest())

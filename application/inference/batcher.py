@@ -18,6 +18,7 @@ from application.ports import (
     UNOBSERVED,
     EncoderPort,
     ObserverPort,
+    PixelBatch,
     Pixels,
     RawEmbeddings,
     Stage,
@@ -186,7 +187,7 @@ class Batcher:
     async def _encode_images(self, entries: list[ImageEntry]) -> None:
         try:
             embeddings = await self._call(
-                lambda encoder: encoder.encode_images(np.stack([each.pixels for each in entries])),
+                lambda encoder: encoder.encode_images(_batch([each.pixels for each in entries])),
                 entries,
                 len(entries),
             )
@@ -241,6 +242,11 @@ class Batcher:
         rows = await self._model.call(lease, timed)
         check_shape(lease.encoder, rows, count)
         return [Embedding.from_encoder(row) for row in rows]
+
+
+def _batch(images: list[Pixels]) -> PixelBatch:
+    """The images as one array; a single one is not copied."""
+    return images[0][np.newaxis] if len(images) == 1 else np.stack(images)
 
 
 def _resolve(result: asyncio.Future[_T], value: _T) -> None:

@@ -47,7 +47,7 @@ class ImageEmbeddings:
     async def encode_each(self, files: Sequence[bytes], lease: Lease) -> list[Outcome]:
         """The outcome of each image file, in their order; never raises."""
         outcomes: list[Outcome] = []
-        async with aclosing(self._encoded(files, lease)) as groups:
+        async with aclosing(self.encode_in_groups(files, lease)) as groups:
             async for group in groups:
                 outcomes += group
         return outcomes
@@ -65,7 +65,7 @@ class ImageEmbeddings:
         """
         names = list(files)
         embeddings: list[Embedding] = []
-        async with aclosing(self._encoded(list(files.values()), lease)) as groups:
+        async with aclosing(self.encode_in_groups(list(files.values()), lease)) as groups:
             async for group in groups:
                 for outcome in group:
                     if isinstance(outcome, InvalidInput):
@@ -75,9 +75,10 @@ class ImageEmbeddings:
                     embeddings.append(outcome)
         return embeddings
 
-    async def _encoded(
+    async def encode_in_groups(
         self, files: Sequence[bytes], lease: Lease
     ) -> AsyncGenerator[list[Outcome], None]:
+        """The outcomes of image files, in their order, a group as soon as it is encoded."""
         under_way: deque[asyncio.Task[list[Outcome]]] = deque()
         try:
             for start in range(0, len(files), self._group):

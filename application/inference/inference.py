@@ -2,8 +2,8 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Self
 
 from application.inference.admission import Admission
@@ -111,6 +111,15 @@ class Inference:
         """
         async with self._admitted(self._many_images.groups_of(len(images))) as lease:
             return await self._many_images.encode_each(images, lease)
+
+    async def embed_in_groups(self, images: Sequence[bytes]) -> AsyncGenerator[list[Outcome], None]:
+        """As `embed_each_image`, some outcomes at a time and as soon as they are there."""
+        async with (
+            self._admitted(self._many_images.groups_of(len(images))) as lease,
+            aclosing(self._many_images.encode_in_groups(images, lease)) as groups,
+        ):
+            async for group in groups:
+                yield group
 
     async def embed_all(
         self, images: Mapping[str, bytes], texts: Sequence[str] = ()

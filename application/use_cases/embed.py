@@ -1,6 +1,7 @@
 """Use cases: embeddings of images and texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -52,6 +53,33 @@ class EmbedImages:
         return [
             _of_one_image(next(outcomes)) if isinstance(image, bytes) else image for image in images
         ]
+
+    async def as_they_come(
+        self, images: Sequence[bytes | InvalidInput]
+    ) -> AsyncGenerator[tuple[int, Embedding | Exception], None]:
+        """The same, each with its place among the images, as soon as it is there.
+
+        A failure in the middle is that of the images that it concerns; others may still succeed.
+        What could not be decoded from the body comes first.
+
+        Raises:
+            InvalidImages, ServiceUnavailable: as `__call__`, before the first result; and where the
+                encoder lost its trust, after which no result may be used.
+        """
+        check_image_count(len(images))
+        places = [place for place, image in enumerate(images) if isinstance(image, bytes)]
+        files = [image for image in images if isinstance(image, bytes)]
+        async with aclosing(self._inference.embed_in_groups(files)) as groups:
+            first = await anext(groups, []) if files else []
+            for place, image in enumerate(images):
+                if not isinstance(image, bytes):
+                    yield place, image
+            remaining = iter(places)
+            for outcome in first:
+                yield next(remaining), outcome
+            async for group in groups:
+                for outcome in group:
+                    yield next(remaining), outcome
 
 
 def _of_one_image(outcome: Embedding | Exception) -> EmbeddedImage:

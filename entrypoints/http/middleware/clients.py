@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+from functools import lru_cache
 from typing import Final
 
 from litestar.types import HTTPScope
@@ -30,6 +31,7 @@ class ClientIdentity:
         return network if key is None else f"{network} {hashlib.sha256(key).hexdigest()}"
 
 
+@lru_cache(maxsize=4096)
 def _network(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qs
 
@@ -46,6 +47,7 @@ from entrypoints.http.errors.table import (
 )
 from entrypoints.http.middleware.envelope import note_unknown_field
 from entrypoints.http.middleware.limits import whole_body
+from entrypoints.http.routes.lines import JSON_LINES, streamed
 from entrypoints.http.schemas import examples
 from entrypoints.http.schemas.fields import json_schema
 
@@ -55,9 +57,6 @@ _Result = TypeVar("_Result")
 _JSON: Final = "application/json"
 _FORM: Final = "multipart/form-data"
 _BARE: Final = "application/octet-stream"
-_RESPONSES: Final = [_JSON, _BARE]
-"""Media types of a response that has embeddings; the first for who accepts any."""
-
 _MAX_QUERY_FIELDS: Final = 200
 
 _FIRST_BYTES: Final = (
@@ -129,6 +128,7 @@ class Endpoint(Generic[_Sent]):
         dialect: the other protocol that it belongs to; None is always there.
         vectors: the embeddings in its response, which a client may ask for as bare float32; None
             where there are none.
+        lines: makes the response as JSON lines, which a client may ask for; None where it cannot.
     """
 
     path: str
@@ -137,20 +137,28 @@ class Endpoint(Generic[_Sent]):
     responds: type[msgspec.Struct]
     dialect: Dialect | None = None
     vectors: Callable[[Any], Sequence[Any]] | None = None
+    lines: Callable[[Call[_Sent]], AsyncGenerator[msgspec.Struct, None]] | None = None
 
     def handler(self, use_for: Callable[[Any], UseCases]) -> HTTPRouteHandler:
         """The framework's handler; ``use_for`` has the use cases for a request's scope."""
-        takes, work, vectors = self.takes, self.work, self.vectors
+        takes, work, vectors, lines = self.takes, self.work, self.vectors, self.lines
+        others = [
+            *([_BARE] if vectors is not None else []),
+            *([JSON_LINES] if lines is not None else []),
+        ]
         takes_images = bool(image_fields(takes))
 
-        async def handle(request: Request[Any, Any, Any]) -> Response[bytes]:
+        async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
             scope = request.scope
             decoded = await _read(scope, request.receive, takes, takes_images=takes_images)
             if decoded.unknown_field is not None:
                 note_unknown_field(scope, decoded.unknown_field)
             call = Call(decoded.data, use_for(scope), scope, time.perf_counter())
+            wanted = _preferred(scope, others) if others else _JSON
+            if lines is not None and wanted == JSON_LINES:
+                return await streamed(lines(call), partial(_unless_gone, request))
             made = await _unless_gone(request, work(call))
-            if vectors is not None and _prefers_bare(scope):
+            if vectors is not None and wanted == _BARE:
                 return Response(np.asarray(vectors(made), "<f4").tobytes(), media_type=_BARE)
             return Response(msgspec.json.encode(made), media_type=MediaType.JSON)
 
@@ -172,7 +180,7 @@ class Endpoint(Generic[_Sent]):
                 _request_body(
                     takes, examples.REQUESTS[self.path], *examples.MORE_REQUESTS.get(self.path, ())
                 ),
-                bare=vectors is not None,
+                others,
             ),
         )(handle)
 
@@ -231,12 +239,12 @@ async def _read(
     return decode_json(body, kind)
 
 
-def _prefers_bare(scope: Any) -> bool:
-    """Whether the client would rather have bare float32 than JSON (RFC 9110, section 12.5.1)."""
+def _preferred(scope: Any, others: Sequence[str]) -> str:
+    """JSON, or which of the others the client would rather have (RFC 9110, section 12.5.1)."""
     accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
-    if _BARE.encode() not in accepted:
-        return False
-    return Accept(accepted.decode("latin-1")).best_match(_RESPONSES) == _BARE
+    if not any(other.encode() in accepted for other in others):
+        return _JSON
+    return Accept(accepted.decode("latin-1")).best_match([_JSON, *others]) or _JSON
 
 
 def content_type_of(scope: Any) -> tuple[str, str]:
@@ -341,16 +349,17 @@ def _request_body(kind: type[msgspec.Struct], *shown: Example) -> RequestBody:
     return RequestBody(content=content, required=True)
 
 
-def _operation(body: RequestBody, *, bare: bool) -> type[Operation]:
-    """An operation with this body, whose response may be bare float32 as well."""
+def _operation(body: RequestBody, others: Sequence[str]) -> type[Operation]:
+    """An operation with this body, whose response may have other media types as well."""
 
     @dataclass
     class WithBody(Operation):
         def __post_init__(self) -> None:
             self.request_body = body
             success = (self.responses or {}).get("200")
-            if bare and isinstance(success, OpenAPIResponse) and success.content is not None:
-                binary = _Documented(ready={"type": "string", "format": "binary"})
-                success.content[_BARE] = OpenAPIMediaType(schema=binary)
+            if isinstance(success, OpenAPIResponse) and success.content is not None:
+                for other in others:
+                    binary = _Documented(ready={"type": "string", "format": "binary"})
+                    success.content[other] = OpenAPIMediaType(schema=binary)
 
     return WithBody

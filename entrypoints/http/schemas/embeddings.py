@@ -45,6 +45,12 @@ class EmbedBatchResponse(Struct):
     inference_time_ms: InferenceTime
 
 
+class EmbedBatchLine(EmbedBatchItem):
+    """One line of a response in JSON lines: the result for one image."""
+
+    index: Annotated[int, documented("The image's place among those of the request, from 0 on.")]
+
+
 class EmbedTextRequest(Struct):
     """Several texts."""
 
