@@ -19,6 +19,7 @@ from adapters.images.gif import Gif, read_gif
 from adapters.images.jpeg import decode_jpeg
 from adapters.images.png import Png, read_png
 from adapters.images.preprocessing import square
+from adapters.images.resizing import has_simd
 from adapters.images.webp import read_webp
 from application.ports import CLIPS_INPUT, ImageInput
 from domain.errors import ImageTooLarge, InvalidImage
@@ -41,6 +42,8 @@ _WHITE: Final = 255
 Image.MAX_IMAGE_PIXELS = None
 # Registers the decoders now rather than in the first request, where threads would race to do it.
 Image.init()
+# For the same reason, and so that decoding workers have it when they are forked.
+has_simd()
 # Python keeps every different text of a warning for good, so that files made for it would fill the
 # log and then the memory.
 warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -1,17 +1,21 @@
 """The one preprocessing: what happens to every image before every encoder.
 
 It becomes a square of the model's size in the model's way, and loses CLIP's mean and standard
-deviation. For plain CLIP (short side to 224, bicubic, centre crop) these are the same numbers as
-those of ``transformers.CLIPImageProcessor`` with its Pillow backend.
+deviation. For plain CLIP (short side to 224, bicubic, centre crop) this is what
+``transformers.CLIPImageProcessor`` does; how near the numbers are says `adapters.images.resizing`.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from adapters.images.resizing import Box, resized
 from application.ports import CLIPS_INPUT, Fit, ImageInput, Pixels
+
+Resize: TypeAlias = Callable[[Image.Image, tuple[int, int], str, Box], Image.Image]
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 """Per-channel mean that CLIP was trained with (Radford et al. 2021; openai/CLIP, clip.py)."""
@@ -74,48 +78,49 @@ def levels_of(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
     return levels if np.array_equal(normalised(levels), pixels) else None
 
 
-def square(image: Image.Image, image_input: ImageInput) -> Image.Image:
-    """The image as the square that the image tower sees."""
-    resample = Image.Resampling[image_input.filter.upper()]
+def square(image: Image.Image, image_input: ImageInput, resize: Resize = resized) -> Image.Image:
+    """The image as the square that the image tower sees.
+
+    Args:
+        image: mode ``RGB``.
+        image_input: what the image tower sees.
+        resize: `resized`, or what does the same.
+    """
+    size, (width, height) = image_input.size, image.size
     match image_input.fit:
         case Fit.CROP:
-            return _cropped(image, image_input.size, resample)
+            return resize(image, (size, size), image_input.filter, _middle(width, height, size))
         case Fit.SQUASH:
-            return image.resize((image_input.size, image_input.size), resample)
+            return resize(image, (size, size), image_input.filter, (0, 0, width, height))
         case Fit.PAD:
-            return _padded(image, image_input, resample)
+            return _padded(image, image_input, resize)
 
 
-def _padded(image: Image.Image, image_input: ImageInput, resample: Image.Resampling) -> Image.Image:
+def _padded(image: Image.Image, image_input: ImageInput, resize: Resize) -> Image.Image:
     """Resize the long side and fill up the rest evenly (open_clip, ``ResizeKeepRatio``)."""
     size = image_input.size
     ratio = max(image.size) / size
     width, height = (max(round(side / ratio), 1) for side in image.size)
     whole = Image.new("RGB", (size, size), (image_input.fill,) * 3)
-    whole.paste(
-        image.resize((width, height), resample), ((size - width) // 2, (size - height) // 2)
-    )
+    small = resize(image, (width, height), image_input.filter, (0, 0, *image.size))
+    whole.paste(small, ((size - width) // 2, (size - height) // 2))
     return whole
 
 
-def _cropped(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """Resize the short side to ``size`` and keep the middle, without resizing what is cropped away.
+def _middle(width: int, height: int, size: int) -> Box:
+    """What is left of an image whose short side is resized to ``size`` and whose middle is kept.
 
-    The filter reads across the edges of ``box``, so each pass yields the pixels that resizing
-    all and cropping afterwards would; and a 4096 x 1 image never becomes a 917,504 x 224 one on
-    the way. The passes are called one by one because Pillow, given a box, may take them in the
-    other order, which rounds differently.
+    So nothing is resized that is cropped away, and a 4096 x 1 image never becomes a 917,504 x 224
+    one on the way.
     """
-    width, height = image.size
     short = min(width, height)
     left, right = _kept_span(width, size * width // short, size)
     upper, lower = _kept_span(height, size * height // short, size)
-    columns = image.resize((size, height), resample, box=(left, 0, right, height))
-    return columns.resize((size, size), resample, box=(0, upper, size, lower))
+    return left, upper, right, lower
 
 
-def _kept_span(length: int, resized: int, kept: int) -> tuple[float, float]:
-    """Which part of a side of ``length`` pixels is left by cropping its ``resized`` self."""
-    start = (resized - kept) // 2
-    scale = length / resized
+def _kept_span(length: int, whole: int, kept: int) -> tuple[float, float]:
+    """What is left of a side of ``length`` pixels that is resized to ``whole`` and cropped."""
+    start = (whole - kept) // 2
+    scale = length / whole
     return start * scale, min((start + kept) * scale, length)

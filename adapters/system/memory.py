@@ -11,8 +11,12 @@ from application.ports import MemoryPort
 _LARGE_BYTES: Final = 4 * 1024 * 1024
 """Blocks of at least this size go back to the system when they are freed: about a megapixel."""
 
+_KEPT_BYTES: Final = 32 * 1024 * 1024
+"""At the end of the heap, for what comes next."""
+
+_M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-"""What ``mallopt`` calls it (mallopt(3))."""
+"""What ``mallopt`` calls them (mallopt(3))."""
 
 _MADV_DONTNEED: Final = 4
 """What ``madvise`` calls it (madvise(2))."""
@@ -61,8 +65,12 @@ def return_large_blocks_at_once() -> None:
     When a large block is freed, glibc expects more of that size and takes the next ones from the
     heap, which cannot be returned in part: after every kind of large file had been decoded once, a
     server that needs 260 MiB kept 700 MiB.
+
+    Smaller blocks stay with the process for the next request: returning the heap's end after each
+    one, as glibc then would, costs new pages for every picture.
     """
     _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
+    _glibc("mallopt", _M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _glibc(name: str, *arguments: Any) -> None:

@@ -1,22 +1,45 @@
 """The one preprocessing against transformers' two."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from transformers import CLIPImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from adapters.images.preprocessing import STD, levels_of, normalised, preprocess
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
+from adapters.images.preprocessing import (
+    STD,
+    levels_of,
+    normalise,
+    normalised,
+    preprocess,
+    square,
+)
+from adapters.images.resizing import has_simd, with_pillow
+from adapters.models.precision import Precision
+from adapters.models.reading import DEMO
+from application.ports import CLIPS_INPUT, Fit, ImageInput, Pixels
+from domain.embedding import Embedding
 from tests.support.photos import photo, photos
 
 ONE_LEVEL = 1 / 255 / min(STD)
 """One step of an 8-bit channel after normalisation: 0.0151."""
+
+
+def prepared_with_pillow(image: Image.Image, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
+    """As `preprocess` does where the SIMD resizer is not installed."""
+    return normalise(np.asarray(square(image, image_input, with_pillow)))
+
 
 SIZES = [(224, 224), (640, 427), (225, 300), (301, 224), (50, 80), (223, 223), (3, 500), (1, 1)]
 
 
 @pytest.mark.parametrize("name", list(photos()))
 def test_photos_are_prepared_as_transformers_does_with_pillow(name: str) -> None:
-    ours = preprocess(photo(name))
+    ours = prepared_with_pillow(photo(name))
     theirs = CLIPImageProcessorPil()(photo(name), return_tensors="np")["pixel_values"][0]
     assert ours.shape == theirs.shape == (3, 224, 224)
     assert ours.dtype == np.float32
@@ -30,12 +53,59 @@ def test_photos_are_prepared_as_transformers_does_with_pillow(name: str) -> None
 @pytest.mark.parametrize("size", SIZES)
 def test_all_shapes_are_prepared_as_transformers_does(size: tuple[int, int]) -> None:
     image = photo("china").resize(size)
-    ours = preprocess(image)
+    ours = prepared_with_pillow(image)
     pillow = CLIPImageProcessorPil()(image, return_tensors="np")["pixel_values"][0]
     torchvision = CLIPImageProcessor()(image, return_tensors="np")["pixel_values"][0]
     assert np.abs(ours - pillow).max() <= ONE_LEVEL * 1.01
     assert np.abs(ours - torchvision).max() <= 2 * ONE_LEVEL * 1.01
     assert np.abs(ours - torchvision).mean() < 1e-4
+
+
+@pytest.mark.skipif(not has_simd(), reason="no SIMD resizer is installed: Pillow resizes")
+@pytest.mark.parametrize("fit", list(Fit))
+@pytest.mark.parametrize("name", ["bicubic", "bilinear", "lanczos"])
+@pytest.mark.parametrize("size", [*SIZES, (7, 20000), (20000, 3), (2000, 1500)])
+def test_simd_resizes_as_pillow_does(size: tuple[int, int], name: str, fit: Fit) -> None:
+    image, image_input = photo("china").resize(size), ImageInput(fit=fit, filter=name)
+    simd = np.asarray(square(image, image_input)).astype(int)
+    pillow = np.asarray(square(image, image_input, with_pillow)).astype(int)
+    assert np.abs(simd - pillow).max() <= 7
+    assert np.abs(simd - pillow).mean() < 0.25
+    assert (np.abs(simd - pillow) > 3).mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", list(photos()))
+def test_photos_are_prepared_as_transformers_does_by_default(name: str) -> None:
+    ours = preprocess(photo(name))
+    theirs = CLIPImageProcessor()(photo(name), return_tensors="np")["pixel_values"][0]
+    # Wider than between transformers' own two backends (2 levels): the SIMD resizer rounds its
+    # weights more coarsely.
+    assert np.abs(ours - theirs).max() <= 7 * ONE_LEVEL * 1.01
+    assert np.abs(ours - theirs).mean() < 0.25 * ONE_LEVEL
+
+
+def test_both_ways_of_resizing_make_the_same_embeddings() -> None:
+    encoder = EncoderSelection(EncoderChoice.TORCH, DEMO, precision=Precision.FP32).load()
+    # Fine text is the hardest: 40 lines of letters of 8 pixels.
+    page = Image.new("RGB", (1280, 720), "white")
+    for line in range(40):
+        ImageDraw.Draw(page).text((4, 18 * line), "the quick brown fox 0123456789 " * 6, "black")
+    for image in (page, *photos().values()):
+        rows = encoder.encode_images(np.stack([preprocess(image), prepared_with_pillow(image)]))
+        one, another = map(Embedding.from_encoder, rows)
+        assert one.cosine(another) >= 0.9999
+
+
+def test_a_resizer_that_is_not_there_is_not_needed() -> None:
+    program = (
+        "import sys; sys.modules['cykooz_resizer'] = None\n"
+        "from adapters.images.resizing import has_simd\n"
+        "from adapters.images.preprocessing import preprocess\n"
+        "from tests.support.photos import photo\n"
+        "assert not has_simd()\n"
+        "assert preprocess(photo()).shape == (3, 224, 224)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_an_extreme_shape_needs_no_extreme_memory() -> None:

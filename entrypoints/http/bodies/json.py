@@ -23,6 +23,9 @@ _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PLACE: Final = re.compile(r"`\$\.([^`]+)`")
 """Where msgspec found something wrong, at the end of its messages."""
 
+_FEW: Final = 32
+"""Signs that are looked for one by one."""
+
 _LARGE_EXPONENT: Final = re.compile(rb"[\[,:]\s*+-?[0-9.]++[eE][+-]?[0-9]{3}")
 """A number whose exponent has three or more digits, outside of base64, and in linear time."""
 
@@ -143,17 +146,18 @@ def _unknown_field(body: bytes, kind: type[Any]) -> str | None:
 
 
 def _check_values(body: bytes) -> None:
-    for what, sign, limit in (
-        ("commas", b",", MAX_JSON_COMMAS),
-        ("opening brackets", b"[", MAX_JSON_BRACKETS),
+    commas = _count(body, b",")
+    for what, count, limit in (
+        ("commas", commas, MAX_JSON_COMMAS),
+        ("opening brackets", _count(body, b"["), MAX_JSON_BRACKETS),
     ):
-        if (count := body.count(sign)) > limit:
+        if count > limit:
             raise WrongShape(
                 f"the body has {count} {what}; at most {limit} are allowed.",
                 code="too_many_values",
             )
     # With few commas there are few numbers; then a large image is not searched for them.
-    if body.count(b",") > MAX_JSON_LARGE_EXPONENTS:
+    if commas > MAX_JSON_LARGE_EXPONENTS:
         count = sum(1 for _ in _LARGE_EXPONENT.finditer(body))
         if count > MAX_JSON_LARGE_EXPONENTS:
             raise WrongShape(
@@ -161,6 +165,16 @@ def _check_values(body: bytes) -> None:
                 f"{MAX_JSON_LARGE_EXPONENTS} are allowed.",
                 code="too_many_values",
             )
+
+
+def _count(body: bytes, sign: bytes) -> int:
+    """How often a sign occurs. Finding the few in an image is ten times faster than counting."""
+    place = -1
+    for found in range(_FEW):
+        place = body.find(sign, place + 1)
+        if place < 0:
+            return found
+    return body.count(sign)
 
 
 def _not_json(malformed: Exception) -> NotJson:
