@@ -15,6 +15,9 @@ from domain.limits import CONTEXT_LENGTH, IMAGE_SIZE
 Pixels: TypeAlias = NDArray[np.float32]
 """One preprocessed image: float32 ``[3, size, size]``, RGB, normalised with CLIP's mean and std.
 
+Where the encoder is in another process it is uint8, the levels before they are normalised: a
+quarter of the bytes. What lies between preparation and encoder looks at neither.
+
 The size is the model's, see `ImageInput`. Encoders of models with another mean and standard
 deviation convert.
 """

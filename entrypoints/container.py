@@ -84,6 +84,7 @@ class Container(containers.DeclarativeContainer):
         tensorrt=tensorrt,
         download=download,
     )
+    normalises = providers.Object(True)
     # Processes that serve HTTP on this machine share its cores.
     sharing_processes = providers.Object(1)
     decoders = providers.Callable(_share_of_cores, sharing_processes)
@@ -95,6 +96,7 @@ class Container(containers.DeclarativeContainer):
             DecodingWorkers,
             workers=decoders,
             max_pixels=settings.provided.max_decoded_pixels,
+            normalises=normalises,
         )
         if workers_possible()
         else in_process_preparation

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapters.images.decoding_worker import (
     DECODED,
@@ -24,7 +25,7 @@ from adapters.images.decoding_worker import (
     REQUEST,
 )
 from adapters.images.fork_server import ForkServer, ForkServerLost, shared_memory
-from adapters.images.preprocessing import normalise
+from adapters.images.preprocessing import channels_first, normalise
 from application.ports import CLIPS_INPUT, ImageInput, ImagePreparationPort, Pixels
 from domain.errors import (
     ClipError,
@@ -119,8 +120,8 @@ class _Worker:
             raise
         self._pixels = np.frombuffer(shared, dtype=np.uint8)
 
-    def decode(self, data: bytes, image_input: ImageInput, budget: Budget) -> Pixels:
-        """Pixels of one file, float32 ``[3, size, size]``.
+    def decode(self, data: bytes, image_input: ImageInput, budget: Budget) -> NDArray[np.uint8]:
+        """Levels of one file, uint8 ``[size, size, 3]``, valid until the next one is decoded.
 
         Raises:
             _WorkerLost: the worker has ended.
@@ -146,7 +147,7 @@ class _Worker:
         self.usable = True
         if outcome == DECODED:
             side = image_input.size
-            return normalise(self._pixels[: 3 * side * side].reshape(side, side, 3))
+            return self._pixels[: 3 * side * side].reshape(side, side, 3)
         raise _error(outcome, told, budget)
 
     def end(self) -> int | None:
@@ -184,6 +185,7 @@ class DecodingWorkers(ImagePreparationPort):
         budget: Budget | None = None,
         max_pixels: int = MAX_DECODED_PIXELS,
         decoder: str = DECODER,
+        normalises: bool = True,
     ) -> None:
         """Make one; nothing is started before `start` or the first picture.
 
@@ -192,7 +194,9 @@ class DecodingWorkers(ImagePreparationPort):
             budget: for each picture; None: as `domain.limits` has it.
             max_pixels: see `adapters.images.picture.decode_picture`.
             decoder: the function that does it, as ``module:function``.
+            normalises: False where that is done in the encoder's process, see `Pixels`.
         """
+        self._normalises = normalises
         self._budget = budget or Budget()
         self._configuration = {
             "decoder": decoder,
@@ -239,7 +243,8 @@ class DecodingWorkers(ImagePreparationPort):
                     worker = None
                 worker = worker or self._started_worker(image_input.size)
                 try:
-                    return worker.decode(data, image_input, self._budget)
+                    levels = worker.decode(data, image_input, self._budget)
+                    return normalise(levels) if self._normalises else channels_first(levels)
                 except TimeoutError:
                     raise ServiceUnavailable(
                         f"the image was not decoded within {self._budget.wall_s:g} seconds, the "

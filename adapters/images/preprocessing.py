@@ -6,7 +6,7 @@ deviation. For plain CLIP (short side to 224, bicubic, centre crop) this is what
 """
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,16 @@ def normalise(pixels: NDArray[np.uint8]) -> Pixels:
     return normalised(pixels.transpose(2, 0, 1))
 
 
+def channels_first(levels: NDArray[np.uint8]) -> Pixels:
+    """A decoded picture for an encoder in another process, not normalised; see `Pixels`.
+
+    Args:
+        levels: uint8 ``[size, size, 3]``.
+    """
+    copied = np.ascontiguousarray(levels.transpose(2, 0, 1))
+    return cast(Pixels, copied)
+
+
 def normalised(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Eight-bit levels ``[…, 3, size, size]`` with CLIP's mean and standard deviation taken out."""
     pixels = np.empty(levels.shape, dtype=np.float32)
@@ -64,6 +74,13 @@ def normalised(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
         # Looked up instead of computed: half the time, and the same to the last bit.
         np.take(table, levels[..., channel, :, :], out=pixels[..., channel, :, :], mode="clip")
     return pixels
+
+
+def as_pixels(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Images that have travelled as eight-bit levels or as pixels, as pixels."""
+    if images.dtype == np.uint8:
+        return normalised(images.astype(np.uint8, copy=False))
+    return images.astype(np.float32, copy=False)
 
 
 def levels_of(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:

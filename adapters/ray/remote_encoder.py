@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from adapters.images.preprocessing import levels_of, normalised
+from adapters.images.preprocessing import levels_of
 from application.ports import (
     Device,
     EncoderDescription,
@@ -146,13 +146,6 @@ class RemoteEncoderLoader(EncoderLoaderPort):
                 logger.info("still waiting for a replica of the encoder")
             else:
                 return description
-
-
-def arrived(pixels: TravellingPixels) -> PixelBatch:
-    """The same pixels as were sent, bit for bit: ``[n, 3, size, size]``."""
-    if pixels.dtype == np.uint8:
-        return normalised(pixels.astype(np.uint8, copy=False))
-    return pixels.astype(np.float32, copy=False)
 
 
 def result_of(call: Callable[[], Any], patience_s: float) -> Any:

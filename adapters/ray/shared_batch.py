@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adapters.ray.remote_encoder import RemoteEmbeddings, TravellingPixels, arrived
+from adapters.images.preprocessing import as_pixels
+from adapters.ray.remote_encoder import RemoteEmbeddings, TravellingPixels
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.errors import EncoderFault
 
@@ -25,7 +26,7 @@ def encode_together(
         Each call's rows, in the same order, or its own failure.
     """
     try:
-        rows = _rows(encoder, np.concatenate([arrived(call) for call in calls]))
+        rows = _rows(encoder, np.concatenate([as_pixels(call) for call in calls]))
     except Exception as failure:
         if len(calls) == 1:
             return [failure]

@@ -25,6 +25,7 @@ from adapters.encoders.process.messages import (
     packed,
     read_question,
 )
+from adapters.images.preprocessing import as_pixels
 from adapters.observability.observers import EncoderEventsOnly
 from application.model.states import Lease
 from domain.embedding import Embedding
@@ -165,7 +166,7 @@ class EncoderProcess:
         async with self._model.lease() as lease:
             _check(lease, fingerprint)
             embeddings = await asyncio.gather(
-                *(self._batcher.encode_image(pixels, lease) for pixels in images)
+                *(self._batcher.encode_image(pixels, lease) for pixels in as_pixels(images))
             )
             return _rows(embeddings)
 

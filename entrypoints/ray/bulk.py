@@ -26,9 +26,8 @@ from adapters.bulk.local_files import LocalImageFiles
 from adapters.bulk.table_formats import parquet_schema
 from adapters.images.decoding_workers import DecodingWorkers, workers_possible
 from adapters.images.pillow_preparation import PillowImagePreparation
-from adapters.images.preprocessing import levels_of
+from adapters.images.preprocessing import as_pixels, levels_of
 from adapters.ray.bulk_output import BulkOutput, count_rows
-from adapters.ray.remote_encoder import arrived
 from application.bulk_ports import BulkFailure, ImageFile, error_of
 from application.model.states import grant
 from application.ports import EncoderDescription, EncoderPort, ImageInput, ImagePreparationPort
@@ -164,7 +163,7 @@ class _Encode:
         fit = [place for place, error in enumerate(errors) if error is None]
         for start in range(0, len(fit), self._max_batch):
             places = fit[start : start + self._max_batch]
-            rows = self._encoder.encode_images(arrived(batch["levels"][places]))
+            rows = self._encoder.encode_images(as_pixels(batch["levels"][places]))
             for place, row in zip(places, rows, strict=True):
                 try:
                     vectors[place] = Embedding.from_encoder(row).vector

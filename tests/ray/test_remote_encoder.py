@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from adapters.images.preprocessing import preprocess
+from adapters.images.preprocessing import as_pixels, preprocess
 from adapters.ray.remote_encoder import (
     RemoteEmbeddings,
     RemoteEncoder,
     RemoteEncoderLoader,
-    arrived,
 )
 from application.ports import Device, EncoderDescription
 from domain.errors import ServiceUnavailable
@@ -76,14 +75,14 @@ def test_pixels_travel_as_eight_bits_and_arrive_unchanged() -> None:
     rows = encoder(replicas).encode_images(batch)
     assert rows.shape == (len(batch), 4)
     assert replicas.sent[0].dtype == np.uint8
-    np.testing.assert_array_equal(arrived(replicas.sent[0]), batch)
+    np.testing.assert_array_equal(as_pixels(replicas.sent[0]), batch)
 
 
 def test_pixels_that_are_no_levels_travel_as_they_are() -> None:
     replicas = Replicas("f1")
     zeros = np.zeros((1, 3, 224, 224), dtype=np.float32)
     encoder(replicas).encode_images(zeros)
-    np.testing.assert_array_equal(arrived(replicas.sent[0]), zeros)
+    np.testing.assert_array_equal(as_pixels(replicas.sent[0]), zeros)
 
 
 def test_a_call_whose_replica_dies_is_made_again() -> None:
