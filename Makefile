@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve install test hostile costs fuzz gpu-check image-check lint types audit sbom format docs bench bench-search overload hostile-clients soak train-demo evaluate-demo constraints clean
+.PHONY: help serve install test hostile costs fuzz gpu-check image-check lint types audit sbom format docs bench bench-own bench-search overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ evaluate-demo: $(VENV)/.train ## Accuracy of the demo model on artwork that it w
 
 bench: $(VENV)/.bench $(INFINITY)/.installed ## Speed beside peers, on this machine (half an hour): benchmarks/results/report.md
 	$(BIN)/python -m benchmarks --infinity $(INFINITY)/bin/infinity_emb $(BENCH_ARGS)
+
+bench-own: $(VENV)/.bench ## What the server itself costs, with an encoder that computes nothing; OWN_ARGS="--processes 4"
+	$(BIN)/python -m benchmarks.own_cost $(OWN_ARGS)
 
 bench-search: $(VENV)/.bench ## Search of 1,000,000 embeddings beside numpy, FAISS and USearch (minutes, 10 GB of memory)
 	$(BIN)/python -m benchmarks.searching $(BENCH_ARGS)

@@ -136,8 +136,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "CLIP_PRECISION",
             "Encoder",
             "What the model computes in. `auto` takes fp16 on CUDA, bf16 on processors that "
-            "multiply it, else fp32. `int8` needs OpenVINO and the extra `int8`; it is refused if "
-            "its cosine against fp32 is 0.99 or lower.",
+            "multiply it, else fp32. `int8` needs OpenVINO, the extra `int8` and a processor with "
+            "VNNI or AMX; it is refused if its cosine against fp32 is 0.99 or lower.",
             none="auto",
         ),
     ] = None

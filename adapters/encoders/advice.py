@@ -2,16 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from adapters.models.precision import Precision
-from adapters.system.hardware import nvidia_driver_present, processor
+from adapters.system.hardware import INT8_FEATURES, nvidia_driver_present, processor
 from adapters.system.installation import install_command, is_installed
 from application.ports import EncoderDescription
 from domain.limits import SMALLEST_COSINE
-
-_INT8_PRODUCTS: Final = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
-"""Instructions that multiply int8, by Linux's names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ def _gains_from_int8(instructions: Collection[str]) -> bool:
 
     With AMX, int8 was no faster than bf16; with AVX2 alone, no faster than fp32.
     """
-    return not _INT8_PRODUCTS.isdisjoint(instructions) and "amx_int8" not in instructions
+    return not INT8_FEATURES.isdisjoint(instructions) and "amx_int8" not in instructions
 
 
 def _int8_advice(encoder: EncoderDescription, around: Surroundings) -> str:

@@ -1,6 +1,7 @@
 """Which encoder the settings ask for, and which one `auto` takes on this machine."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,11 @@ from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.hub import Download
 from adapters.models.precision import Precision
 from adapters.models.reading import check_dimension, fetched, read_checkpoint
-from adapters.system.hardware import multiplies_bfloat16, nvidia_driver_present
+from adapters.system.hardware import (
+    multiplies_bfloat16,
+    multiplies_int8,
+    nvidia_driver_present,
+)
 from adapters.system.installation import install_command, is_installed
 from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
 from domain.limits import EMBEDDING_DIMENSION
@@ -51,6 +56,7 @@ class EncoderSelection(EncoderLoaderPort):
         cache: directory for bundles and compiled models; None where none can be written.
         tensorrt: loads or makes TensorRT's encoder; None where there is none.
         download: how far a model on the hub is fetched.
+        int8_is_faster: whether int8 is worth it on this processor.
     """
 
     choice: EncoderChoice
@@ -62,6 +68,7 @@ class EncoderSelection(EncoderLoaderPort):
     cache: Path | None = None
     tensorrt: TensorRtBackend | None = None
     download: Download = field(default_factory=Download)
+    int8_is_faster: Callable[[], bool] = multiplies_int8
 
     def probe_device(self) -> Device:
         """See `EncoderLoaderPort.probe_device`."""
@@ -157,6 +164,16 @@ class EncoderSelection(EncoderLoaderPort):
     def _load_openvino(self) -> EncoderPort:
         if not is_installed("openvino"):
             raise EncoderUnavailable(self._missing("cpu", "OpenVINO", other="torch"))
+        if (
+            self.precision is Precision.INT8
+            and self.openvino_device == "CPU"
+            and not self.int8_is_faster()
+        ):
+            raise EncoderUnavailable(
+                "CLIP_PRECISION=int8 is refused on this processor: it has no instructions for int8 "
+                "products (AVX-VNNI, AVX512-VNNI or AMX), so that int8 would be less exact and no "
+                "faster. Set CLIP_PRECISION=auto."
+            )
         # Imported here: OpenVINO takes a second to import, and may not be installed.
         from adapters.encoders.openvino.encoder import OpenVinoEncoder
 

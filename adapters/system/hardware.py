@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,12 @@ _NVIDIA_CARDS: Final = Path("/proc/driver/nvidia/gpus")
 _CGROUP_MEMORY: Final = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _PROCESSOR: Final = Path("/proc/cpuinfo")
+INT8_FEATURES: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+"""Instructions that multiply int8, by Linux's names."""
+
+_ISA_WITHOUT_INT8: Final = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+"""Values of oneDNN's variable that allow none of them."""
+
 _BFLOAT16_FEATURES: Final = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 """Intel's and AMD's name, that of Intel's matrix unit, and ARM's."""
 NVIDIA_DRIVER_FILES: Final = (
@@ -47,6 +54,18 @@ def multiplies_bfloat16(cpu_info: Path = _PROCESSOR) -> bool:
         cpu_info: Linux's ``/proc/cpuinfo``. Elsewhere the result is False.
     """
     return not _BFLOAT16_FEATURES.isdisjoint(processor(cpu_info).instructions)
+
+
+def multiplies_int8(cpu_info: Path = _PROCESSOR, variables: Mapping[str, str] = os.environ) -> bool:
+    """Whether the processor has instructions for int8 products; without them it gains nothing.
+
+    Args:
+        cpu_info: Linux's ``/proc/cpuinfo``. Elsewhere the result is True.
+        variables: in which ``ONEDNN_MAX_CPU_ISA`` may forbid the instructions that there are.
+    """
+    found = processor(cpu_info).instructions
+    forbidden = variables.get("ONEDNN_MAX_CPU_ISA", "").upper() in _ISA_WITHOUT_INT8
+    return not found or not (forbidden or INT8_FEATURES.isdisjoint(found))
 
 
 def nvidia_driver_present() -> bool:

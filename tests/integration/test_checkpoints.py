@@ -291,6 +291,18 @@ def test_another_embedding_dimension_is_refused(hugging_face_directory: Path) ->
         selection.load()
 
 
+def test_int8_is_refused_where_it_would_be_no_faster(hugging_face_directory: Path) -> None:
+    selection = EncoderSelection(
+        EncoderChoice.OPENVINO,
+        str(hugging_face_directory),
+        768,
+        precision=Precision.INT8,
+        int8_is_faster=lambda: False,
+    )
+    with pytest.raises(EncoderUnavailable, match=r"no instructions for int8.*CLIP_PRECISION=auto"):
+        selection.load()
+
+
 def test_int8_is_not_for_torch(hugging_face_directory: Path) -> None:
     selection = EncoderSelection(
         EncoderChoice.TORCH, str(hugging_face_directory), 768, precision=Precision.INT8

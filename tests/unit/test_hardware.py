@@ -10,6 +10,7 @@ from adapters.system.hardware import (
     Processor,
     memory,
     multiplies_bfloat16,
+    multiplies_int8,
     nvidia_cards,
     processor,
     usable_cores,
@@ -54,6 +55,32 @@ def test_bfloat16_is_read_off_the_processor(features: str, has: bool, tmp_path: 
 
 def test_no_description_no_bfloat16(tmp_path: Path) -> None:
     assert multiplies_bfloat16(tmp_path / "missing") is False
+
+
+@pytest.mark.parametrize(
+    ("features", "limit", "has"),
+    [
+        ("flags : avx2 fma", "", False),
+        ("flags : avx2 avx512f", "", False),
+        ("flags : avx2 avx_vnni", "", True),
+        ("flags : avx2 avx512f avx512_vnni", "", True),
+        ("flags : avx2 avx512f avx512_vnni", "avx2", False),
+        ("flags : avx2 avx512f avx512_vnni", "AVX512_CORE_VNNI", True),
+        ("flags : avx2 amx_tile amx_int8", "", True),
+        ("Features : fp asimd asimddp", "", True),
+        ("Features : fp asimd", "", False),
+    ],
+)
+def test_int8_is_read_off_the_processor_and_what_is_forbidden_it(
+    features: str, limit: str, has: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{features}\n")
+    forbidden = {"ONEDNN_MAX_CPU_ISA": limit} if limit else {}
+    assert multiplies_int8(tmp_path / "cpuinfo", forbidden) is has
+
+
+def test_nothing_speaks_against_int8_where_the_processor_is_not_described(tmp_path: Path) -> None:
+    assert multiplies_int8(tmp_path / "missing", {}) is True
 
 
 def test_the_processor_is_named_with_what_matters_of_it(tmp_path: Path) -> None:
