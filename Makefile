@@ -8,7 +8,7 @@ INFINITY := .bench/infinity
 CLIENT := clients/python
 # What `make serve` installs with the server: OpenVINO, and PyTorch where there is an NVIDIA card; its
 # driver shows as one of these files, under WSL2 as the last one.
-NVIDIA := $(wildcard /proc/driver/nvidia/version /dev/nvidiactl /dev/dxg)
+NVIDIA := $(wildcard /dev/nvidiactl /proc/driver/nvidia /dev/dxg)
 EXTRAS ?= cpu$(if $(NVIDIA),$(COMMA)torch)
 COMMA := ,
 # Which TensorRT `make gpu-check` verifies: tensorrt or tensorrt-rtx.

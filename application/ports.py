@@ -33,10 +33,15 @@ class Device:
     Attributes:
         name: ``cpu`` or ``cuda:0``.
         cuda_available: whether CUDA can be used on this machine.
+        gpu_problem: why the NVIDIA GPU of this machine cannot be used, as a sentence; None where it
+            can, and where there is none.
+        gpu_wanted: whether an encoder on something else is worth a warning where there is a GPU.
     """
 
     name: str
     cuda_available: bool
+    gpu_problem: str | None = None
+    gpu_wanted: bool = True
 
 
 class Fit(StrEnum):

@@ -78,6 +78,7 @@ class Container(containers.DeclarativeContainer):
         cache=settings.provided.cache,
         tensorrt=tensorrt,
         download=download,
+        require_gpu=settings.provided.require_gpu,
     )
     in_process_preparation = providers.Singleton(
         PillowImagePreparation, max_pixels=settings.provided.max_decoded_pixels

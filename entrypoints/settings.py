@@ -140,6 +140,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             none="auto",
         ),
     ] = None
+    require_gpu: Annotated[
+        bool,
+        Variable(
+            "CLIP_REQUIRE_GPU",
+            "Encoder",
+            "Whether to serve no model rather than one that does not run on an NVIDIA GPU. Unset, "
+            "`/health` says in `gpu_reason` why the GPU is not used, and `clip_gpu_unused` is 1.",
+        ),
+    ] = False
     openvino_device: Annotated[
         str,
         Variable("CLIP_OPENVINO_DEVICE", "Encoder", "OpenVINO's device, such as `GPU` or `NPU`."),

@@ -7,15 +7,24 @@ Both share the device's primary context.
 import ctypes
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.system.hardware import nvidia_driver_version
 from application.ports import EncoderLost
 
 _DEVICE: Final = 0
+
+_OLDEST_DRIVER: Final = {11: 450, 12: 525, 13: 580}
+"""Of each major version of CUDA, the oldest driver that runs it.
+
+From the CUDA Toolkit's release notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA
+Minor Version Compatibility".
+"""
 
 
 class OutOfDeviceMemory(Exception):
@@ -23,7 +32,7 @@ class OutOfDeviceMemory(Exception):
 
 
 class NoGpu(Exception):
-    """There is no GPU that CUDA can use; the message is CUDA's."""
+    """There is no GPU that CUDA can use; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,8 @@ class Cuda:
         """
         error, count = self._runtime.cudaGetDeviceCount()
         if error != self._runtime.cudaError_t.cudaSuccess or count < 1:
-            raise NoGpu(str(getattr(error, "name", error)))
+            _, version = self._runtime.cudaRuntimeGetVersion()
+            raise NoGpu(why_no_gpu(int(version) // 1000, str(getattr(error, "name", error))))
         properties = self._call("cudaGetDeviceProperties", _DEVICE)
         bus = self._call("cudaDeviceGetPCIBusId", 32, _DEVICE)
         return Gpu(
@@ -112,6 +122,54 @@ class Cuda:
             self._runtime.cudaGetLastError()  # or the next call would report it again
             raise OutOfDeviceMemory(f"{name}{arguments} found no memory")
         raise EncoderLost(f"the GPU failed: {getattr(error, 'name', error)} in {name}.")
+
+
+def why_no_gpu(
+    cuda: int | None,
+    otherwise: str,
+    *,
+    find_version: Callable[[], str | None] | None = None,
+    visible: str | None = None,
+) -> str:
+    """Why CUDA finds no GPU that it can use, as the end of a sentence.
+
+    CUDA itself reports a driver that is too old, one whose library is not in the container and one
+    that is not there at all as the same error.
+
+    Args:
+        cuda: major version of the CUDA that looked; None: not known.
+        otherwise: what CUDA says.
+        find_version: of the driver; None asks the kernel module, then NVML.
+        visible: instead of ``CUDA_VISIBLE_DEVICES``.
+    """
+    version = (find_version or driver_version)()
+    oldest = None if cuda is None else _OLDEST_DRIVER.get(cuda)
+    if version and oldest and int(version.partition(".")[0]) < oldest:
+        return f"NVIDIA driver {version} is too old: CUDA {cuda} needs {oldest} or newer"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
+    if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
+        return f"CUDA_VISIBLE_DEVICES={visible} hides every GPU"
+    return f"NVIDIA driver {version}, {otherwise}" if version else otherwise
+
+
+def driver_version(nvml: Any = None) -> str | None:
+    """The NVIDIA driver's version; None where nothing tells it.
+
+    Args:
+        nvml: instead of ``pynvml``, which is asked where the kernel module has no file, as under
+            WSL2.
+    """
+    if (version := nvidia_driver_version()) is not None:
+        return version
+    try:
+        nvml = nvml or importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        try:
+            return _text(nvml.nvmlSystemGetDriverVersion())
+        finally:
+            nvml.nvmlShutdown()
+    except Exception:  # NVML's own errors, from a module that may be missing
+        return None
 
 
 def find_gpu() -> Gpu | None:

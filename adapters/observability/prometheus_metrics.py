@@ -108,6 +108,11 @@ class PrometheusMetrics(ObserverPort):
             "clip_device_memory_bytes",
             "Memory of the graphics card in use by this process; 0 without one.",
         )
+        self._gpu_unused = gauge(
+            "clip_gpu_unused",
+            "1 if there is an NVIDIA GPU and the encoder runs on something else, although nobody "
+            "asked for that; else 0. /health says why in gpu_reason.",
+        )
         registry.register(_FormerNames(self._requests, self._request_seconds))
         self._former_memory = gauge(
             "clip_gpu_memory_used_gb", "clip_device_memory_bytes in GiB, by its former name."
@@ -179,6 +184,7 @@ class PrometheusMetrics(ObserverPort):
         self._cached_texts.set(load.cached_texts)
         self._ready.set(health.ready)
         self._loaded.set(health.model_loaded)
+        self._gpu_unused.set(health.gpu_reason is not None)
         self._device_bytes.set(health.device_memory_used or 0)
         self._former_memory.set((health.device_memory_used or 0) / _BYTES_PER_GIB)
         self._backend.clear()

@@ -167,6 +167,13 @@ class Supervisor:
         return self._device
 
     @property
+    def gpu_reason(self) -> str | None:
+        """Why the encoder is not on the NVIDIA GPU that is there and wanted, else None."""
+        if self._device is None or not self._device.gpu_wanted:
+            return None
+        return _why_not_on_the_gpu(self._device, self.description)
+
+    @property
     def concurrent_calls(self) -> int:
         """Calls of the encoder that may run at the same time."""
         return self._concurrent_calls
@@ -411,6 +418,10 @@ class Supervisor:
             description.precision,
             description.device.name,
         )
+        if self._device is not None and self._device.gpu_wanted:
+            reason = _why_not_on_the_gpu(self._device, description)
+            if reason is not None:
+                logger.warning("the GPU is not used: %s", reason)
         return Loaded(encoder)
 
     def _load_and_verify(self) -> EncoderPort:
@@ -507,6 +518,16 @@ class Supervisor:
             )
         if self._calls:  # some may still be calls of the slower one
             await asyncio.wait(self._calls.copy())
+
+
+def _why_not_on_the_gpu(device: Device, encoder: EncoderDescription | None) -> str | None:
+    if encoder is not None and encoder.device.cuda_available:
+        return None
+    if device.gpu_problem is not None:
+        return device.gpu_problem
+    if device.cuda_available and encoder is not None:
+        return f"CUDA can be used here, but {encoder.backend} runs on {encoder.device.name}."
+    return None
 
 
 def _free(encoders: list[EncoderPort], memory: MemoryPort) -> None:

@@ -53,6 +53,9 @@ class HostCuda:  # its names are those of the bindings
     def cudaGetDeviceCount(self) -> tuple[Status, int]:
         return (OK, self.devices) if self.devices else (Status.cudaErrorNoDevice, 0)
 
+    def cudaRuntimeGetVersion(self) -> tuple[Status, int]:
+        return OK, 13000
+
     def cudaGetDeviceProperties(self, device: int) -> tuple[Status, Any]:
         return OK, SimpleNamespace(name=b"NVIDIA Test\0\0", major=8, minor=9)
 

@@ -1,17 +1,31 @@
 """The device that PyTorch computes on, and what its failures mean."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from application.ports import Device, EncoderLost
+from adapters.encoders.cuda import NoGpu, why_no_gpu
+from application.ports import EncoderLost
 
 
-def probe_device() -> Device:
-    """``cuda:0`` where PyTorch can use it, else ``cpu``."""
-    cuda = torch.cuda.is_available()
-    return Device(name="cuda:0" if cuda else "cpu", cuda_available=cuda)
+def check_cuda() -> None:
+    """Return where PyTorch can use CUDA.
+
+    Raises:
+        NoGpu: it cannot; says why.
+    """
+    version = torch.version.cuda
+    if version is None:
+        raise NoGpu("the installed PyTorch was built without CUDA")
+    # Of a driver that it cannot use, PyTorch only warns.
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return
+    said = str(told[0].message).partition("(Triggered")[0].strip(" .") if told else ""
+    raise NoGpu(why_no_gpu(int(version.partition(".")[0]), said or "PyTorch finds no GPU"))
 
 
 @contextmanager
