@@ -8,14 +8,16 @@ import ctypes
 import importlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adapters.system.hardware import nvidia_driver_version
 from application.ports import EncoderLost
+from domain.errors import EncoderFault
 
 _DEVICE: Final = 0
 
@@ -25,6 +27,29 @@ _OLDEST_DRIVER: Final = {11: 450, 12: 525, 13: 580}
 From the CUDA Toolkit's release notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA
 Minor Version Compatibility".
 """
+
+
+FINAL_ERRORS: Final = {
+    226: "cudaErrorContained",
+    700: "cudaErrorIllegalAddress",
+    702: "cudaErrorLaunchTimeout",
+    710: "cudaErrorAssert",
+    714: "cudaErrorHardwareStackError",
+    715: "cudaErrorIllegalInstruction",
+    716: "cudaErrorMisalignedAddress",
+    717: "cudaErrorInvalidAddressSpace",
+    718: "cudaErrorInvalidPc",
+    719: "cudaErrorLaunchFailure",
+    721: "cudaErrorTensorMemoryLeak",
+    810: "cudaErrorMpsClientTerminated",
+    911: "cudaErrorExternalDevice",
+}
+"""After these, by the documentation of ``cudaError_t``, "the process must be terminated and
+relaunched". Any other error is the failure of one call.
+"""
+
+OUT_OF_MEMORY: Final = 2
+"""``cudaErrorMemoryAllocation``."""
 
 
 class OutOfDeviceMemory(Exception):
@@ -51,7 +76,12 @@ class Gpu:
 
 
 class Cuda:
-    """CUDA's runtime for device 0. Every failure but a lack of memory means a lost device."""
+    """CUDA's runtime for device 0.
+
+    Every call raises `OutOfDeviceMemory` for a lack of memory, `EncoderLost` for what CUDA
+    documents as final, and `EncoderFault` for anything else. Since work is asynchronous, what is
+    raised may be the failure of an earlier call.
+    """
 
     def __init__(self, runtime: Any = None) -> None:
         """Load the bindings.
@@ -84,6 +114,19 @@ class Cuda:
         self._call("cudaSetDevice", _DEVICE)
         return self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
 
+    def destroy_stream(self, stream: Any) -> None:
+        """End it."""
+        self._call("cudaStreamDestroy", stream)
+
+    def event(self) -> Any:
+        """A new event; a thread that waits for it sleeps, and does not keep a core busy."""
+        flags = self._runtime.cudaEventBlockingSync | self._runtime.cudaEventDisableTiming
+        return self._call("cudaEventCreateWithFlags", flags)
+
+    def destroy_event(self, event: Any) -> None:
+        """End it."""
+        self._call("cudaEventDestroy", event)
+
     def device_memory(self, size: int) -> int:
         """Address of ``size`` new bytes on the device."""
         return int(self._call("cudaMalloc", size))
@@ -100,6 +143,13 @@ class Cuda:
         """Free it."""
         self._call("cudaFreeHost", address)
 
+    def free_bytes(self) -> int:
+        """Device memory that nobody uses at this moment."""
+        error, free, _ = self._runtime.cudaMemGetInfo()
+        if error != self._runtime.cudaError_t.cudaSuccess:
+            self._raise(error, "cudaMemGetInfo")
+        return int(free)
+
     def to_device(self, target: int, source: int, size: int, stream: Any) -> None:
         """Copy from pinned memory, in the stream's order."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
@@ -110,18 +160,100 @@ class Cuda:
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", target, source, size, kind, stream)
 
-    def wait_for(self, stream: Any) -> None:
-        """Return once everything in the stream is done."""
-        self._call("cudaStreamSynchronize", stream)
+    def wait_for(self, stream: Any, event: Any) -> None:
+        """Return once everything in the stream is done; the thread sleeps meanwhile."""
+        self._call("cudaEventRecord", event, stream)
+        self._call("cudaEventSynchronize", event)
+
+    def begin_capture(self, stream: Any) -> None:
+        """From now on this thread's work in the stream is recorded and not done."""
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: Any) -> Any:
+        """What was recorded, ready to be launched any number of times."""
+        graph = self._call("cudaStreamEndCapture", stream)
+        try:
+            return self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: Any, stream: Any) -> None:
+        """Do what was recorded, with the same addresses."""
+        self._call("cudaGraphLaunch", graph, stream)
+
+    def destroy_graph(self, graph: Any) -> None:
+        """End it."""
+        self._call("cudaGraphExecDestroy", graph)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         error, *results = getattr(self._runtime, name)(*arguments)
-        if error == self._runtime.cudaError_t.cudaSuccess:
-            return results[0] if results else None
-        if error == self._runtime.cudaError_t.cudaErrorMemoryAllocation:
-            self._runtime.cudaGetLastError()  # or the next call would report it again
-            raise OutOfDeviceMemory(f"{name}{arguments} found no memory")
-        raise EncoderLost(f"the GPU failed: {getattr(error, 'name', error)} in {name}.")
+        if error != self._runtime.cudaError_t.cudaSuccess:
+            self._raise(error, name)
+        return results[0] if results else None
+
+    def _raise(self, error: Any, name: str) -> NoReturn:
+        called = f"{getattr(error, 'name', error)} in {name}"
+        if int(error) in FINAL_ERRORS:
+            raise EncoderLost(f"the GPU failed: {called}.")
+        self._runtime.cudaGetLastError()  # or the next call would report it again
+        if int(error) == OUT_OF_MEMORY:
+            raise OutOfDeviceMemory(f"{name} found no memory")
+        raise EncoderFault(f"the GPU refused a call: {called}")
+
+
+class Allocations:
+    """What one owner has on the GPU, given back in the opposite order by `close` at the latest.
+
+    Used from one thread at a time.
+    """
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._held: dict[tuple[str, int], Callable[[], None]] = {}
+
+    def stream(self) -> Any:
+        """As `Cuda.stream`."""
+        stream = self._cuda.stream()
+        return self._hold("stream", stream, lambda: self._cuda.destroy_stream(stream))
+
+    def event(self) -> Any:
+        """As `Cuda.event`."""
+        event = self._cuda.event()
+        return self._hold("event", event, lambda: self._cuda.destroy_event(event))
+
+    def device_memory(self, size: int) -> int:
+        """As `Cuda.device_memory`."""
+        address = self._cuda.device_memory(size)
+        self._hold("device", address, lambda: self._cuda.free_device_memory(address))
+        return address
+
+    def pinned_memory(self, size: int) -> int:
+        """As `Cuda.pinned_memory`."""
+        address = self._cuda.pinned_memory(size)
+        self._hold("pinned", address, lambda: self._cuda.free_pinned_memory(address))
+        return address
+
+    def captured(self, stream: Any) -> Any:
+        """As `Cuda.end_capture`."""
+        graph = self._cuda.end_capture(stream)
+        return self._hold("graph", graph, lambda: self._cuda.destroy_graph(graph))
+
+    def free(self, *kinds: str) -> None:
+        """Give back all ``device`` and ``pinned`` memory, or all ``graph``s."""
+        for key in reversed([key for key in self._held if key[0] in kinds]):
+            self._held.pop(key)()
+
+    def close(self) -> None:
+        """Give back everything. Never raises: a device that is lost takes nothing back."""
+        while self._held:
+            _, free = self._held.popitem()
+            with suppress(EncoderLost, EncoderFault, OutOfDeviceMemory):
+                free()
+
+    def _hold(self, kind: str, handle: Any, free: Callable[[], None]) -> Any:
+        self._held[kind, int(handle)] = free
+        return handle
 
 
 def why_no_gpu(
@@ -176,7 +308,7 @@ def find_gpu() -> Gpu | None:
     """The GPU that inference would run on; None without one, its driver or the bindings."""
     try:
         return Cuda().gpu()
-    except (ImportError, RuntimeError, NoGpu, EncoderLost):
+    except (ImportError, RuntimeError, NoGpu, EncoderLost, EncoderFault):
         return None
 
 

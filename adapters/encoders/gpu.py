@@ -7,6 +7,7 @@ from adapters.encoders.cuda import Cuda, NoGpu
 from adapters.system.hardware import nvidia_driver_present
 from adapters.system.installation import install_command, is_installed
 from application.ports import Device, EncoderLost
+from domain.errors import EncoderFault
 
 _CPU = Device(name="cpu", cuda_available=False)
 
@@ -23,7 +24,7 @@ def _check_by_bindings() -> None:
         Cuda().gpu()
     except (ImportError, RuntimeError) as missing:
         raise NoGpu(f"NVIDIA's bindings cannot be loaded: {missing}") from missing
-    except EncoderLost as failed:
+    except (EncoderLost, EncoderFault) as failed:
         raise NoGpu(str(failed)) from failed
 
 

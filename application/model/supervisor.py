@@ -60,7 +60,13 @@ from application.ports import (
     MemoryPort,
     ObserverPort,
 )
-from domain.errors import ClipError, EncoderFault, EncoderHung, ModelNotReady
+from domain.errors import (
+    ClipError,
+    EncoderFault,
+    EncoderHung,
+    ModelNotReady,
+    ServiceUnavailable,
+)
 from domain.limits import MAX_RELOAD_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -434,6 +440,10 @@ class Supervisor:
             raise EncoderUnavailable(
                 f"the encoder fails its verification: {fault.detail}."
             ) from fault
+        except ServiceUnavailable as unavailable_:  # no memory for a single image
+            raise EncoderUnavailable(
+                f"the encoder cannot be verified: {unavailable_.detail}"
+            ) from unavailable_
         return encoder
 
     async def _verify(self, encoder: EncoderPort, after_s: float) -> None:
@@ -447,7 +457,7 @@ class Supervisor:
             await self._in_thread(lambda: self._verification.verify(encoder))
         except EncoderHung:
             return
-        except MemoryError:
+        except (MemoryError, ServiceUnavailable):
             logger.error("there is no memory for the encoder's verification; it is tried again")
             self._apply(VerificationPostponed(encoder))
         except EncoderLost as lost:
