@@ -68,11 +68,15 @@ class Gpu:
         name: as NVIDIA calls it.
         architecture: its compute capability, such as ``8.9``.
         bus: its address on the PCI bus, by which other libraries find the same one.
+        multiprocessors: how many it has; cards of one name may differ in it.
+        driver: major version of the driver, such as ``580``; ``unknown`` where nothing tells it.
     """
 
     name: str
     architecture: str
     bus: str
+    multiprocessors: int = 0
+    driver: str = "unknown"
 
 
 class Cuda:
@@ -107,6 +111,8 @@ class Cuda:
             name=_text(properties.name),
             architecture=f"{properties.major}.{properties.minor}",
             bus=_text(bus),
+            multiprocessors=int(properties.multiProcessorCount),
+            driver=(driver_version() or "unknown").partition(".")[0],
         )
 
     def stream(self) -> Any:

@@ -17,7 +17,13 @@ from adapters.models.precision import Precision
 from adapters.models.reading import check_dimension, fetched, read_checkpoint
 from adapters.system.hardware import multiplies_bfloat16
 from adapters.system.installation import install_command, is_installed
-from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
+from application.ports import (
+    Device,
+    EncoderLoaderPort,
+    EncoderLost,
+    EncoderPort,
+    EncoderUnavailable,
+)
 from domain.limits import EMBEDDING_DIMENSION
 
 logger = logging.getLogger(__name__)
@@ -137,6 +143,8 @@ class EncoderSelection(EncoderLoaderPort):
                 return self.tensorrt.load()
             except EncoderUnavailable as unavailable:
                 logger.info("not on TensorRT yet: %s", unavailable)
+            except EncoderLost:
+                raise  # PyTorch would fail on this device too, until the process is restarted
             except Exception:  # whatever CUDA and TensorRT raise, PyTorch may still work
                 logger.exception("TensorRT's engine could not be loaded")
             first = EncoderChoice.TORCH if is_installed("torch") else EncoderChoice.OPENVINO

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from adapters.artifacts.store import Store
+from adapters.artifacts.store import Store, reason_of
 from adapters.encoders.cuda import ProcessMemory
+from adapters.encoders.engine_making import Commission, MakingCrashed, make_in_a_process
 from adapters.encoders.tensorrt import library
 from adapters.images.photos import samples
 from adapters.models.checkpoint import Checkpoint
@@ -83,6 +84,7 @@ class TensorRtBackend(EncoderUpgradePort):
         cache: directory for bundles and engines; None where none can be written.
         device: where the engine and PyTorch's text tower run; tests pass another, as for the next.
         engines_at: the engines of this machine.
+        make: has an engine made.
         download: how far a model on the hub is fetched.
     """
 
@@ -95,6 +97,7 @@ class TensorRtBackend(EncoderUpgradePort):
     cache: Path | None = None
     device: Device = _CUDA
     engines_at: Callable[[Path, Precision, int], "TensorRtEngines"] = engines_at
+    make: Callable[[Commission, Sequence[Embedding] | None], None] = make_in_a_process
     download: Download = field(default_factory=Download)
 
     def wanted(self, serving: EncoderDescription) -> bool:
@@ -112,7 +115,7 @@ class TensorRtBackend(EncoderUpgradePort):
         """See `EncoderUpgradePort.build`."""
         checkpoint = self._read()
         engines = self._engines(checkpoint.fingerprint)
-        runner = self._load_or_build(checkpoint, engines, lambda: expected)
+        runner = self._load_or_build(checkpoint, engines, expected)
         return self._encoder(checkpoint, engines, runner, serving.text_tower)
 
     def load(self) -> EncoderPort:
@@ -125,7 +128,7 @@ class TensorRtBackend(EncoderUpgradePort):
         from adapters.encoders.tensorrt.engine_file import EngineUnusable
 
         try:
-            runner = engines.load(checkpoint.fingerprint)
+            runner = engines.load(checkpoint.fingerprint, checkpoint.preprocessing.image_input)
         except EngineUnusable as unusable:
             raise EncoderUnavailable(str(unusable)) from unusable
         return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
@@ -137,37 +140,47 @@ class TensorRtBackend(EncoderUpgradePort):
             EncoderUnavailable: it cannot be made; says why.
         """
         checkpoint, engines = self._possible()
-        from adapters.encoders.reference import reference_embeddings
-
-        runner = self._load_or_build(
-            checkpoint,
-            engines,
-            lambda: reference_embeddings(checkpoint, samples(checkpoint.preprocessing.image_input)),
-        )
+        runner = self._load_or_build(checkpoint, engines, None)
         return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
 
     def _load_or_build(
         self,
         checkpoint: Checkpoint,
         engines: "TensorRtEngines",
-        expected: Callable[[], Sequence[Embedding]],
+        expected: Sequence[Embedding] | None,
     ) -> "EngineRunner":
-        from adapters.encoders.image_tower_export import export_image_tower
+        """The engine, loaded; made in a process of its own unless it is there.
 
-        def export(directory: Path) -> Path:
-            path = directory / "image_tower.onnx"
-            export_image_tower(checkpoint, path, precision=engines.precision)
-            return path
+        Args:
+            checkpoint: what it is of.
+            engines: those of this machine.
+            expected: PyTorch's embeddings of the samples; None has them computed there.
+        """
+        from adapters.encoders.tensorrt.engine_file import EngineRefused, EngineUnusable
 
+        image_input = checkpoint.preprocessing.image_input
         try:
-            return engines.load_or_build(
-                checkpoint.fingerprint,
-                export=export,
-                image_input=checkpoint.preprocessing.image_input,
-                expected=expected,
-            )
-        except InvalidCheckpoint as invalid:
-            raise EncoderUnavailable(str(invalid)) from invalid
+            return engines.load(checkpoint.fingerprint, image_input)
+        except EngineRefused as refused:
+            raise EncoderUnavailable(str(refused)) from refused
+        except EngineUnusable as unusable:
+            logger.info("making a TensorRT engine: %s", unusable)
+        commission = Commission(
+            self._fetched(), engines.path, engines.precision, engines.largest_batch
+        )
+        try:
+            self.make(commission, expected)
+        except MakingCrashed as crash:
+            engines.disown(checkpoint.fingerprint, str(crash))
+            raise EncoderUnavailable(str(crash)) from crash
+        except OSError as failure:
+            raise EncoderUnavailable(
+                f"the process that builds engines cannot be started: {reason_of(failure)}"
+            ) from failure
+        try:
+            return engines.load(checkpoint.fingerprint, image_input)
+        except EngineUnusable as unusable:
+            raise EncoderUnavailable(str(unusable)) from unusable
 
     def _possible(self) -> "tuple[Checkpoint, TensorRtEngines]":
         """The checkpoint and its engines; refused before gigabytes of weights are hashed."""

@@ -360,7 +360,7 @@ def test_a_fault_while_a_graph_runs_is_told(trt: Tensorrt, cuda: HostCuda) -> No
 
 
 def test_the_gpu_is_described(cuda: HostCuda) -> None:
-    assert Cuda(cuda).gpu() == Gpu("NVIDIA Test", "8.9", "0000:41:00.0")
+    assert Cuda(cuda).gpu() == Gpu("NVIDIA Test", "8.9", "0000:41:00.0", 58)
     cuda.devices = 0
     with pytest.raises(NoGpu, match="cudaErrorNoDevice"):
         Cuda(cuda).gpu()

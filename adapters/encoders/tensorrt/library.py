@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 _TENSORRT: Final = "tensorrt"
 _TENSORRT_RTX: Final = "tensorrt_rtx"
-_OLDEST: Final = {_TENSORRT: (10, 12), _TENSORRT_RTX: (1, 3)}
-"""Versions before these lack strongly typed networks or calls that are made here."""
+_OLDEST: Final = {_TENSORRT: (10, 13), _TENSORRT_RTX: (1, 3)}
+"""Versions before these lack calls that are made here, or call into Python without its lock."""
 
 
 @dataclass(frozen=True, slots=True)

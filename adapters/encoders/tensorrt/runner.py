@@ -28,6 +28,9 @@ CALLS_AT_ONCE: Final = 2
 _WARM: Final = 3
 """Calls with as many images before a CUDA graph of them is captured."""
 
+CALLS_UNTIL_FINAL: Final = _WARM + 3
+"""Calls of one batch size until it is run as all later ones are."""
+
 _GRAPHS: Final = 8
 """Most CUDA graphs of one lane; each has an execution context of its own, some megabytes."""
 
