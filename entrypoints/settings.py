@@ -178,7 +178,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Encoder",
             "The TensorRT engine. It is built there if it is missing.",
             default="/models/clip-vit-l/vision_encoder_fp16.engine, or in `CLIP_CACHE_DIR` where "
-            "that directory does not exist",
+            "that directory does not exist or cannot be written",
         ),
     ] = None
 

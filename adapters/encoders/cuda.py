@@ -7,6 +7,8 @@ Both share the device's primary context.
 import ctypes
 import importlib
 import os
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from application.ports import EncoderLost
 from domain.errors import EncoderFault
 
 _DEVICE: Final = 0
+
+_OLD_S: Final = 1.0
+"""Age at which a number of NVML's is asked for again, when somebody reads it."""
 
 _OLDEST_DRIVER: Final = {11: 450, 12: 525, 13: 580}
 """Of each major version of CUDA, the oldest driver that runs it.
@@ -327,11 +332,12 @@ def as_array(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 class ProcessMemory:
     """Device memory that this process uses, from NVIDIA's management library (NVML).
 
-    Counts everything of this process, not one library's share.
+    Counts everything of this process, not one library's share. NVML takes milliseconds, and much
+    longer while the driver is busy: it is asked in a thread of its own, never by who reads.
     """
 
     def __init__(self, gpu: Gpu, nvml: Any = None) -> None:
-        """Take note of the GPU; NVML is loaded by the first call.
+        """Ask NVML for the first time.
 
         Args:
             gpu: found by its address on the PCI bus, since NVML counts devices in its own order.
@@ -340,9 +346,35 @@ class ProcessMemory:
         self._bus = gpu.bus
         self._nvml = nvml
         self._handle: Any = None
+        self._asking = threading.Lock()
+        self._used: int | None = None
+        self._asked_s = 0.0
+        self._asking.acquire()
+        self._ask()
 
     def used(self) -> int | None:
-        """Bytes; None where NVML is missing or does not say (in some containers, on Windows)."""
+        """Bytes, as of the last time that this was read; has NVML asked again, and returns at once.
+
+        None where NVML is missing or does not say (in some containers, on Windows).
+        """
+        old = time.monotonic() - self._asked_s > _OLD_S
+        if old and self._asking.acquire(blocking=False):
+            threading.Thread(target=self._ask, name="nvml", daemon=True).start()
+        return self._used
+
+    def wait(self) -> None:
+        """Return once NVML is not being asked."""
+        with self._asking:
+            pass
+
+    def _ask(self) -> None:
+        try:
+            self._used = self._measured()
+        finally:
+            self._asked_s = time.monotonic()
+            self._asking.release()
+
+    def _measured(self) -> int | None:
         try:
             if self._handle is None:
                 self._nvml = self._nvml or importlib.import_module("pynvml")
@@ -355,7 +387,8 @@ class ProcessMemory:
         # A container's processes have other numbers outside, which is where NVML looks.
         if not mine and len(processes) == 1:
             mine = [processes[0].usedGpuMemory]
-        return None if not mine or mine[0] is None else int(mine[0])
+        # In some containers NVML says 0 of a process that holds gigabytes.
+        return int(mine[0]) if mine and mine[0] else None
 
 
 def _text(name: bytes | str) -> str:

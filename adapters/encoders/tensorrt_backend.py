@@ -5,6 +5,7 @@ imported when it is first used: it takes seconds to import, and is often not ins
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,11 @@ logger = logging.getLogger(__name__)
 _CUDA: Final = Device(name="cuda:0", cuda_available=True)
 
 DEFAULT_DIRECTORY: Final = Path("/models/clip-vit-l")
-"""Where the engine is looked for and built unless another place is named, if it exists."""
+"""Where the engine is looked for and built unless another place is named, if it can be written."""
+
+
+def _writable(directory: Path) -> bool:
+    return os.access(directory, os.W_OK)
 
 
 def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorRtEngines":
@@ -77,11 +82,13 @@ class TensorRtBackend(EncoderUpgradePort):
         checkpoint: what ``CLIP_MODEL_PATH`` names.
         embedding_dimension: floats per embedding that the service promises; None: the model's.
         upgrades: whether it is to take over from another encoder.
-        engine_path: of the engine; None takes `DEFAULT_DIRECTORY`, or the cache where that does
-            not exist.
+        engine_path: of the engine; None takes ``default_directory``, or the cache where that does
+            not exist or cannot be written.
         precision: what the image tower computes in; None takes fp16.
         largest_batch: images per call that a new engine is built for.
         cache: directory for bundles and engines; None where none can be written.
+        default_directory: as `DEFAULT_DIRECTORY`.
+        writable: whether files can be written in a directory.
         device: where the engine and PyTorch's text tower run; tests pass another, as for the next.
         engines_at: the engines of this machine.
         make: has an engine made.
@@ -95,6 +102,8 @@ class TensorRtBackend(EncoderUpgradePort):
     precision: Precision | None = None
     largest_batch: int = 8
     cache: Path | None = None
+    default_directory: Path = DEFAULT_DIRECTORY
+    writable: Callable[[Path], bool] = _writable
     device: Device = _CUDA
     engines_at: Callable[[Path, Precision, int], "TensorRtEngines"] = engines_at
     make: Callable[[Commission, Sequence[Embedding] | None], None] = make_in_a_process
@@ -207,8 +216,17 @@ class TensorRtBackend(EncoderUpgradePort):
     def _path(self, fingerprint: str, precision: Precision) -> Path:
         if self.engine_path is not None:
             return self.engine_path
-        if self.cache is None or DEFAULT_DIRECTORY.is_dir():
-            return DEFAULT_DIRECTORY / f"vision_encoder_{precision}.engine"
+        default = self.default_directory / f"vision_encoder_{precision}.engine"
+        if self.cache is None:
+            return default
+        if self.default_directory.is_dir():
+            # Models are often mounted for reading only; an engine that was put there is welcome.
+            if self.writable(self.default_directory):
+                return default
+            from adapters.encoders.tensorrt.engine_file import describes
+
+            if describes(default, fingerprint=fingerprint, precision=str(precision)):
+                return default
         return self.cache / "engines" / f"{fingerprint}-{precision}.engine"
 
     def _fetched(self) -> str:

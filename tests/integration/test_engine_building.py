@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
 
 from adapters.encoders.cuda import find_gpu
 from adapters.encoders.image_tower_export import export_image_tower
@@ -213,6 +214,21 @@ def test_an_engine_that_was_never_compared_is_not_served(exported: Path, tmp_pat
     engines = here.engines_at(engine, Precision(exported.stem), 8)
     with pytest.raises(EngineUnusable, match="never compared with PyTorch"):
         engines.load(find_fingerprint(exported), CLIPS_INPUT)
+
+
+def test_what_the_builder_says_is_in_our_log_and_in_the_reason(
+    tmp_path: Path, tensorrt: TensorRt, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, 8, 8])
+    embeds = helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["batch", 4])
+    node = helper.make_node("NoSuchOperation", ["pixel_values"], ["image_embeds"])
+    graph = helper.make_graph([node], "tower", [image], [embeds])
+    path = tmp_path / "strange.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(EncoderUnavailable, match=r"could not build an engine.*NoSuchOperation"):
+        build_engine(tensorrt, path, tmp_path / "x.engine", batch=BatchRange(2), architecture=ADA)
+    assert "NoSuchOperation" in caplog.text
+    assert {r.name for r in caplog.records} >= {"adapters.encoders.tensorrt.library"}
 
 
 def test_polygraphy_is_quiet(

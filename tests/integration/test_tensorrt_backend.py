@@ -305,6 +305,30 @@ def test_where_the_engine_goes_unless_it_is_said(
     assert made.description.engine_path == str(tmp_path / "engines" / f"{fingerprint}-fp16.engine")
 
 
+def test_a_model_directory_that_cannot_be_written_is_no_place_for_a_new_engine(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    models, cache, workshop = tmp_path / "models", tmp_path / "cache", Workshop()
+    models.mkdir()
+    made = TensorRtBackend(
+        str(hugging_face_directory),
+        cache=cache,
+        default_directory=models,
+        device=CPU,
+        engines_at=workshop.engines_at,
+        make=workshop.make,
+        writable=lambda directory: False,
+    )
+    first = made.load_or_make()
+    assert str(first.description.engine_path).startswith(str(cache))
+    second = replace(made, writable=lambda directory: True).load_or_make()
+    assert second.description.engine_path == str(models / "vision_encoder_fp16.engine")
+    # One that was put there is used, whether the directory can be written or not.
+    third = made.load_or_make()
+    assert third.description.engine_path == second.description.engine_path
+    assert len(workshop.built) == 2
+
+
 def test_without_pytorch_the_text_tower_is_the_bundles(
     hugging_face_directory: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adapters.encoders.tensorrt.engine_file import BatchRange
-from adapters.encoders.tensorrt.library import TensorRt
+from adapters.encoders.tensorrt.library import TensorRt, messages_of
 from adapters.export.image_tower_file import image_side
 from adapters.export.towers import IMAGE_INPUT
 from adapters.models.checkpoint_files import InvalidCheckpoint
@@ -56,6 +56,7 @@ def build_engine(
     try:
         # Imported here: it takes a second, and only what builds needs it.
         from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath, Profile
+        from polygraphy.backend.trt import util as polygraphy_trt
         from polygraphy.exception import PolygraphyException
         from polygraphy.logger import G_LOGGER
     except ImportError as missing:
@@ -64,8 +65,13 @@ def build_engine(
             f"Run: {install_command('engine')}"
         ) from missing
 
-    G_LOGGER.module_severity = G_LOGGER.WARNING
     trt = tensorrt.module
+    messages = messages_of(trt)
+    messages.forget()
+    G_LOGGER.module_severity = G_LOGGER.WARNING
+    G_LOGGER.use_python_logging_system = True
+    # TensorRT takes one logger for the whole process, and Polygraphy would make its own.
+    polygraphy_trt.TRT_LOGGER = messages.logger
     try:
         side = image_side(onnx_file)
     except InvalidCheckpoint as invalid:
@@ -101,7 +107,8 @@ def build_engine(
         )()
     except (PolygraphyException, RuntimeError) as failure:
         raise EncoderUnavailable(
-            f"{tensorrt.identity} could not build an engine from {onnx_file}: {failure}"
+            f"{tensorrt.identity} could not build an engine from {onnx_file}: "
+            f"{messages.errors or failure}"
         ) from failure
     with engine.open("wb") as file:
         file.write(data)

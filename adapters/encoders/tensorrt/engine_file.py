@@ -142,6 +142,15 @@ def refusal_file(engine: Path) -> Path:
     return engine.with_name(engine.name + ".refused.json")
 
 
+def describes(engine: Path, *, fingerprint: str, precision: str) -> bool:
+    """Whether there is an engine that says it is of this checkpoint, current or not."""
+    try:
+        identity = _described(engine)["identity"]
+        return bool(identity["fingerprint"] == fingerprint and identity["precision"] == precision)
+    except (EngineUnusable, KeyError, TypeError):
+        return False
+
+
 def disown(engine: Path, identity: EngineIdentity, reason: str) -> None:
     """Write down that no engine of this identity may be used.
 
