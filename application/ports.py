@@ -93,6 +93,8 @@ class EncoderDescription:
             trained with a softmax and has none.
         image_input: what its image tower takes.
         context_length: tokens of a text that its text tower reads, start and end included.
+        concurrent_calls: calls that it takes at the same time, from as many threads; at most
+            `MOST_CONCURRENT_CALLS` are made.
     """
 
     model: str
@@ -106,6 +108,11 @@ class EncoderDescription:
     logit_bias: float | None = None
     image_input: ImageInput = CLIPS_INPUT
     context_length: int = CONTEXT_LENGTH
+    concurrent_calls: int = 1
+
+
+MOST_CONCURRENT_CALLS: Final = 2
+"""Of an encoder: one computes while the data of the other is on its way."""
 
 
 class TextTower(Protocol):

@@ -262,6 +262,7 @@ class TensorRtBackend(EncoderUpgradePort):
         text_tower: TextTower,
     ) -> EncoderPort:
         from adapters.encoders.tensorrt.encoder import TensorRtEncoder
+        from adapters.encoders.tensorrt.runner import CALLS_AT_ONCE
 
         description = encoder_description(
             checkpoint,
@@ -269,6 +270,7 @@ class TensorRtBackend(EncoderUpgradePort):
             precision=str(engines.precision),
             device=self.device,
             engine_path=str(engines.path),
+            concurrent_calls=CALLS_AT_ONCE,
         )
         memory = ProcessMemory(engines.find().gpu)
         return TensorRtEncoder(runner, text_tower, description, memory_used=memory.used)

@@ -1,5 +1,6 @@
 """The image tower on a TensorRT engine, the text tower on something else."""
 
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,7 +18,10 @@ from application.ports import (
 
 
 class TensorRtEncoder(EncoderPort):
-    """An engine behind the port. Only the runner needs a GPU; this class does not."""
+    """An engine behind the port. Only the runner needs a GPU; this class does not.
+
+    Takes as many calls at once as the runner. Texts take turns: their tower is another runtime's.
+    """
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class TensorRtEncoder(EncoderPort):
         self._text_tower = text_tower
         self._description = description
         self._memory_used = memory_used
+        self._texts_take_turns = threading.Lock()
 
     @property
     def description(self) -> EncoderDescription:
@@ -62,7 +67,10 @@ class TensorRtEncoder(EncoderPort):
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
-        return self._text_tower.encode_texts(texts) if texts else self._none(0)
+        if not texts:
+            return self._none(0)
+        with self._texts_take_turns:
+            return self._text_tower.encode_texts(texts)
 
     def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """See `EncoderPort.count_tokens`."""
