@@ -8,11 +8,13 @@ INFINITY := .bench/infinity
 CLIENT := clients/python
 # What `make serve` installs with the server: OpenVINO, and PyTorch where there is an NVIDIA card; its
 # driver shows as one of these files, under WSL2 as the last one.
-NVIDIA := $(wildcard /proc/driver/nvidia/version /dev/nvidiactl /dev/dxg)
+NVIDIA := $(wildcard /dev/nvidiactl /proc/driver/nvidia /dev/dxg)
 EXTRAS ?= cpu$(if $(NVIDIA),$(COMMA)torch)
 COMMA := ,
 # Which TensorRT `make gpu-check` verifies: tensorrt or tensorrt-rtx.
 TENSORRT ?= tensorrt
+# An engine is built again for any other version, so that images which are rebuilt keep this one.
+TENSORRT_VERSION := 11.4.0.106
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -104,6 +106,8 @@ constraints: ## Record the exact versions of a fresh installation in constraints
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint,demo-training,bench]' \
 		--editable $(CLIENT)
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
+	@# Not installed here, since it comes from an index of its own; engines are bound to its version.
+	@echo 'tensorrt==$(TENSORRT_VERSION)' >> constraints.txt
 	@touch $(VENV)/.made
 
 # Each of the files below is written last, so that an installation that failed is repeated.

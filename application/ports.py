@@ -36,10 +36,15 @@ class Device:
     Attributes:
         name: ``cpu`` or ``cuda:0``.
         cuda_available: whether CUDA can be used on this machine.
+        gpu_problem: why the NVIDIA GPU of this machine cannot be used, as a sentence; None where it
+            can, and where there is none.
+        gpu_wanted: whether an encoder on something else is worth a warning where there is a GPU.
     """
 
     name: str
     cuda_available: bool
+    gpu_problem: str | None = None
+    gpu_wanted: bool = True
 
 
 class Fit(StrEnum):
@@ -91,6 +96,8 @@ class EncoderDescription:
             trained with a softmax and has none.
         image_input: what its image tower takes.
         context_length: tokens of a text that its text tower reads, start and end included.
+        concurrent_calls: calls that it takes at the same time, from as many threads; at most
+            `MOST_CONCURRENT_CALLS` are made.
     """
 
     model: str
@@ -104,6 +111,11 @@ class EncoderDescription:
     logit_bias: float | None = None
     image_input: ImageInput = CLIPS_INPUT
     context_length: int = CONTEXT_LENGTH
+    concurrent_calls: int = 1
+
+
+MOST_CONCURRENT_CALLS: Final = 2
+"""Of an encoder: one computes while the data of the other is on its way."""
 
 
 class TextTower(Protocol):

@@ -83,6 +83,7 @@ class Container(containers.DeclarativeContainer):
         cache=settings.provided.cache,
         tensorrt=tensorrt,
         download=download,
+        require_gpu=settings.provided.require_gpu,
     )
     normalises = providers.Object(True)
     # Processes that serve HTTP on this machine share its cores.

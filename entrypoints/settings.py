@@ -15,6 +15,7 @@ import msgspec
 
 from adapters.encoders.selection import EncoderChoice
 from adapters.models.precision import Precision
+from adapters.system.hardware import nvidia_driver_present
 from domain.limits import (
     DEFAULT_MAX_TEXTS,
     IMAGE_SIZE,
@@ -37,6 +38,14 @@ from entrypoints.variables import (
 )
 
 _WARN_ABOVE_TEXTS: Final = 1000
+
+GPU_BATCH: Final = 32
+"""Images of a call where nobody says: a GPU needs that many to be busy."""
+
+_BATCHES_INSIDE: Final = 8
+"""Full batches of requests that are let in at once where nobody says, on a GPU."""
+_FEWEST_INSIDE: Final = 64
+_MOST_INSIDE: Final = 512
 LEAST_BODY_MIB: Final = MAX_BODY_BYTES // 1024**2
 """Room for the largest body that is allowed."""
 
@@ -141,6 +150,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             none="auto",
         ),
     ] = None
+    require_gpu: Annotated[
+        bool,
+        Variable(
+            "CLIP_REQUIRE_GPU",
+            "Encoder",
+            "Whether to serve no model rather than one that does not run on an NVIDIA GPU. Unset, "
+            "`/health` says in `gpu_reason` why the GPU is not used, and `clip_gpu_unused` is 1.",
+        ),
+    ] = False
     openvino_device: Annotated[
         str,
         Variable("CLIP_OPENVINO_DEVICE", "Encoder", "OpenVINO's device, such as `GPU` or `NPU`."),
@@ -170,7 +188,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Encoder",
             "The TensorRT engine. It is built there if it is missing.",
             default="/models/clip-vit-l/vision_encoder_fp16.engine, or in `CLIP_CACHE_DIR` where "
-            "that directory does not exist",
+            "that directory does not exist or cannot be written",
         ),
     ] = None
 
@@ -203,6 +221,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Limits",
             "Most images that the model encodes in one call. Requests that wait at the same time "
             "share calls.",
+            default=f"8, or {GPU_BATCH} where there is an NVIDIA driver and `CLIP_ENCODER` does "
+            "not name OpenVINO",
         ),
     ] = 8
     max_texts: Annotated[
@@ -241,8 +261,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Most requests that wait or run at once; further ones get 503 with `Retry-After`. A "
             "request with many images counts once for every `CLIP_MAX_BATCH_SIZE` of them, one "
             "with many texts once for every 64.",
+            default="64; on a GPU eight full batches, which are 256, and at most 512",
         ),
-    ] = 64
+    ] = _FEWEST_INSIDE
     max_connections: Annotated[
         _Positive,
         Variable(
@@ -467,6 +488,7 @@ def read_settings(
     *,
     options: Mapping[str, str] | None = None,
     find_home: Callable[[], Path] = Path.home,
+    gpu_present: Callable[[], bool] = nvidia_driver_present,
 ) -> Settings:
     """Read and check every variable.
 
@@ -474,12 +496,18 @@ def read_settings(
         environment: instead of the process's own.
         options: by name of the variable, what the command line says instead.
         find_home: the user's home directory; raises RuntimeError where there is none.
+        gpu_present: whether an NVIDIA driver is loaded.
 
     Raises:
         InvalidSetting: one of them has a value that is not allowed.
     """
     variables = os.environ if environment is None else environment
     given = parse_all(DECLARED, variables, options or {})
+    on_gpu = given.get("encoder") not in (EncoderChoice.OPENVINO, EncoderChoice.FAKE)
+    if on_gpu and gpu_present():
+        given.setdefault("max_batch", GPU_BATCH)
+        full = _BATCHES_INSIDE * given["max_batch"]
+        given.setdefault("max_requests", min(max(full, _FEWEST_INSIDE), _MOST_INSIDE))
     settings = Settings(
         **{
             "cache": _default_cache(variables, find_home),

@@ -7,15 +7,54 @@ Both share the device's primary context.
 import ctypes
 import importlib
 import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.system.hardware import nvidia_driver_version
 from application.ports import EncoderLost
+from domain.errors import EncoderFault
 
 _DEVICE: Final = 0
+
+_OLD_S: Final = 1.0
+"""Age at which a number of NVML's is asked for again, when somebody reads it."""
+
+_OLDEST_DRIVER: Final = {11: 450, 12: 525, 13: 580}
+"""Of each major version of CUDA, the oldest driver that runs it.
+
+From the CUDA Toolkit's release notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA
+Minor Version Compatibility".
+"""
+
+
+FINAL_ERRORS: Final = {
+    226: "cudaErrorContained",
+    700: "cudaErrorIllegalAddress",
+    702: "cudaErrorLaunchTimeout",
+    710: "cudaErrorAssert",
+    714: "cudaErrorHardwareStackError",
+    715: "cudaErrorIllegalInstruction",
+    716: "cudaErrorMisalignedAddress",
+    717: "cudaErrorInvalidAddressSpace",
+    718: "cudaErrorInvalidPc",
+    719: "cudaErrorLaunchFailure",
+    721: "cudaErrorTensorMemoryLeak",
+    810: "cudaErrorMpsClientTerminated",
+    911: "cudaErrorExternalDevice",
+}
+"""After these, by the documentation of ``cudaError_t``, "the process must be terminated and
+relaunched". Any other error is the failure of one call.
+"""
+
+OUT_OF_MEMORY: Final = 2
+"""``cudaErrorMemoryAllocation``."""
 
 
 class OutOfDeviceMemory(Exception):
@@ -23,7 +62,7 @@ class OutOfDeviceMemory(Exception):
 
 
 class NoGpu(Exception):
-    """There is no GPU that CUDA can use; the message is CUDA's."""
+    """There is no GPU that CUDA can use; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +73,24 @@ class Gpu:
         name: as NVIDIA calls it.
         architecture: its compute capability, such as ``8.9``.
         bus: its address on the PCI bus, by which other libraries find the same one.
+        multiprocessors: how many it has; cards of one name may differ in it.
+        driver: major version of the driver, such as ``580``; ``unknown`` where nothing tells it.
     """
 
     name: str
     architecture: str
     bus: str
+    multiprocessors: int = 0
+    driver: str = "unknown"
 
 
 class Cuda:
-    """CUDA's runtime for device 0. Every failure but a lack of memory means a lost device."""
+    """CUDA's runtime for device 0.
+
+    Every call raises `OutOfDeviceMemory` for a lack of memory, `EncoderLost` for what CUDA
+    documents as final, and `EncoderFault` for anything else. Since work is asynchronous, what is
+    raised may be the failure of an earlier call.
+    """
 
     def __init__(self, runtime: Any = None) -> None:
         """Load the bindings.
@@ -60,19 +108,35 @@ class Cuda:
         """
         error, count = self._runtime.cudaGetDeviceCount()
         if error != self._runtime.cudaError_t.cudaSuccess or count < 1:
-            raise NoGpu(str(getattr(error, "name", error)))
+            _, version = self._runtime.cudaRuntimeGetVersion()
+            raise NoGpu(why_no_gpu(int(version) // 1000, str(getattr(error, "name", error))))
         properties = self._call("cudaGetDeviceProperties", _DEVICE)
         bus = self._call("cudaDeviceGetPCIBusId", 32, _DEVICE)
         return Gpu(
             name=_text(properties.name),
             architecture=f"{properties.major}.{properties.minor}",
             bus=_text(bus),
+            multiprocessors=int(properties.multiProcessorCount),
+            driver=(driver_version() or "unknown").partition(".")[0],
         )
 
     def stream(self) -> Any:
         """A new stream that does not wait for others."""
         self._call("cudaSetDevice", _DEVICE)
         return self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
+
+    def destroy_stream(self, stream: Any) -> None:
+        """End it."""
+        self._call("cudaStreamDestroy", stream)
+
+    def event(self) -> Any:
+        """A new event; a thread that waits for it sleeps, and does not keep a core busy."""
+        flags = self._runtime.cudaEventBlockingSync | self._runtime.cudaEventDisableTiming
+        return self._call("cudaEventCreateWithFlags", flags)
+
+    def destroy_event(self, event: Any) -> None:
+        """End it."""
+        self._call("cudaEventDestroy", event)
 
     def device_memory(self, size: int) -> int:
         """Address of ``size`` new bytes on the device."""
@@ -90,6 +154,13 @@ class Cuda:
         """Free it."""
         self._call("cudaFreeHost", address)
 
+    def free_bytes(self) -> int:
+        """Device memory that nobody uses at this moment."""
+        error, free, _ = self._runtime.cudaMemGetInfo()
+        if error != self._runtime.cudaError_t.cudaSuccess:
+            self._raise(error, "cudaMemGetInfo")
+        return int(free)
+
     def to_device(self, target: int, source: int, size: int, stream: Any) -> None:
         """Copy from pinned memory, in the stream's order."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
@@ -100,25 +171,155 @@ class Cuda:
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", target, source, size, kind, stream)
 
-    def wait_for(self, stream: Any) -> None:
-        """Return once everything in the stream is done."""
-        self._call("cudaStreamSynchronize", stream)
+    def wait_for(self, stream: Any, event: Any) -> None:
+        """Return once everything in the stream is done; the thread sleeps meanwhile."""
+        self._call("cudaEventRecord", event, stream)
+        self._call("cudaEventSynchronize", event)
+
+    def begin_capture(self, stream: Any) -> None:
+        """From now on this thread's work in the stream is recorded and not done."""
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: Any) -> Any:
+        """What was recorded, ready to be launched any number of times."""
+        graph = self._call("cudaStreamEndCapture", stream)
+        try:
+            return self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: Any, stream: Any) -> None:
+        """Do what was recorded, with the same addresses."""
+        self._call("cudaGraphLaunch", graph, stream)
+
+    def destroy_graph(self, graph: Any) -> None:
+        """End it."""
+        self._call("cudaGraphExecDestroy", graph)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         error, *results = getattr(self._runtime, name)(*arguments)
-        if error == self._runtime.cudaError_t.cudaSuccess:
-            return results[0] if results else None
-        if error == self._runtime.cudaError_t.cudaErrorMemoryAllocation:
-            self._runtime.cudaGetLastError()  # or the next call would report it again
-            raise OutOfDeviceMemory(f"{name}{arguments} found no memory")
-        raise EncoderLost(f"the GPU failed: {getattr(error, 'name', error)} in {name}.")
+        if error != self._runtime.cudaError_t.cudaSuccess:
+            self._raise(error, name)
+        return results[0] if results else None
+
+    def _raise(self, error: Any, name: str) -> NoReturn:
+        called = f"{getattr(error, 'name', error)} in {name}"
+        if int(error) in FINAL_ERRORS:
+            raise EncoderLost(f"the GPU failed: {called}.")
+        self._runtime.cudaGetLastError()  # or the next call would report it again
+        if int(error) == OUT_OF_MEMORY:
+            raise OutOfDeviceMemory(f"{name} found no memory")
+        raise EncoderFault(f"the GPU refused a call: {called}")
+
+
+class Allocations:
+    """What one owner has on the GPU, given back in the opposite order by `close` at the latest.
+
+    Used from one thread at a time.
+    """
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._held: dict[tuple[str, int], Callable[[], None]] = {}
+
+    def stream(self) -> Any:
+        """As `Cuda.stream`."""
+        stream = self._cuda.stream()
+        return self._hold("stream", stream, lambda: self._cuda.destroy_stream(stream))
+
+    def event(self) -> Any:
+        """As `Cuda.event`."""
+        event = self._cuda.event()
+        return self._hold("event", event, lambda: self._cuda.destroy_event(event))
+
+    def device_memory(self, size: int) -> int:
+        """As `Cuda.device_memory`."""
+        address = self._cuda.device_memory(size)
+        self._hold("device", address, lambda: self._cuda.free_device_memory(address))
+        return address
+
+    def pinned_memory(self, size: int) -> int:
+        """As `Cuda.pinned_memory`."""
+        address = self._cuda.pinned_memory(size)
+        self._hold("pinned", address, lambda: self._cuda.free_pinned_memory(address))
+        return address
+
+    def captured(self, stream: Any) -> Any:
+        """As `Cuda.end_capture`."""
+        graph = self._cuda.end_capture(stream)
+        return self._hold("graph", graph, lambda: self._cuda.destroy_graph(graph))
+
+    def free(self, *kinds: str) -> None:
+        """Give back all ``device`` and ``pinned`` memory, or all ``graph``s."""
+        for key in reversed([key for key in self._held if key[0] in kinds]):
+            self._held.pop(key)()
+
+    def close(self) -> None:
+        """Give back everything. Never raises: a device that is lost takes nothing back."""
+        while self._held:
+            _, free = self._held.popitem()
+            with suppress(EncoderLost, EncoderFault, OutOfDeviceMemory):
+                free()
+
+    def _hold(self, kind: str, handle: Any, free: Callable[[], None]) -> Any:
+        self._held[kind, int(handle)] = free
+        return handle
+
+
+def why_no_gpu(
+    cuda: int | None,
+    otherwise: str,
+    *,
+    find_version: Callable[[], str | None] | None = None,
+    visible: str | None = None,
+) -> str:
+    """Why CUDA finds no GPU that it can use, as the end of a sentence.
+
+    CUDA itself reports a driver that is too old, one whose library is not in the container and one
+    that is not there at all as the same error.
+
+    Args:
+        cuda: major version of the CUDA that looked; None: not known.
+        otherwise: what CUDA says.
+        find_version: of the driver; None asks the kernel module, then NVML.
+        visible: instead of ``CUDA_VISIBLE_DEVICES``.
+    """
+    version = (find_version or driver_version)()
+    oldest = None if cuda is None else _OLDEST_DRIVER.get(cuda)
+    if version and oldest and int(version.partition(".")[0]) < oldest:
+        return f"NVIDIA driver {version} is too old: CUDA {cuda} needs {oldest} or newer"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
+    if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
+        return f"CUDA_VISIBLE_DEVICES={visible} hides every GPU"
+    return f"NVIDIA driver {version}, {otherwise}" if version else otherwise
+
+
+def driver_version(nvml: Any = None) -> str | None:
+    """The NVIDIA driver's version; None where nothing tells it.
+
+    Args:
+        nvml: instead of ``pynvml``, which is asked where the kernel module has no file, as under
+            WSL2.
+    """
+    if (version := nvidia_driver_version()) is not None:
+        return version
+    try:
+        nvml = nvml or importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        try:
+            return _text(nvml.nvmlSystemGetDriverVersion())
+        finally:
+            nvml.nvmlShutdown()
+    except Exception:  # NVML's own errors, from a module that may be missing
+        return None
 
 
 def find_gpu() -> Gpu | None:
     """The GPU that inference would run on; None without one, its driver or the bindings."""
     try:
         return Cuda().gpu()
-    except (ImportError, RuntimeError, NoGpu, EncoderLost):
+    except (ImportError, RuntimeError, NoGpu, EncoderLost, EncoderFault):
         return None
 
 
@@ -131,11 +332,12 @@ def as_array(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 class ProcessMemory:
     """Device memory that this process uses, from NVIDIA's management library (NVML).
 
-    Counts everything of this process, not one library's share.
+    Counts everything of this process, not one library's share. NVML takes milliseconds, and much
+    longer while the driver is busy: it is asked in a thread of its own, never by who reads.
     """
 
     def __init__(self, gpu: Gpu, nvml: Any = None) -> None:
-        """Take note of the GPU; NVML is loaded by the first call.
+        """Ask NVML for the first time.
 
         Args:
             gpu: found by its address on the PCI bus, since NVML counts devices in its own order.
@@ -144,9 +346,35 @@ class ProcessMemory:
         self._bus = gpu.bus
         self._nvml = nvml
         self._handle: Any = None
+        self._asking = threading.Lock()
+        self._used: int | None = None
+        self._asked_s = 0.0
+        self._asking.acquire()
+        self._ask()
 
     def used(self) -> int | None:
-        """Bytes; None where NVML is missing or does not say (in some containers, on Windows)."""
+        """Bytes, as of the last time that this was read; has NVML asked again, and returns at once.
+
+        None where NVML is missing or does not say (in some containers, on Windows).
+        """
+        old = time.monotonic() - self._asked_s > _OLD_S
+        if old and self._asking.acquire(blocking=False):
+            threading.Thread(target=self._ask, name="nvml", daemon=True).start()
+        return self._used
+
+    def wait(self) -> None:
+        """Return once NVML is not being asked."""
+        with self._asking:
+            pass
+
+    def _ask(self) -> None:
+        try:
+            self._used = self._measured()
+        finally:
+            self._asked_s = time.monotonic()
+            self._asking.release()
+
+    def _measured(self) -> int | None:
         try:
             if self._handle is None:
                 self._nvml = self._nvml or importlib.import_module("pynvml")
@@ -159,7 +387,8 @@ class ProcessMemory:
         # A container's processes have other numbers outside, which is where NVML looks.
         if not mine and len(processes) == 1:
             mine = [processes[0].usedGpuMemory]
-        return None if not mine or mine[0] is None else int(mine[0])
+        # In some containers NVML says 0 of a process that holds gigabytes.
+        return int(mine[0]) if mine and mine[0] else None
 
 
 def _text(name: bytes | str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adapters.encoders.gpu import GpuProbe
 from adapters.encoders.image_tower_export import export_image_tower
 from adapters.export.image_tower_file import check_exported_from
 from adapters.images.photos import samples
@@ -28,10 +29,9 @@ def reference_embeddings(checkpoint: Checkpoint, batch: PixelBatch) -> list[Embe
             export_image_tower(checkpoint, path, precision=Precision.FP32)
             return _by_onnx_runtime(path, batch)
     # Imported here: PyTorch takes seconds to import, and is not needed everywhere.
-    from adapters.encoders.torch.device import probe_device
     from adapters.encoders.torch.encoder import TorchEncoder
 
-    encoder = TorchEncoder(checkpoint, probe_device(), precision=Precision.FP32)
+    encoder = TorchEncoder(checkpoint, GpuProbe()(), precision=Precision.FP32)
     # One image at a time: this may run beside an encoder that has most of the memory.
     rows = [encoder.encode_images(pixels[np.newaxis])[0] for pixels in batch]
     return [Embedding.from_encoder(row) for row in rows]

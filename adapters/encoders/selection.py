@@ -2,26 +2,28 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from adapters.artifacts.store import Store, reason_of
-from adapters.encoders.cuda import find_gpu
 from adapters.encoders.fake import FakeEncoder
+from adapters.encoders.gpu import GpuProbe
 from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.export.bundles import bundle_of
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.hub import Download
 from adapters.models.precision import Precision
 from adapters.models.reading import check_dimension, fetched, read_checkpoint
-from adapters.system.hardware import (
-    multiplies_bfloat16,
-    multiplies_int8,
-    nvidia_driver_present,
-)
+from adapters.system.hardware import multiplies_bfloat16, multiplies_int8
 from adapters.system.installation import install_command, is_installed
-from application.ports import Device, EncoderLoaderPort, EncoderPort, EncoderUnavailable
+from application.ports import (
+    Device,
+    EncoderLoaderPort,
+    EncoderLost,
+    EncoderPort,
+    EncoderUnavailable,
+)
 from domain.limits import EMBEDDING_DIMENSION
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,8 @@ class EncoderSelection(EncoderLoaderPort):
         tensorrt: loads or makes TensorRT's encoder; None where there is none.
         download: how far a model on the hub is fetched.
         int8_is_faster: whether int8 is worth it on this processor.
+        require_gpu: whether to refuse an encoder that does not run on an NVIDIA GPU.
+        probe_gpu: looks for an NVIDIA GPU; tests pass another.
     """
 
     choice: EncoderChoice
@@ -69,21 +73,30 @@ class EncoderSelection(EncoderLoaderPort):
     tensorrt: TensorRtBackend | None = None
     download: Download = field(default_factory=Download)
     int8_is_faster: Callable[[], bool] = multiplies_int8
+    require_gpu: bool = False
+    probe_gpu: Callable[[], Device] = field(default_factory=GpuProbe)
 
     def probe_device(self) -> Device:
         """See `EncoderLoaderPort.probe_device`."""
-        if self.choice is EncoderChoice.FAKE or not nvidia_driver_present():
+        if self.choice is EncoderChoice.FAKE:
             return Device(name="cpu", cuda_available=False)
-        if is_installed("torch"):
-            # Imported here: PyTorch takes seconds to import, and may not be installed.
-            from adapters.encoders.torch.device import probe_device
-
-            return probe_device()
-        cuda = find_gpu() is not None
-        return Device(name="cuda:0" if cuda else "cpu", cuda_available=cuda)
+        # Who asks for OpenVINO by name does without the GPU.
+        return replace(self.probe_gpu(), gpu_wanted=self.choice is not EncoderChoice.OPENVINO)
 
     def load(self) -> EncoderPort:
         """See `EncoderLoaderPort.load`."""
+        if self.require_gpu and not (device := self.probe_device()).cuda_available:
+            reason = device.gpu_problem or "There is no NVIDIA driver here."
+            raise EncoderUnavailable(f"CLIP_REQUIRE_GPU=true, and no GPU can be used. {reason}")
+        encoder = self._load()
+        if self.require_gpu and not encoder.description.device.cuda_available:
+            raise EncoderUnavailable(
+                f"CLIP_REQUIRE_GPU=true, and {encoder.description.backend} would not use the GPU. "
+                f"Set CLIP_ENCODER=auto, and run: {install_command('torch')}"
+            )
+        return encoder
+
+    def _load(self) -> EncoderPort:
         try:
             match self.choice:
                 case EncoderChoice.FAKE:
@@ -132,6 +145,8 @@ class EncoderSelection(EncoderLoaderPort):
                 return self.tensorrt.load()
             except EncoderUnavailable as unavailable:
                 logger.info("not on TensorRT yet: %s", unavailable)
+            except EncoderLost:
+                raise  # PyTorch would fail on this device too, until the process is restarted
             except Exception:  # whatever CUDA and TensorRT raise, PyTorch may still work
                 logger.exception("TensorRT's engine could not be loaded")
             first = EncoderChoice.TORCH if is_installed("torch") else EncoderChoice.OPENVINO

@@ -5,13 +5,15 @@ imported when it is first used: it takes seconds to import, and is often not ins
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from adapters.artifacts.store import Store
+from adapters.artifacts.store import Store, reason_of
 from adapters.encoders.cuda import ProcessMemory
+from adapters.encoders.engine_making import Commission, MakingCrashed, make_in_a_process
 from adapters.encoders.tensorrt import library
 from adapters.images.photos import samples
 from adapters.models.checkpoint import Checkpoint
@@ -44,7 +46,11 @@ logger = logging.getLogger(__name__)
 _CUDA: Final = Device(name="cuda:0", cuda_available=True)
 
 DEFAULT_DIRECTORY: Final = Path("/models/clip-vit-l")
-"""Where the engine is looked for and built unless another place is named, if it exists."""
+"""Where the engine is looked for and built unless another place is named, if it can be written."""
+
+
+def _writable(directory: Path) -> bool:
+    return os.access(directory, os.W_OK)
 
 
 def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorRtEngines":
@@ -76,13 +82,16 @@ class TensorRtBackend(EncoderUpgradePort):
         checkpoint: what ``CLIP_MODEL_PATH`` names.
         embedding_dimension: floats per embedding that the service promises; None: the model's.
         upgrades: whether it is to take over from another encoder.
-        engine_path: of the engine; None takes `DEFAULT_DIRECTORY`, or the cache where that does
-            not exist.
+        engine_path: of the engine; None takes ``default_directory``, or the cache where that does
+            not exist or cannot be written.
         precision: what the image tower computes in; None takes fp16.
         largest_batch: images per call that a new engine is built for.
         cache: directory for bundles and engines; None where none can be written.
+        default_directory: as `DEFAULT_DIRECTORY`.
+        writable: whether files can be written in a directory.
         device: where the engine and PyTorch's text tower run; tests pass another, as for the next.
         engines_at: the engines of this machine.
+        make: has an engine made.
         download: how far a model on the hub is fetched.
     """
 
@@ -93,8 +102,11 @@ class TensorRtBackend(EncoderUpgradePort):
     precision: Precision | None = None
     largest_batch: int = 8
     cache: Path | None = None
+    default_directory: Path = DEFAULT_DIRECTORY
+    writable: Callable[[Path], bool] = _writable
     device: Device = _CUDA
     engines_at: Callable[[Path, Precision, int], "TensorRtEngines"] = engines_at
+    make: Callable[[Commission, Sequence[Embedding] | None], None] = make_in_a_process
     download: Download = field(default_factory=Download)
 
     def wanted(self, serving: EncoderDescription) -> bool:
@@ -112,7 +124,7 @@ class TensorRtBackend(EncoderUpgradePort):
         """See `EncoderUpgradePort.build`."""
         checkpoint = self._read()
         engines = self._engines(checkpoint.fingerprint)
-        runner = self._load_or_build(checkpoint, engines, lambda: expected)
+        runner = self._load_or_build(checkpoint, engines, expected)
         return self._encoder(checkpoint, engines, runner, serving.text_tower)
 
     def load(self) -> EncoderPort:
@@ -125,7 +137,7 @@ class TensorRtBackend(EncoderUpgradePort):
         from adapters.encoders.tensorrt.engine_file import EngineUnusable
 
         try:
-            runner = engines.load(checkpoint.fingerprint)
+            runner = engines.load(checkpoint.fingerprint, checkpoint.preprocessing.image_input)
         except EngineUnusable as unusable:
             raise EncoderUnavailable(str(unusable)) from unusable
         return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
@@ -137,37 +149,47 @@ class TensorRtBackend(EncoderUpgradePort):
             EncoderUnavailable: it cannot be made; says why.
         """
         checkpoint, engines = self._possible()
-        from adapters.encoders.reference import reference_embeddings
-
-        runner = self._load_or_build(
-            checkpoint,
-            engines,
-            lambda: reference_embeddings(checkpoint, samples(checkpoint.preprocessing.image_input)),
-        )
+        runner = self._load_or_build(checkpoint, engines, None)
         return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
 
     def _load_or_build(
         self,
         checkpoint: Checkpoint,
         engines: "TensorRtEngines",
-        expected: Callable[[], Sequence[Embedding]],
+        expected: Sequence[Embedding] | None,
     ) -> "EngineRunner":
-        from adapters.encoders.image_tower_export import export_image_tower
+        """The engine, loaded; made in a process of its own unless it is there.
 
-        def export(directory: Path) -> Path:
-            path = directory / "image_tower.onnx"
-            export_image_tower(checkpoint, path, precision=engines.precision)
-            return path
+        Args:
+            checkpoint: what it is of.
+            engines: those of this machine.
+            expected: PyTorch's embeddings of the samples; None has them computed there.
+        """
+        from adapters.encoders.tensorrt.engine_file import EngineRefused, EngineUnusable
 
+        image_input = checkpoint.preprocessing.image_input
         try:
-            return engines.load_or_build(
-                checkpoint.fingerprint,
-                export=export,
-                image_input=checkpoint.preprocessing.image_input,
-                expected=expected,
-            )
-        except InvalidCheckpoint as invalid:
-            raise EncoderUnavailable(str(invalid)) from invalid
+            return engines.load(checkpoint.fingerprint, image_input)
+        except EngineRefused as refused:
+            raise EncoderUnavailable(str(refused)) from refused
+        except EngineUnusable as unusable:
+            logger.info("making a TensorRT engine: %s", unusable)
+        commission = Commission(
+            self._fetched(), engines.path, engines.precision, engines.largest_batch
+        )
+        try:
+            self.make(commission, expected)
+        except MakingCrashed as crash:
+            engines.disown(checkpoint.fingerprint, str(crash))
+            raise EncoderUnavailable(str(crash)) from crash
+        except OSError as failure:
+            raise EncoderUnavailable(
+                f"the process that builds engines cannot be started: {reason_of(failure)}"
+            ) from failure
+        try:
+            return engines.load(checkpoint.fingerprint, image_input)
+        except EngineUnusable as unusable:
+            raise EncoderUnavailable(str(unusable)) from unusable
 
     def _possible(self) -> "tuple[Checkpoint, TensorRtEngines]":
         """The checkpoint and its engines; refused before gigabytes of weights are hashed."""
@@ -194,8 +216,17 @@ class TensorRtBackend(EncoderUpgradePort):
     def _path(self, fingerprint: str, precision: Precision) -> Path:
         if self.engine_path is not None:
             return self.engine_path
-        if self.cache is None or DEFAULT_DIRECTORY.is_dir():
-            return DEFAULT_DIRECTORY / f"vision_encoder_{precision}.engine"
+        default = self.default_directory / f"vision_encoder_{precision}.engine"
+        if self.cache is None:
+            return default
+        if self.default_directory.is_dir():
+            # Models are often mounted for reading only; an engine that was put there is welcome.
+            if self.writable(self.default_directory):
+                return default
+            from adapters.encoders.tensorrt.engine_file import describes
+
+            if describes(default, fingerprint=fingerprint, precision=str(precision)):
+                return default
         return self.cache / "engines" / f"{fingerprint}-{precision}.engine"
 
     def _fetched(self) -> str:
@@ -231,6 +262,7 @@ class TensorRtBackend(EncoderUpgradePort):
         text_tower: TextTower,
     ) -> EncoderPort:
         from adapters.encoders.tensorrt.encoder import TensorRtEncoder
+        from adapters.encoders.tensorrt.runner import CALLS_AT_ONCE
 
         description = encoder_description(
             checkpoint,
@@ -238,6 +270,7 @@ class TensorRtBackend(EncoderUpgradePort):
             precision=str(engines.precision),
             device=self.device,
             engine_path=str(engines.path),
+            concurrent_calls=CALLS_AT_ONCE,
         )
         memory = ProcessMemory(engines.find().gpu)
         return TensorRtEncoder(runner, text_tower, description, memory_used=memory.used)

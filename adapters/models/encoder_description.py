@@ -47,6 +47,7 @@ def encoder_description(
     device: Device,
     fingerprint: str | None = None,
     engine_path: str | None = None,
+    concurrent_calls: int = 1,
 ) -> EncoderDescription:
     """What an encoder is that serves this.
 
@@ -57,6 +58,7 @@ def encoder_description(
         device: the hardware.
         fingerprint: None: as it stands in ``served``.
         engine_path: of TensorRT's engine.
+        concurrent_calls: calls that the encoder takes at the same time.
 
     Raises:
         InvalidCheckpoint: scores cannot be computed with its scale or bias, or a weight is not
@@ -71,6 +73,7 @@ def encoder_description(
         embedding_dimension=served.embedding_dimension,
         logit_scale=served.logit_scale,
         engine_path=engine_path,
+        concurrent_calls=concurrent_calls,
         logit_bias=served.logit_bias,
         image_input=served.preprocessing.image_input,
         context_length=served.tokenization.context_length,

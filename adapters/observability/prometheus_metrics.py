@@ -196,6 +196,12 @@ class _AtThisMoment(Collector):
                 health.device_memory_used or 0,
             ),
             (
+                "clip_gpu_unused",
+                "1 if there is an NVIDIA GPU and the encoder runs on something else, although "
+                "nobody asked for that; else 0. /health says why in gpu_reason.",
+                health.gpu_reason is not None,
+            ),
+            (
                 "clip_gpu_memory_used_gb",
                 "clip_device_memory_bytes in GiB, by its former name.",
                 (health.device_memory_used or 0) / _BYTES_PER_GIB,

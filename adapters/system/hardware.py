@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ _ISA_WITHOUT_INT8: Final = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
 _BFLOAT16_FEATURES: Final = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 """Intel's and AMD's name, that of Intel's matrix unit, and ARM's."""
 NVIDIA_DRIVER_FILES: Final = (
-    Path("/proc/driver/nvidia/version"),
     Path("/dev/nvidiactl"),
+    Path("/proc/driver/nvidia"),
     Path("/dev/dxg"),
 )
 """One of these is there where an NVIDIA driver is loaded; the last one under WSL2."""
+_DRIVER_VERSION: Final = Path("/proc/driver/nvidia/version")
 
 
 def usable_cores(quota: Path = _CGROUP_QUOTA) -> int:
@@ -71,6 +73,20 @@ def multiplies_int8(cpu_info: Path = _PROCESSOR, variables: Mapping[str, str] = 
 def nvidia_driver_present() -> bool:
     """Whether an NVIDIA driver is loaded; without one, asking PyTorch about CUDA is futile."""
     return any(path.exists() for path in NVIDIA_DRIVER_FILES)
+
+
+def nvidia_driver_version(file: Path = _DRIVER_VERSION) -> str | None:
+    """The NVIDIA driver's version, such as ``580.65.06``; None where its kernel module tells none.
+
+    Args:
+        file: the driver's own. Under WSL2 there is none.
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"\b\d{3,}\.\d+(\.\d+)*\b", text.partition("\n")[0])
+    return found and found[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, TypeVar, assert_never
 
 from application.model.states import (
@@ -47,6 +48,7 @@ from application.model.states import (
 from application.model.upgrade import faster_encoder
 from application.model.verification import Verification
 from application.ports import (
+    MOST_CONCURRENT_CALLS,
     UNOBSERVED,
     ClockPort,
     Device,
@@ -60,7 +62,13 @@ from application.ports import (
     MemoryPort,
     ObserverPort,
 )
-from domain.errors import ClipError, EncoderFault, EncoderHung, ModelNotReady
+from domain.errors import (
+    ClipError,
+    EncoderFault,
+    EncoderHung,
+    ModelNotReady,
+    ServiceUnavailable,
+)
 from domain.limits import MAX_RELOAD_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -112,7 +120,8 @@ class Supervisor:
             clock: for pauses and idle time.
             upgrade: prepares a faster encoder.
             observer: is notified of faults, hung calls and reloads.
-            concurrent_calls: calls at the same time; more than 1 only for encoders that allow it.
+            concurrent_calls: calls at the same time of whatever encoder is loaded. 1: as many as
+                it says of itself.
             call_timeout_s: seconds after which a call counts as hung; None: never.
             idle_s: seconds without a request after which the model is unloaded; None: never.
             state: to begin with; None: nothing is loaded yet.
@@ -129,7 +138,11 @@ class Supervisor:
         self._upgrade_reason: str | None = None
         self._verification = Verification()
         self._concurrent_calls = concurrent_calls
-        self._threads = ThreadPoolExecutor(concurrent_calls, thread_name_prefix="encoder")
+        self._threads = ThreadPoolExecutor(
+            max(concurrent_calls, MOST_CONCURRENT_CALLS), thread_name_prefix="encoder"
+        )
+        # While another one takes over there may be as many calls as that one takes.
+        self._one_at_a_time = threading.Lock()
         self._calls: set[asyncio.Future[Any]] = set()
         self._dropped: list[EncoderPort] = []  # until a thread frees them
         self._leases = 0
@@ -167,9 +180,21 @@ class Supervisor:
         return self._device
 
     @property
+    def gpu_reason(self) -> str | None:
+        """Why the encoder is not on the NVIDIA GPU that is there and wanted, else None."""
+        if self._device is None or not self._device.gpu_wanted:
+            return None
+        return _why_not_on_the_gpu(self._device, self.description)
+
+    @property
     def concurrent_calls(self) -> int:
         """Calls of the encoder that may run at the same time."""
-        return self._concurrent_calls
+        encoder = self.encoder
+        return self._concurrent_calls if encoder is None else self._calls_of(encoder)
+
+    def _calls_of(self, encoder: EncoderPort) -> int:
+        of_its_own = min(encoder.description.concurrent_calls, MOST_CONCURRENT_CALLS)
+        return max(self._concurrent_calls, of_its_own)
 
     @property
     def description(self) -> EncoderDescription | None:
@@ -238,8 +263,15 @@ class Supervisor:
                 `report_fault`.
         """
         self._check(lease)
+        encoder = lease.encoder
+        turn = nullcontext() if self._calls_of(encoder) > 1 else self._one_at_a_time
+
+        def in_turn() -> _T:
+            with turn:
+                return work(encoder)
+
         try:
-            result = await self._in_thread(lambda: work(lease.encoder))
+            result = await self._in_thread(in_turn)
         except EncoderLost as lost:
             self._lose(lease.encoder, lost)
             raise ModelNotReady(f"no model is loaded: {lost}", retry_after_s=30) from lost
@@ -411,6 +443,10 @@ class Supervisor:
             description.precision,
             description.device.name,
         )
+        if self._device is not None and self._device.gpu_wanted:
+            reason = _why_not_on_the_gpu(self._device, description)
+            if reason is not None:
+                logger.warning("the GPU is not used: %s", reason)
         return Loaded(encoder)
 
     def _load_and_verify(self) -> EncoderPort:
@@ -423,6 +459,10 @@ class Supervisor:
             raise EncoderUnavailable(
                 f"the encoder fails its verification: {fault.detail}."
             ) from fault
+        except ServiceUnavailable as unavailable_:  # no memory for a single image
+            raise EncoderUnavailable(
+                f"the encoder cannot be verified: {unavailable_.detail}"
+            ) from unavailable_
         return encoder
 
     async def _verify(self, encoder: EncoderPort, after_s: float) -> None:
@@ -436,7 +476,7 @@ class Supervisor:
             await self._in_thread(lambda: self._verification.verify(encoder))
         except EncoderHung:
             return
-        except MemoryError:
+        except (MemoryError, ServiceUnavailable):
             logger.error("there is no memory for the encoder's verification; it is tried again")
             self._apply(VerificationPostponed(encoder))
         except EncoderLost as lost:
@@ -507,6 +547,16 @@ class Supervisor:
             )
         if self._calls:  # some may still be calls of the slower one
             await asyncio.wait(self._calls.copy())
+
+
+def _why_not_on_the_gpu(device: Device, encoder: EncoderDescription | None) -> str | None:
+    if encoder is not None and encoder.device.cuda_available:
+        return None
+    if device.gpu_problem is not None:
+        return device.gpu_problem
+    if device.cuda_available and encoder is not None:
+        return f"CUDA can be used here, but {encoder.backend} runs on {encoder.device.name}."
+    return None
 
 
 def _free(encoders: list[EncoderPort], memory: MemoryPort) -> None:

@@ -24,6 +24,8 @@ class Health:
         phase: the name of the encoder's state.
         encoder: what is loaded, or was and will be again; else None.
         device: the hardware; None until it was looked at.
+        gpu_reason: why an NVIDIA GPU that is there is not used, although nobody asked for another
+            device; else None.
         device_memory_used: bytes; None where there is no CUDA or no model.
         embedding_dimension: floats per embedding: as was promised, else the model's; None: neither
             is known yet.
@@ -38,6 +40,7 @@ class Health:
     phase: Phase
     encoder: EncoderDescription | None
     device: Device | None
+    gpu_reason: str | None
     device_memory_used: int | None
     embedding_dimension: int | None
 
@@ -72,6 +75,7 @@ class ReportHealth:
             phase=row.phase,
             encoder=description,
             device=self._model.device,
+            gpu_reason=self._model.gpu_reason,
             # A suspect encoder is not called, not even for this.
             device_memory_used=None if encoder is None else encoder.device_memory_used(),
             embedding_dimension=self._promised_dimension

@@ -55,6 +55,7 @@ def _hardware() -> None:
         memory,
         nvidia_cards,
         nvidia_driver_present,
+        nvidia_driver_version,
         processor,
         usable_cores,
     )
@@ -71,6 +72,8 @@ def _hardware() -> None:
     if busy > cores:
         _line("load", f"{busy:.1f}: this machine is busy, so that the times below are too long")
     cards = ", ".join(nvidia_cards()) or "a driver that does not list its cards"
+    if version := nvidia_driver_version():
+        cards += f"; driver {version}"
     _line("NVIDIA", cards if nvidia_driver_present() else "no driver")
 
 
@@ -95,6 +98,8 @@ def _model(container: "Container", settings: "Settings") -> list[str]:
     _line("precision", f"{described.precision} ({chosen})")
     if described.backend != str(choice):
         _line("", f"not {choice}: see the warning above")
+    if (unused := model.gpu_reason) is not None:
+        _line("GPU", f"not used: {unused}")
     _line("engine", described.engine_path or _why_no_engine(container, described))
     _speed(encoder, settings.max_batch)
     _what_else(described)

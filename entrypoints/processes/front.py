@@ -162,6 +162,7 @@ class EncoderFollower:
                 phase=Phase.LOADING,
                 encoder=description,
                 device=self._model.device,
+                gpu_reason=None,
                 device_memory_used=None,
                 embedding_dimension=None
                 if description is None

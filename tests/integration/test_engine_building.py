@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
 
 from adapters.encoders.cuda import find_gpu
 from adapters.encoders.image_tower_export import export_image_tower
-from adapters.encoders.tensorrt.building import build_engine
+from adapters.encoders.tensorrt.building import build_engine, unfuse_attention
 from adapters.encoders.tensorrt.engine_file import (
+    ANY,
     BatchRange,
     EngineIdentity,
     EngineUnusable,
@@ -18,10 +20,11 @@ from adapters.encoders.tensorrt.engine_file import (
 )
 from adapters.encoders.tensorrt.engines import build_ahead_of_time, find_installation
 from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
+from adapters.export.graph import OPSET
 from adapters.export.image_tower_file import check_image_tower, data_file
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
-from application.ports import EncoderUnavailable
+from application.ports import CLIPS_INPUT, EncoderUnavailable
 from tests.support.checkpoints import full_size_clip, save_hugging_face
 from tests.support.families import save_siglip, small_siglip
 
@@ -54,10 +57,12 @@ def diagnosis(tensorrt: TensorRt, data: bytes) -> set[str]:
 
 def check_engine(engine: Path, exported: Path, precision: Precision, tensorrt: TensorRt) -> None:
     fingerprint = find_fingerprint(exported)
-    wanted = EngineIdentity(fingerprint, precision, tensorrt.identity, ADA)
+    wanted = EngineIdentity(
+        fingerprint, precision, tensorrt.identity, ADA, ANY, ANY, OPSET, largest_batch=8
+    )
     record, data = read_engine(engine, wanted)
-    assert record.batch == BatchRange(1, 4, 8)
-    assert record.smallest_cosine is None
+    assert record.batch == BatchRange(8)
+    assert record.judgement is None
     assert diagnosis(tensorrt, data) == set()
     assert "MALFORMED_ENGINE" in diagnosis(tensorrt, b"junk" * 100)
     assert "MALFORMED_ENGINE" in diagnosis(tensorrt, data[:16])
@@ -141,6 +146,31 @@ def test_the_network_is_strongly_typed_with_float32_at_both_ends(
     assert norms == {trt.float32}
 
 
+def test_attention_can_be_built_unfused(exported: Path, tmp_path: Path, tensorrt: TensorRt) -> None:
+    from polygraphy.backend.trt import NetworkFromOnnxPath
+
+    trt: Any = tensorrt.module
+    _, network, _ = NetworkFromOnnxPath(str(exported), strongly_typed=True)()
+    changed = unfuse_attention(trt, network)
+    softmaxes = [
+        layer
+        for layer in (network.get_layer(n) for n in range(network.num_layers))
+        if layer.type == trt.LayerType.SOFTMAX
+    ]
+    assert changed == (len(softmaxes) if exported.stem == "fp16" else 0)
+    assert {layer.get_output(0).dtype for layer in softmaxes} == {trt.float32}
+    engine = tmp_path / "unfused.engine"
+    build_engine(
+        tensorrt,
+        exported,
+        engine,
+        batch=BatchRange(8),
+        architecture=ADA,
+        fused_attention=False,
+    )
+    assert diagnosis(tensorrt, engine.read_bytes()) == set()
+
+
 def test_an_architecture_that_it_does_not_know_is_refused(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderUnavailable, match=r"could not build an engine"):
         build_ahead_of_time(exported, tmp_path / "x.engine", architecture="3.5", largest_batch=8)
@@ -151,17 +181,13 @@ def test_what_is_no_graph_is_refused(tmp_path: Path, tensorrt: TensorRt) -> None
     junk = tmp_path / "junk.onnx"
     junk.write_bytes(b"junk")
     with pytest.raises(EncoderUnavailable, match="could not build an engine"):
-        build_engine(
-            tensorrt, junk, tmp_path / "x.engine", batch=BatchRange.up_to(8), architecture=ADA
-        )
+        build_engine(tensorrt, junk, tmp_path / "x.engine", batch=BatchRange(8), architecture=ADA)
 
 
 def test_tensorrt_itself_builds_for_this_machine_only(tmp_path: Path, exported: Path) -> None:
     full = TensorRt("tensorrt", "11.4.0", find_tensorrt().module)
     with pytest.raises(EncoderUnavailable, match="only for the GPU of the machine"):
-        build_engine(
-            full, exported, tmp_path / "x.engine", batch=BatchRange.up_to(8), architecture=ADA
-        )
+        build_engine(full, exported, tmp_path / "x.engine", batch=BatchRange(8), architecture=ADA)
 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
@@ -187,7 +213,22 @@ def test_an_engine_that_was_never_compared_is_not_served(exported: Path, tmp_pat
     here = Workshop(Installation(find_tensorrt(), GPU))
     engines = here.engines_at(engine, Precision(exported.stem), 8)
     with pytest.raises(EngineUnusable, match="never compared with PyTorch"):
-        engines.load(find_fingerprint(exported))
+        engines.load(find_fingerprint(exported), CLIPS_INPUT)
+
+
+def test_what_the_builder_says_is_in_our_log_and_in_the_reason(
+    tmp_path: Path, tensorrt: TensorRt, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, 8, 8])
+    embeds = helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["batch", 4])
+    node = helper.make_node("NoSuchOperation", ["pixel_values"], ["image_embeds"])
+    graph = helper.make_graph([node], "tower", [image], [embeds])
+    path = tmp_path / "strange.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(EncoderUnavailable, match=r"could not build an engine.*NoSuchOperation"):
+        build_engine(tensorrt, path, tmp_path / "x.engine", batch=BatchRange(2), architecture=ADA)
+    assert "NoSuchOperation" in caplog.text
+    assert {r.name for r in caplog.records} >= {"adapters.encoders.tensorrt.library"}
 
 
 def test_polygraphy_is_quiet(
@@ -197,7 +238,7 @@ def test_polygraphy_is_quiet(
         tensorrt,
         exported,
         tmp_path / "x.engine",
-        batch=BatchRange.up_to(2),
+        batch=BatchRange(2),
         architecture=ADA,
         progress=logging.getLogger("quiet").debug,
     )

@@ -173,5 +173,5 @@ def test_the_pipeline_makes_everything_where_the_server_looks(tmp_path: Path) ->
         ".json",
     }
     described = json.loads(engine.with_name(engine.name + ".json").read_text())
-    assert described["batch"] == {"smallest": 1, "optimal": 4, "largest": 16}
+    assert described["identity"]["largest_batch"] == 16
     assert described["identity"]["architecture"] == "8.9"

@@ -11,46 +11,76 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from adapters.encoders.tensorrt.engine_file import (
     BatchRange,
     EngineIdentity,
     EngineRecord,
+    EngineRefused,
     EngineUnusable,
+    Judgement,
+    disown,
     get_or_build_engine,
     read_engine,
+    refusal_file,
     sidecar,
 )
 
-WANTED = EngineIdentity("0123456789abcdef", "fp16", "tensorrt 11.4.0", "8.9")
-BATCH = BatchRange.up_to(8)
+WANTED = EngineIdentity(
+    fingerprint="0123456789abcdef",
+    precision="fp16",
+    tensorrt="tensorrt 11.4.0",
+    architecture="8.9",
+    card="NVIDIA L4, 58 multiprocessors",
+    driver="580",
+    opset=18,
+    largest_batch=8,
+)
 CONTENT = bytes(range(256)) * 64
+JUDGEMENT = Judgement(0.9999, np.eye(2, 3, dtype=np.float32))
 
 
-def build(made: Path) -> BatchRange:
-    made.write_bytes(CONTENT)
-    return BATCH
+def maker(
+    wanted: EngineIdentity = WANTED, judgement: Judgement | None = JUDGEMENT
+) -> Callable[[Path], EngineRecord]:
+    def make(made: Path) -> EngineRecord:
+        made.write_bytes(CONTENT)
+        return EngineRecord(wanted, True, judgement)
+
+    return make
+
+
+def served(record: EngineRecord, data: bytes) -> EngineRecord:
+    if record.judgement is None:
+        raise EngineUnusable("it was never compared")
+    return record
 
 
 def stored(record: EngineRecord, data: bytes) -> EngineRecord:
     return record
 
 
-def served(record: EngineRecord, data: bytes) -> EngineRecord:
-    if record.smallest_cosine is None:
-        raise EngineUnusable("it was never compared")
-    return record
+def never(*_: object) -> EngineRecord:
+    raise AssertionError("made or judged although it was there")
 
 
-def never(made: Path) -> BatchRange:
-    raise AssertionError("built although it was there")
+def obtain(
+    path: Path,
+    wanted: EngineIdentity = WANTED,
+    *,
+    make: Callable[[Path], EngineRecord] | None = None,
+    judge: Callable[[EngineRecord, bytes], EngineRecord] = never,
+    load: Callable[[EngineRecord, bytes], EngineRecord] = served,
+) -> EngineRecord:
+    return get_or_build_engine(path, wanted, make=make or maker(wanted), judge=judge, load=load)
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     path = tmp_path / "engines" / "vision_encoder_fp16.engine"
-    get_or_build_engine(path, WANTED, build=build, compare=lambda _: 0.9999, load=served)
+    obtain(path)
     return path
 
 
@@ -64,12 +94,12 @@ def test_what_was_built_is_found_and_not_built_again(engine: Path) -> None:
     record, data = read_engine(engine, WANTED)
     assert data == CONTENT
     assert record.identity == WANTED
-    assert record.batch == BatchRange(1, 4, 8)
-    assert record.smallest_cosine == 0.9999
-    assert (
-        get_or_build_engine(engine, WANTED, build=never, compare=lambda _: None, load=stored)
-        == record
-    )
+    assert record.batch == BatchRange(8)
+    assert record.fused_attention
+    assert record.judgement is not None
+    assert record.judgement.smallest_cosine == 0.9999
+    np.testing.assert_array_equal(record.judgement.expected, JUDGEMENT.expected)
+    assert obtain(engine, make=never).identity == record.identity
     assert sorted(p.name for p in engine.parent.iterdir()) == [
         "vision_encoder_fp16.engine",
         "vision_encoder_fp16.engine.json",
@@ -77,10 +107,22 @@ def test_what_was_built_is_found_and_not_built_again(engine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("largest", "profile"), [(1, (1, 1, 1)), (3, (1, 3, 3)), (8, (1, 4, 8)), (32, (1, 4, 32))]
+    ("largest", "profiles", "judged"),
+    [
+        (1, ((1, 1, 1),), (1,)),
+        (3, ((1, 1, 3),), (1, 3)),
+        (4, ((1, 1, 4),), (1, 3, 4)),
+        (5, ((1, 1, 4), (5, 5, 5)), (1, 3, 4, 5)),
+        (32, ((1, 1, 4), (5, 32, 32)), (1, 3, 4, 5, 32)),
+    ],
 )
-def test_profiles(largest: int, profile: tuple[int, int, int]) -> None:
-    assert BatchRange.up_to(largest) == BatchRange(*profile)
+def test_profiles_cover_every_batch_and_are_judged_at_their_ends(
+    largest: int, profiles: tuple[tuple[int, int, int], ...], judged: tuple[int, ...]
+) -> None:
+    assert BatchRange(largest).profiles == profiles
+    assert BatchRange(largest).judged == judged
+    covered = [n for first, _, last in profiles for n in range(first, last + 1)]
+    assert covered == list(range(1, largest + 1))
 
 
 @pytest.mark.parametrize(
@@ -91,18 +133,29 @@ def test_profiles(largest: int, profile: tuple[int, int, int]) -> None:
         ("tensorrt", "tensorrt 11.5.0"),
         ("tensorrt", "tensorrt_rtx 1.7.1"),
         ("architecture", "12.0"),
+        ("card", "NVIDIA L4, 46 multiprocessors"),
+        ("card", "NVIDIA RTX 4090, 128 multiprocessors"),
+        ("driver", "590"),
+        ("opset", 20),
+        ("largest_batch", 32),
     ],
 )
 def test_a_stale_or_foreign_engine_is_recognised_and_rebuilt(
-    engine: Path, name: str, value: str
+    engine: Path, name: str, value: str | int
 ) -> None:
-    wanted = replace(WANTED, **{name: value})
+    changed: Any = {name: value}
+    wanted = replace(WANTED, **changed)
     message = refusal(engine, wanted)
     assert f"has {name} {asdict(WANTED)[name]!r}; {value!r} is needed" in message
-    made = get_or_build_engine(engine, wanted, build=build, compare=lambda _: 1.0, load=served)
-    assert made.identity == wanted
-    assert read_engine(engine, wanted)[0] == made
-    assert f"has {name} {value!r}" in refusal(engine)
+    assert obtain(engine, wanted).identity == wanted
+    assert read_engine(engine, wanted)[0].identity == wanted
+    if name != "largest_batch":  # an engine for more is right too
+        assert f"has {name} {value!r}" in refusal(engine)
+
+
+def test_an_engine_for_larger_batches_does_for_smaller_ones(engine: Path) -> None:
+    record, _ = read_engine(engine, replace(WANTED, largest_batch=4))
+    assert record.batch.largest == 8
 
 
 def flip_a_bit(engine: Path) -> None:
@@ -134,8 +187,11 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
         (edit(lambda d: d["identity"].pop("architecture")), "is incomplete"),
         (edit(lambda d: d["identity"].update(extra="x")), "is incomplete"),
         (edit(lambda d: d.pop("sha256")), "is incomplete"),
-        (edit(lambda d: d.update(smallest_cosine="good")), "is incomplete"),
-        (edit(lambda d: d.update(batch=8)), "is incomplete"),
+        (edit(lambda d: d["judgement"].update(smallest_cosine="good")), "is incomplete"),
+        (edit(lambda d: d["judgement"].update(expected="AAAA")), "is incomplete"),
+        (edit(lambda d: d["judgement"].update(rows=0)), "is incomplete"),
+        (edit(lambda d: d.pop("judgement")), "is incomplete"),
+        (edit(lambda d: d["identity"].update(largest_batch="many")), "is incomplete"),
     ],
 )
 def test_a_damaged_engine_is_recognised_and_rebuilt(
@@ -143,7 +199,7 @@ def test_a_damaged_engine_is_recognised_and_rebuilt(
 ) -> None:
     damage(engine)
     assert reason in refusal(engine)
-    get_or_build_engine(engine, WANTED, build=build, compare=lambda _: 1.0, load=served)
+    obtain(engine)
     assert read_engine(engine, WANTED)[1] == CONTENT
 
 
@@ -153,58 +209,75 @@ def test_a_sidecar_never_speaks_for_another_engine(engine: Path) -> None:
     assert "is damaged" in refusal(engine)
 
 
-def test_what_disagrees_is_not_put_in_place(tmp_path: Path) -> None:
-    path = tmp_path / "x.engine"
-
-    def judge(data: bytes) -> float:
+def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    def fail(made: Path) -> EngineRecord:
+        made.write_bytes(CONTENT)
         raise ValueError("cosine 0.5")
 
     with pytest.raises(ValueError, match=r"cosine 0\.5"):
-        get_or_build_engine(path, WANTED, build=build, compare=judge, load=served)
+        obtain(tmp_path / "x.engine", make=fail)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_build_leaves_the_old_engine(engine: Path) -> None:
-    def fail(made: Path) -> BatchRange:
+    def fail(made: Path) -> EngineRecord:
         made.write_bytes(b"half")
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        get_or_build_engine(
-            engine,
-            replace(WANTED, architecture="9.0"),
-            build=fail,
-            compare=lambda _: 1.0,
-            load=served,
-        )
+        obtain(engine, replace(WANTED, architecture="9.0"), make=fail)
     assert read_engine(engine, WANTED)[1] == CONTENT
 
 
 def test_one_built_elsewhere_is_judged_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "x.engine"
-    first = get_or_build_engine(path, WANTED, build=build, compare=lambda _: None, load=stored)
-    assert first.smallest_cosine is None
+    first = obtain(path, make=maker(judgement=None), load=stored)
+    assert first.judgement is None
     seen: list[bytes] = []
 
-    def judge(data: bytes) -> float:
+    def judge(record: EngineRecord, data: bytes) -> EngineRecord:
         seen.append(data)
-        return 0.998
+        return replace(record, judgement=Judgement(0.998, JUDGEMENT.expected))
 
-    judged = get_or_build_engine(path, WANTED, build=never, compare=judge, load=served)
-    assert judged.smallest_cosine == 0.998
+    judged = obtain(path, make=never, judge=judge)
+    assert judged.judgement is not None
+    assert judged.judgement.smallest_cosine == 0.998
     assert seen == [CONTENT]
-    assert read_engine(path, WANTED) == (judged, CONTENT)
+    assert read_engine(path, WANTED)[1] == CONTENT
+
+
+def test_what_was_disowned_is_not_tried_again_until_it_changes(engine: Path) -> None:
+    disown(engine, WANTED, "cosine 0.31 at 3 images a call.")
+    message = f"cosine 0.31 at 3 images a call. It is not tried again; to try it, delete {engine}"
+    for attempt in (
+        lambda: read_engine(engine, WANTED),
+        lambda: obtain(engine, make=never),
+    ):
+        with pytest.raises(EngineRefused) as caught:
+            attempt()
+        assert str(caught.value).startswith(message)
+    # Another driver, card, version …: what was wrong may be right there.
+    other = replace(WANTED, driver="590")
+    assert obtain(engine, other).identity == other
+    refusal_file(engine).unlink()
+    assert obtain(engine).identity == WANTED
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 2, "identity": {}}'])
+def test_a_damaged_refusal_refuses_nothing(engine: Path, content: str) -> None:
+    refusal_file(engine).write_text(content)
+    assert read_engine(engine, WANTED)[1] == CONTENT
 
 
 def _build_in_a_process(path: Path, log: Path, slow_s: float) -> None:
-    def slowly(made: Path) -> BatchRange:
+    def slowly(made: Path) -> EngineRecord:
         with log.open("a") as file:
             file.write(f"{os.getpid()}\n")
         made.write_bytes(CONTENT[:100])
         time.sleep(slow_s)
-        return build(made)
+        return maker()(made)
 
-    get_or_build_engine(path, WANTED, build=slowly, compare=lambda _: 1.0, load=served)
+    obtain(path, make=slowly)
     assert read_engine(path, WANTED)[1] == CONTENT
 
 
@@ -233,7 +306,7 @@ def test_a_build_that_was_killed_blocks_nobody_and_leaves_nothing(tmp_path: Path
     os.kill(killed.pid, signal.SIGKILL)
     killed.join(30)
     assert not path.exists()
-    get_or_build_engine(path, WANTED, build=build, compare=lambda _: 1.0, load=served)
+    obtain(path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "log",
         "x.engine",
@@ -249,10 +322,10 @@ def test_a_full_disk_leaves_nothing_that_is_taken_for_an_engine(room: int, tmp_p
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            get_or_build_engine(path, WANTED, build=build, compare=lambda _: 0.9999, load=served)
+            obtain(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(path.parent.iterdir()) == []
     assert "does not exist" in refusal(path)
-    get_or_build_engine(path, WANTED, build=build, compare=lambda _: 0.9999, load=served)
+    obtain(path)
     assert read_engine(path, WANTED)[1] == CONTENT

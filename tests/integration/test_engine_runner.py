@@ -3,223 +3,47 @@
 What they cannot show is that a GPU does the same; `make gpu-check` does, on a machine with one.
 """
 
-import ctypes
-import enum
-from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from adapters.encoders.cuda import Cuda, Gpu, NoGpu, OutOfDeviceMemory
+from adapters.encoders.cuda import FINAL_ERRORS, Allocations, Cuda, Gpu, NoGpu, OutOfDeviceMemory
 from adapters.encoders.tensorrt.engine_file import EngineUnusable
-from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
+from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt, messages_of
 from adapters.encoders.tensorrt.runner import TensorRtRunner
 from application.ports import EncoderLost, PixelBatch
+from domain.errors import EncoderFault
+from tests.support.host_cuda import DIMENSION, Context, Engine, HostCuda, Status, Tensorrt
+from tests.support.host_cuda import held as everything_held
+from tests.support.host_cuda import opened as open_runner
 
-Status = enum.Enum(
-    "Status",
-    ["cudaSuccess", "cudaErrorMemoryAllocation", "cudaErrorIllegalAddress", "cudaErrorNoDevice"],
-)
-OK = Status.cudaSuccess
-DIMENSION = 5
-
-
-class HostCuda:  # its names are those of the bindings
-    """CUDA's runtime on host memory. Work waits in the stream until it is synchronised."""
-
-    cudaError_t = Status
-    cudaStreamNonBlocking = 1
-    cudaHostAllocDefault = 0
-    cudaMemcpyKind = SimpleNamespace(
-        cudaMemcpyHostToDevice="to device", cudaMemcpyDeviceToHost="to host"
-    )
-
-    def __init__(self, room: int = 10**9) -> None:
-        self.room = room
-        self.allocated: dict[int, Any] = {}
-        self.pinned: set[int] = set()
-        self.stream: list[Callable[[], object]] = []
-        self.failure: Status | None = None
-        self.devices = 1
-        self.errors_cleared = 0
-
-    def used(self) -> int:
-        return sum(
-            len(memory) for address, memory in self.allocated.items() if address not in self.pinned
-        )
-
-    def cudaGetDeviceCount(self) -> tuple[Status, int]:
-        return (OK, self.devices) if self.devices else (Status.cudaErrorNoDevice, 0)
-
-    def cudaGetDeviceProperties(self, device: int) -> tuple[Status, Any]:
-        return OK, SimpleNamespace(name=b"NVIDIA Test\0\0", major=8, minor=9)
-
-    def cudaDeviceGetPCIBusId(self, length: int, device: int) -> tuple[Status, bytes]:
-        return OK, b"0000:41:00.0\0\0\0"
-
-    def cudaSetDevice(self, device: int) -> tuple[Status]:
-        return (OK,)
-
-    def cudaGetLastError(self) -> tuple[Status]:
-        self.errors_cleared += 1
-        return (OK,)
-
-    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Status, int]:
-        return OK, 77
-
-    def cudaMalloc(self, size: int) -> tuple[Status, int | None]:
-        if self.used() + size > self.room:
-            return Status.cudaErrorMemoryAllocation, None
-        memory = ctypes.create_string_buffer(size)
-        self.allocated[ctypes.addressof(memory)] = memory
-        return OK, ctypes.addressof(memory)
-
-    def cudaHostAlloc(self, size: int, flags: int) -> tuple[Status, int]:
-        memory = ctypes.create_string_buffer(size)
-        self.allocated[ctypes.addressof(memory)] = memory
-        self.pinned.add(ctypes.addressof(memory))
-        return OK, ctypes.addressof(memory)
-
-    def cudaFree(self, address: int) -> tuple[Status]:
-        assert address not in self.pinned
-        del self.allocated[address]
-        return (OK,)
-
-    def cudaFreeHost(self, address: int) -> tuple[Status]:
-        self.pinned.remove(address)
-        del self.allocated[address]
-        return (OK,)
-
-    def cudaMemcpyAsync(
-        self, target: int, source: int, size: int, kind: str, stream: int
-    ) -> tuple[Status]:
-        assert stream == 77
-        host = source if kind == "to device" else target
-        device = target if kind == "to device" else source
-        assert host in self.pinned
-        assert device not in self.pinned
-        assert size <= min(len(self.allocated[target]), len(self.allocated[source]))
-        self.stream.append(lambda: ctypes.memmove(target, source, size))
-        return (OK,)
-
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Status]:
-        work, self.stream = self.stream, []
-        for step in work:
-            step()
-        return (self.failure or OK,)
-
-
-class Context:
-    """An execution context that sums up each image and needs 1000 bytes for each."""
-
-    def __init__(self, cuda: HostCuda) -> None:
-        self.cuda = cuda
-        self.shape: tuple[int, ...] = ()
-        self.addresses: dict[str, int] = {}
-        self.memory = (0, 0)
-        self.refuses = False
-        self.calls: list[int] = []
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert name == "pixel_values"
-        self.shape = shape
-        return True
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self.addresses[name] = address
-        return True
-
-    def update_device_memory_size_for_shapes(self) -> int:
-        return 1000 * self.shape[0]
-
-    def set_device_memory(self, address: int, size: int) -> None:
-        self.memory = (address, size)
-
-    def execute_async_v3(self, stream: int) -> bool:
-        if self.refuses:
-            return False
-        assert stream == 77
-        address, size = self.memory
-        assert size >= 1000 * self.shape[0]
-        assert len(self.cuda.allocated[address]) >= size
-        shape = self.shape
-        self.calls.append(shape[0])
-
-        def work() -> None:
-            size = int(np.prod(shape))
-            source = (ctypes.c_float * size).from_address(self.addresses["pixel_values"])
-            images = np.ctypeslib.as_array(source).reshape(shape)
-            rows = (ctypes.c_float * (shape[0] * DIMENSION)).from_address(
-                self.addresses["image_embeds"]
-            )
-            np.ctypeslib.as_array(rows).reshape(shape[0], DIMENSION)[...] = images.mean(
-                axis=(1, 2, 3)
-            )[:, None] + np.arange(DIMENSION)
-
-        self.cuda.stream.append(work)
-        return True
-
-
-class Engine:
-    """An engine with a profile of 1 to 8; attributes may be changed to make it another's."""
-
-    def __init__(self, cuda: HostCuda) -> None:
-        self.context: Context | None = Context(cuda)
-        self.names = ["pixel_values", "image_embeds"]
-        self.dtype = "float32"
-        self.profile: list[tuple[int, ...]] = [(1, 3, 224, 224), (4, 3, 224, 224), (8, 3, 224, 224)]
-
-    @property
-    def num_io_tensors(self) -> int:
-        return len(self.names)
-
-    def get_tensor_name(self, index: int) -> str:
-        return self.names[index]
-
-    def get_tensor_dtype(self, name: str) -> str:
-        return self.dtype
-
-    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        assert (name, profile) == ("pixel_values", 0)
-        return self.profile
-
-    def get_tensor_shape(self, name: str) -> tuple[int, int]:
-        assert name == "image_embeds"
-        return (-1, DIMENSION)
-
-    def create_execution_context(self, strategy: str) -> Context | None:
-        assert strategy == "user managed"
-        return self.context
-
-
-class Tensorrt(ModuleType):
-    """The module: a runtime that deserialises to one engine."""
-
-    float32 = "float32"
-    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
-
-    def __init__(self, engine: Engine | None) -> None:
-        super().__init__("tensorrt")
-        self.Runtime = lambda logger: SimpleNamespace(
-            deserialize_cuda_engine=lambda data: engine if data == b"engine" else None
-        )
-        self.Logger = type("Logger", (), {"WARNING": 1, "__init__": lambda self, level: None})
+IMAGE_BYTES = 3 * 224 * 224 * 4
 
 
 @pytest.fixture
-def cuda() -> HostCuda:
-    return HostCuda()
+def trt() -> Iterator[Tensorrt]:
+    """TensorRT and CUDA; the test fails if anything is held in the end."""
+    made = Tensorrt(Engine(HostCuda()))
+    yield made
+    gc.collect()
+    if made.engine.cuda.final is None:  # of a lost device nothing can be given back
+        assert not any(everything_held(made).values()), everything_held(made)
 
 
 @pytest.fixture
-def engine(cuda: HostCuda) -> Engine:
-    return Engine(cuda)
+def cuda(trt: Tensorrt) -> HostCuda:
+    return trt.engine.cuda
 
 
-def opened(cuda: HostCuda, engine: Engine, data: bytes = b"engine") -> TensorRtRunner:
-    return TensorRtRunner(TensorRt("tensorrt", "11.4", Tensorrt(engine)), data, cuda=Cuda(cuda))
+@pytest.fixture
+def engine(trt: Tensorrt) -> Engine:
+    return trt.engine
 
 
 def images(count: int, first: int = 0) -> PixelBatch:
@@ -233,22 +57,23 @@ def check(rows: np.ndarray, count: int, first: int = 0) -> None:
     assert rows.dtype == np.float32
 
 
-def test_every_batch_size_in_any_order(cuda: HostCuda, engine: Engine) -> None:
-    runner = opened(cuda, engine)
+def test_every_batch_size_in_any_order(trt: Tensorrt) -> None:
+    runner = open_runner(trt)
     assert runner.largest_batch == 8
     for count in (3, 1, 8, 2, 8, 5):
         check(runner.run(images(count, first=count)), count, first=count)
+    assert trt.engine.profiles_used == [0, 0, 1, 0, 1, 1]
 
 
-def test_answers_outlive_the_next_call(cuda: HostCuda, engine: Engine) -> None:
-    runner = opened(cuda, engine)
+def test_responses_outlive_the_next_call(trt: Tensorrt) -> None:
+    runner = open_runner(trt)
     first = runner.run(images(2))
     runner.run(images(2, first=7))
     check(first, 2)
 
 
-def test_memory_is_reused_and_grows_only_with_the_batch(cuda: HostCuda, engine: Engine) -> None:
-    runner = opened(cuda, engine)
+def test_memory_is_reused_and_grows_only_with_the_batch(trt: Tensorrt, cuda: HostCuda) -> None:
+    runner = open_runner(trt)
     runner.run(images(4))
     known, used = set(cuda.allocated), cuda.used()
     for count in (1, 4, 2, 3):
@@ -259,14 +84,24 @@ def test_memory_is_reused_and_grows_only_with_the_batch(cuda: HostCuda, engine: 
     assert len(cuda.allocated) == 5
 
 
+def test_whoever_waits_sleeps(trt: Tensorrt, cuda: HostCuda) -> None:
+    runner = open_runner(trt)
+    runner.run(images(1))
+    assert cuda.slept == 1
+
+
+# --- What goes wrong --------------------------------------------------------------------------
+
+
 def test_lack_of_memory_is_told_and_a_smaller_batch_still_runs(
-    cuda: HostCuda, engine: Engine
+    trt: Tensorrt, cuda: HostCuda
 ) -> None:
-    runner = opened(cuda, engine)
-    cuda.room = 3 * (3 * 224 * 224 * 4 + DIMENSION * 4 + 1000)
+    runner = open_runner(trt)
+    cuda.room = 3 * (IMAGE_BYTES + DIMENSION * 4 + 1000)
     for _ in range(2):
         with pytest.raises(OutOfDeviceMemory):
             runner.run(images(4))
+        assert cuda.used() == 0
         check(runner.run(images(3)), 3)
     assert cuda.errors_cleared == 2
     cuda.room = 10**9
@@ -274,48 +109,286 @@ def test_lack_of_memory_is_told_and_a_smaller_batch_still_runs(
     assert len(cuda.allocated) == 5
 
 
-def test_a_device_that_fails_is_lost(cuda: HostCuda, engine: Engine) -> None:
-    runner = opened(cuda, engine)
+@pytest.mark.parametrize(
+    "status",
+    [Status.cudaErrorIllegalAddress, Status.cudaErrorAssert, Status.cudaErrorLaunchFailure],
+)
+def test_a_device_that_fails_for_good_is_lost(
+    trt: Tensorrt, cuda: HostCuda, status: Status
+) -> None:
+    runner = open_runner(trt)
     runner.run(images(1))
-    cuda.failure = Status.cudaErrorIllegalAddress
-    with pytest.raises(EncoderLost, match="cudaErrorIllegalAddress in cudaStreamSynchronize"):
+    cuda.fault = status
+    for _ in range(2):  # every later call fails too
+        with pytest.raises(EncoderLost, match=f"{status.name} in cuda"):
+            runner.run(images(1))
+    runner.close()  # of a lost device nothing can be given back; that is no reason to raise
+
+
+@pytest.mark.parametrize("status", [Status.cudaErrorUnknown, Status.cudaErrorInvalidValue])
+def test_any_other_failure_is_the_calls_own(trt: Tensorrt, cuda: HostCuda, status: Status) -> None:
+    runner = open_runner(trt)
+    cuda.fault = status
+    with pytest.raises(EncoderFault, match=status.name):
+        runner.run(images(2))
+    check(runner.run(images(2)), 2)
+
+
+def test_a_failed_enqueue_and_a_refused_shape_are_faults_of_that_call(
+    trt: Tensorrt, engine: Engine
+) -> None:
+    runner = open_runner(trt)
+    engine.refusal = "Cask convolution failed"
+    with pytest.raises(EncoderFault, match="could not be run with 1 images: Cask convolution"):
         runner.run(images(1))
-
-
-def test_an_engine_that_refuses_to_run_is_lost(cuda: HostCuda, engine: Engine) -> None:
-    runner = opened(cuda, engine)
-    assert engine.context is not None
-    engine.context.refuses = True
-    with pytest.raises(EncoderLost, match="could not be run"):
+    engine.refusal = "[executionContext.cpp] Error Code 2: OutOfMemory (Requested size was 4 bytes)"
+    with pytest.raises(OutOfDeviceMemory):
         runner.run(images(1))
+    engine.refusal = None
+    check(runner.run(images(1)), 1)
+    smallest, optimal, largest = engine.profiles[0]
+    engine.profiles[0] = [(2, *smallest[1:]), optimal, largest]
+    with pytest.raises(EncoderFault, match="refuses 1 images"):
+        runner.run(images(1))
+    check(runner.run(images(3)), 3)
 
 
-def test_what_is_no_image_tower_is_refused(cuda: HostCuda, engine: Engine) -> None:
-    with pytest.raises(EngineUnusable, match=r"tensorrt 11\.4 refuses the engine"):
-        opened(cuda, engine, data=b"junk")
+def test_what_is_no_image_tower_is_refused(trt: Tensorrt, engine: Engine) -> None:
+    with pytest.raises(EngineUnusable, match=r"tensorrt 11\.4 refuses the engine: magic tag"):
+        open_runner(trt, data=b"junk")
     engine.dtype = "float16"
     with pytest.raises(EngineUnusable, match="not float32"):
-        opened(cuda, engine)
+        open_runner(trt)
     engine.dtype = "float32"
-    engine.profile[0] = (2, 3, 224, 224)
+    engine.profiles[0][0] = (2, 3, 224, 224)
     with pytest.raises(EngineUnusable, match="not single images"):
-        opened(cuda, engine)
+        open_runner(trt)
     engine.names = ["input_ids", "text_embeds"]
     with pytest.raises(EngineUnusable, match="no image tower"):
-        opened(cuda, engine)
+        open_runner(trt)
 
 
-def test_without_memory_for_a_context(cuda: HostCuda, engine: Engine) -> None:
-    engine.context = None
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Error Code 1: Cuda Runtime (out of memory)",
+        "Error Code 2: OutOfMemory (no further information)",
+        "[defaultAllocator.cpp::allocate] Cuda Runtime (cudaErrorMemoryAllocation)",
+    ],
+)
+def test_an_engine_for_which_there_is_no_memory_is_not_refused(trt: Tensorrt, message: str) -> None:
+    trt.refusal = message
     with pytest.raises(OutOfDeviceMemory):
-        opened(cuda, engine)
+        open_runner(trt)
+
+
+def test_an_engine_larger_than_what_is_free_is_not_refused(trt: Tensorrt, cuda: HostCuda) -> None:
+    trt.refusal = "an error that says nothing"
+    cuda.room = 3
+    with pytest.raises(OutOfDeviceMemory):
+        open_runner(trt)
+
+
+def test_without_memory_for_a_context(trt: Tensorrt, engine: Engine) -> None:
+    engine.room_for_contexts = False
+    with pytest.raises(OutOfDeviceMemory):
+        open_runner(trt)
+
+
+# --- Nothing leaks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [TensorRtRunner.close, lambda runner: None], ids=["close", "drop"])
+def test_what_was_used_is_given_back(trt: Tensorrt, end: Callable[[TensorRtRunner], None]) -> None:
+    runner = open_runner(trt)
+    for count in (1, 8, 8, 8, 8, 8, 8):
+        runner.run(images(count))
+    counted = everything_held(trt)
+    assert counted["streams"] == counted["events"] == 2
+    assert counted["graphs"] == 1
+    assert counted["device"] == 3
+    assert counted["pinned"] == 2
+    assert counted["contexts"] == 4
+    assert counted["runtimes"] == 1
+    end(runner)
+    del runner
+    gc.collect()
+    assert not any(everything_held(trt).values())
+
+
+def test_a_construction_that_fails_halfway_holds_nothing(trt: Tensorrt, engine: Engine) -> None:
+    for spoil in ("cudaStreamCreateWithFlags", "cudaEventCreateWithFlags"):
+        cuda = HostCuda()
+        engine.cuda = cuda
+        real, calls = getattr(cuda, spoil), [0]
+
+        def second_fails(
+            flags: int, real: Any = real, calls: list[int] = calls
+        ) -> tuple[Status, int | None]:
+            calls[0] += 1
+            return real(flags) if calls[0] == 1 else (Status.cudaErrorMemoryAllocation, None)
+
+        setattr(cuda, spoil, second_fails)
+        with pytest.raises(OutOfDeviceMemory):
+            open_runner(trt)
+        gc.collect()
+        assert not any(everything_held(trt).values()), spoil
+
+
+def test_fifty_loads_and_calls_hold_no_more_than_one(trt: Tensorrt) -> None:
+    for _ in range(50):
+        runner = open_runner(trt)
+        runner.run(images(2))
+        runner.close()
+    assert not any(everything_held(trt).values())
+
+
+def test_allocations_are_given_back_in_the_opposite_order() -> None:
+    given_back: list[str] = []
+
+    class Recording(HostCuda):
+        def cudaFree(self, address: int) -> tuple[Status]:
+            given_back.append("device")
+            return super().cudaFree(address)
+
+        def cudaStreamDestroy(self, stream: int) -> tuple[Status]:
+            given_back.append("stream")
+            return super().cudaStreamDestroy(stream)
+
+    cuda = Recording()
+    allocations = Allocations(Cuda(cuda))
+    allocations.stream()
+    allocations.device_memory(100)
+    allocations.close()
+    allocations.close()
+    assert given_back == ["device", "stream"]
+
+
+# --- Two calls at once, and CUDA graphs -------------------------------------------------------
+
+
+def test_two_calls_run_in_streams_of_their_own(trt: Tensorrt, cuda: HostCuda) -> None:
+    """Both have handed over their work before either waits for it."""
+    both = threading.Barrier(2, timeout=30)
+    real = cuda.cudaEventSynchronize
+
+    def wait_for_both(event: int) -> tuple[Status]:
+        both.wait()
+        return real(event)
+
+    cuda.cudaEventSynchronize = wait_for_both  # type: ignore[method-assign]
+    runner = open_runner(trt)
+    with ThreadPoolExecutor(2) as threads:
+        for turn in range(12):
+            first = threads.submit(runner.run, images(3, first=turn))
+            second = threads.submit(runner.run, images(7, first=100 + turn))
+            check(first.result(), 3, first=turn)
+            check(second.result(), 7, first=100 + turn)
+    assert cuda.most_streams_busy == 2
+
+
+def test_one_call_at_a_time_takes_the_memory_of_one(trt: Tensorrt, cuda: HostCuda) -> None:
+    runner = open_runner(trt)
+    for _ in range(4):
+        runner.run(images(4))
+    assert len(cuda.allocated) == 5
+
+
+def test_a_batch_size_that_comes_again_is_captured_and_right(
+    trt: Tensorrt, cuda: HostCuda, engine: Engine
+) -> None:
+    runner = open_runner(trt)
+    for turn in range(10):
+        check(runner.run(images(2, first=turn)), 2, first=turn)
+    assert cuda.instantiated == 1
+    assert cuda.launches == 6
+    assert len(engine.calls) == 5  # three to be sure, one to warm the context, one captured
+    for turn in range(10):
+        check(runner.run(images(6, first=turn)), 6, first=turn)
+        check(runner.run(images(2, first=turn)), 2, first=turn)
+    # Its buffers moved with the first six images, and both sizes were captured.
+    assert cuda.instantiated == 3
+    runner.close()
+
+
+def test_graphs_are_captured_again_when_buffers_move(trt: Tensorrt, cuda: HostCuda) -> None:
+    runner = open_runner(trt)
+    for _ in range(6):
+        runner.run(images(1))
+    assert cuda.held()["graphs"] == 1
+    runner.run(images(8))
+    assert cuda.held()["graphs"] == 0
+    for turn in range(6):
+        check(runner.run(images(1, first=turn)), 1, first=turn)
+    assert cuda.held()["graphs"] == 1
+
+
+def test_what_cannot_be_captured_is_run_as_before(
+    trt: Tensorrt, cuda: HostCuda, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.uncapturable = True
+    runner = open_runner(trt)
+    for turn in range(8):
+        check(runner.run(images(2, first=turn)), 2, first=turn)
+    assert cuda.launches == 0
+    assert caplog.text.count("going on without CUDA graphs") == 2  # capture, and its end
+    assert cuda.held()["graphs"] == 0
+
+
+def test_no_more_graphs_than_there_is_room_for(trt: Tensorrt, engine: Engine) -> None:
+    image = (3, 224, 224)
+    engine.profiles = [[(1, *image), (1, *image), (32, *image)]]
+    runner = open_runner(trt)
+    runner.run(images(32))
+    for _ in range(5):
+        for count in range(1, 13):
+            check(runner.run(images(count)), count)
+    assert engine.cuda.held()["graphs"] == 8
+    check(runner.run(images(12)), 12)
+
+
+def test_a_fault_while_a_graph_runs_is_told(trt: Tensorrt, cuda: HostCuda) -> None:
+    runner = open_runner(trt)
+    for _ in range(6):
+        runner.run(images(1))
+    cuda.fault = Status.cudaErrorIllegalAddress
+    with pytest.raises(EncoderLost, match="cudaErrorIllegalAddress"):
+        runner.run(images(1))
+
+
+# --- The device, the log and the real bindings ------------------------------------------------
 
 
 def test_the_gpu_is_described(cuda: HostCuda) -> None:
-    assert Cuda(cuda).gpu() == Gpu("NVIDIA Test", "8.9", "0000:41:00.0")
+    assert Cuda(cuda).gpu() == Gpu("NVIDIA Test", "8.9", "0000:41:00.0", 58)
     cuda.devices = 0
     with pytest.raises(NoGpu, match="cudaErrorNoDevice"):
         Cuda(cuda).gpu()
+
+
+def test_tensorrt_speaks_through_our_log(trt: Tensorrt, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    log = messages_of(trt).logger
+    log.log(2, "a tactic was skipped")
+    log.log(3, "nothing to worry about")
+    log.log(1, "something to worry about")
+    said = [(r.levelname, r.getMessage()) for r in caplog.records]
+    assert said == [
+        ("WARNING", "TensorRT: a tactic was skipped"),
+        ("ERROR", "TensorRT: something to worry about"),
+    ]
+    assert messages_of(trt) is messages_of(trt)
+
+
+def test_the_real_logger_is_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """TensorRT for RTX, on a machine without a GPU, refuses junk and says why through our log."""
+    installed = find_tensorrt().module
+    messages = messages_of(installed)
+    messages.forget()
+    trt: Any = installed
+    trt.Runtime(messages.logger).deserialize_cuda_engine(b"junk" * 100)
+    assert messages.errors
+    assert "TensorRT: " in caplog.text
 
 
 def test_the_real_bindings_have_every_call_that_is_made() -> None:
@@ -325,7 +398,10 @@ def test_the_real_bindings_have_every_call_that_is_made() -> None:
         if name.startswith("cuda"):
             assert hasattr(runtime, name), name
     for status in Status:
-        assert hasattr(runtime.cudaError_t, status.name)
+        assert int(getattr(runtime.cudaError_t, status.name)) == status
+    for mode in ("cudaStreamCaptureModeThreadLocal",):
+        assert hasattr(runtime.cudaStreamCaptureMode, mode)
+    assert runtime.cudaEventBlockingSync | runtime.cudaEventDisableTiming == 3
     trt: Any = find_tensorrt().module
     for name in vars(Context):
         if not name.startswith("_"):
@@ -334,5 +410,26 @@ def test_the_real_bindings_have_every_call_that_is_made() -> None:
         if not name.startswith("_"):
             assert hasattr(trt.ICudaEngine, name), name
     assert hasattr(trt.ExecutionContextAllocationStrategy, "USER_MANAGED")
+    assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
     assert hasattr(trt.Runtime, "deserialize_cuda_engine")
     assert trt.float32
+
+
+def test_what_is_final_is_what_cuda_documents_as_final() -> None:
+    from cuda.bindings import runtime
+
+    documented = {
+        int(error): error.name
+        for error in runtime.cudaError_t
+        if "terminated and relaunched" in " ".join((error.__doc__ or "").split())
+    }
+    if not documented:
+        pytest.skip("these bindings come without the documentation of their errors")
+    assert documented == FINAL_ERRORS
+
+
+def test_a_version_is_only_a_label(trt: Tensorrt) -> None:
+    runner = TensorRtRunner(
+        TensorRt("tensorrt", "10.13", trt), b"engine", cuda=Cuda(trt.engine.cuda)
+    )
+    check(runner.run(images(1)), 1)

@@ -24,6 +24,7 @@ def test_parity_damage_and_switch_over(hugging_face_directory: Path, tmp_path: P
     source = str(hugging_face_directory)
     checkpoint = read_checkpoint(source)
     serving = TorchEncoder(checkpoint, CPU, precision=Precision.FP32)
+    workshop = Workshop()
     backend = TensorRtBackend(
         source,
         768,
@@ -31,7 +32,8 @@ def test_parity_damage_and_switch_over(hugging_face_directory: Path, tmp_path: P
         engine_path=tmp_path / "x.engine",
         precision=Precision.FP32,
         device=CPU,
-        engines_at=Workshop().engines_at,
+        engines_at=workshop.engines_at,
+        make=workshop.make,
     )
     check.check_switch_over(report, serving, backend)
     check.check_damage(report, backend, tmp_path / "x.engine")

@@ -13,7 +13,9 @@ import torch
 from litestar.testing import AsyncTestClient
 
 from adapters.encoders.reference import reference_embeddings
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.encoders.tensorrt.engine_file import read_engine, sidecar
+from adapters.encoders.tensorrt.engines import Installation
 from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY, TensorRtBackend
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.encoders.torch.text_tower import TorchTextTower
@@ -43,6 +45,7 @@ def backend(source: Path | str, cache: Path, workshop: Workshop, **changes: Any)
         cache=cache,
         device=CPU,
         engines_at=workshop.engines_at,
+        make=workshop.make,
         **changes,
     )
 
@@ -95,7 +98,7 @@ def test_an_engine_that_tensorrt_refuses_is_built_again(
     workshop = Workshop()
     made = backend(hugging_face_directory, tmp_path, workshop)
     made.load_or_make()
-    workshop.refusals = 2  # once when it is looked for, and once more when it was found
+    workshop.refusals = 3  # where it is looked for, before the lock is taken, and after
     made.load_or_make()
     assert len(workshop.built) == 2
     workshop.refusals = 100
@@ -128,18 +131,117 @@ def test_a_faulty_engine_is_not_put_in_place(hugging_face_directory: Path, tmp_p
     workshop.spoil = forget_the_activation
     serving = torch_encoder(hugging_face_directory)
     made = backend(hugging_face_directory, tmp_path, workshop)
-    with pytest.raises(EncoderUnavailable, match=r"disagrees with PyTorch: cosine 0\.\d+, more"):
+    with pytest.raises(EncoderUnavailable, match=r"disagrees with PyTorch: cosine 0\.\d+ at 1 im"):
         made.build(serving, expected_of(serving))
     assert not (tmp_path / "tower.engine").exists()
+    assert workshop.fused == [True, False]
+    assert all(runner.closed for runner in workshop.runners)
+    # It is not tried again at every start, even if it might succeed, until something changes.
     workshop.spoil = lambda model: None
+    with pytest.raises(EncoderUnavailable, match=r"disagrees.*It is not tried again"):
+        made.build(serving, expected_of(serving))
+    assert len(workshop.built) == 2
+    workshop.installation = Installation(TENSORRT, replace(GPU, driver="590"))
     made.build(serving, expected_of(serving))
     assert (tmp_path / "tower.engine").exists()
+
+
+def test_an_engine_that_is_wrong_for_several_images_only_is_not_used(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    for size in (3, 4):
+        workshop = Workshop()
+        workshop.wrong_at = size
+        made = backend(hugging_face_directory, tmp_path / str(size), workshop)
+        with pytest.raises(EncoderUnavailable, match=f"cosine -.* at {size} images a call"):
+            made.load_or_make()
+        assert not (tmp_path / str(size) / "tower.engine").exists()
+
+
+def test_fused_attention_that_is_wrong_is_built_unfused_once(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    def break_attention(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            if node.op_type == "Softmax":
+                node.op_type = "Sigmoid"
+                del node.attribute[:]
+
+    workshop = Workshop()
+    workshop.spoil_fused = break_attention
+    made = backend(hugging_face_directory, tmp_path, workshop)
+    made.load_or_make()
+    assert workshop.fused == [True, False]
+    made.load_or_make()
+    assert workshop.fused == [True, False]
+    import json
+
+    assert json.loads(sidecar(tmp_path / "tower.engine").read_text())["fused_attention"] is False
+    # In float32 there is nothing to unfuse.
+    exact = Workshop()
+    exact.spoil = break_attention
+    with pytest.raises(EncoderUnavailable, match="disagrees"):
+        backend(
+            hugging_face_directory, tmp_path / "fp32", exact, precision=Precision.FP32
+        ).load_or_make()
+    assert exact.fused == [True]
+
+
+def test_an_engine_that_fails_at_a_later_start_is_disowned_and_torch_serves(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    workshop = Workshop()
+    made = backend(hugging_face_directory, tmp_path, workshop)
+    made.load_or_make()
+    workshop.wrong_at = 3
+    selection = EncoderSelection(
+        EncoderChoice.AUTO,
+        str(hugging_face_directory),
+        precision=Precision.FP32,
+        tensorrt=made,
+        probe_gpu=lambda: Device("cpu", cuda_available=True),
+    )
+    assert selection.load().description.backend == "torch"
+    assert workshop.runners[-1].closed
+    workshop.wrong_at = None
+    with pytest.raises(EncoderUnavailable, match=r"at 3 images.*It is not tried again"):
+        made.load()
+    with pytest.raises(EncoderUnavailable, match=r"at 3 images.*It is not tried again"):
+        made.load_or_make()
+    assert len(workshop.built) == 1
+
+
+def test_an_engine_that_loses_the_device_is_not_tried_by_the_next_process(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    workshop = Workshop()
+    made = backend(hugging_face_directory, tmp_path, workshop)
+    made.load_or_make()
+    workshop.lost = True
+    with pytest.raises(EncoderLost):
+        made.load()
+    workshop.lost = False  # the process was restarted
+    with pytest.raises(EncoderUnavailable, match=r"failed: the GPU failed.*not tried again"):
+        made.load()
+
+
+def test_a_larger_batch_has_the_engine_rebuilt_and_a_smaller_one_has_not(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    workshop = Workshop()
+    made = backend(hugging_face_directory, tmp_path, workshop)
+    made.load_or_make()
+    replace(made, largest_batch=2).load_or_make()
+    assert [batch.largest for batch in workshop.built] == [4]
+    replace(made, largest_batch=6).load_or_make()
+    assert [batch.largest for batch in workshop.built] == [4, 6]
 
 
 def test_batches_beyond_the_profile_are_split(hugging_face_directory: Path, tmp_path: Path) -> None:
     workshop = Workshop()
     encoder = backend(hugging_face_directory, tmp_path, workshop).load_or_make()
     runner = workshop.runners[-1]
+    runner.batches.clear()
     whole = encoder.encode_images(samples()[:11])
     assert runner.batches == [4, 4, 3]
     singly = np.concatenate([encoder.encode_images(samples()[n : n + 1]) for n in range(11)])
@@ -192,10 +294,39 @@ def test_where_the_engine_goes_unless_it_is_said(
     assert not DEFAULT_DIRECTORY.exists(), "this machine has a directory of the contract's"
     workshop = Workshop()
     made = TensorRtBackend(
-        str(hugging_face_directory), 768, cache=tmp_path, device=CPU, engines_at=workshop.engines_at
+        str(hugging_face_directory),
+        768,
+        cache=tmp_path,
+        device=CPU,
+        engines_at=workshop.engines_at,
+        make=workshop.make,
     ).load_or_make()
     fingerprint = made.description.fingerprint
     assert made.description.engine_path == str(tmp_path / "engines" / f"{fingerprint}-fp16.engine")
+
+
+def test_a_model_directory_that_cannot_be_written_is_no_place_for_a_new_engine(
+    hugging_face_directory: Path, tmp_path: Path
+) -> None:
+    models, cache, workshop = tmp_path / "models", tmp_path / "cache", Workshop()
+    models.mkdir()
+    made = TensorRtBackend(
+        str(hugging_face_directory),
+        cache=cache,
+        default_directory=models,
+        device=CPU,
+        engines_at=workshop.engines_at,
+        make=workshop.make,
+        writable=lambda directory: False,
+    )
+    first = made.load_or_make()
+    assert str(first.description.engine_path).startswith(str(cache))
+    second = replace(made, writable=lambda directory: True).load_or_make()
+    assert second.description.engine_path == str(models / "vision_encoder_fp16.engine")
+    # One that was put there is used, whether the directory can be written or not.
+    third = made.load_or_make()
+    assert third.description.engine_path == second.description.engine_path
+    assert len(workshop.built) == 2
 
 
 def test_without_pytorch_the_text_tower_is_the_bundles(
@@ -327,10 +458,16 @@ def test_the_record_says_what_was_built(hugging_face_directory: Path, tmp_path: 
         "precision": "fp16",
         "tensorrt": TENSORRT.identity,
         "architecture": GPU.architecture,
+        "card": "NVIDIA Test, 58 multiprocessors",
+        "driver": "580",
+        "opset": 18,
+        "largest_batch": 4,
     }
-    assert described["batch"] == {"smallest": 1, "optimal": 4, "largest": 4}
-    assert described["smallest_cosine"] > 0.999
+    assert described["fused_attention"] is True
+    assert described["judgement"]["smallest_cosine"] > 0.999
     from adapters.encoders.tensorrt.engine_file import EngineIdentity
 
     record, _ = read_engine(tmp_path / "tower.engine", EngineIdentity(**described["identity"]))
-    assert record.smallest_cosine == described["smallest_cosine"]
+    assert record.judgement is not None
+    assert record.judgement.smallest_cosine == described["judgement"]["smallest_cosine"]
+    assert record.judgement.expected.shape == (8, 768)

@@ -1,6 +1,7 @@
 """Which of NVML's numbers is this process's."""
 
 import os
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -39,14 +40,49 @@ class Nvml:
         ([(MINE, GIB)], GIB),
         ([(1, 5 * GIB), (MINE, GIB), (2, 7 * GIB)], GIB),
         ([(MINE, None)], None),
+        ([(MINE, 0)], None),
+        ([(MINE + 1, 0)], None),
         ([(MINE + 1, GIB)], GIB),
         ([(1, GIB), (2, GIB)], None),
         ([], None),
     ],
-    ids=["alone", "in company", "not told", "container", "container in company", "none"],
+    ids=[
+        "alone",
+        "in company",
+        "not told",
+        "zero",
+        "zero, container",
+        "container",
+        "container in company",
+        "none",
+    ],
 )
 def test_the_memory_of_this_process(processes: list[tuple[int, int | None]], used: int) -> None:
     assert ProcessMemory(GPU, Nvml(processes)).used() == used
+
+
+def test_whoever_reads_never_waits_for_nvml() -> None:
+    """NVML blocks for as long as the driver is busy; /health and its probes must not."""
+    gate = threading.Event()
+    threads: list[str] = []
+
+    class Slow(Nvml):
+        def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
+            threads.append(threading.current_thread().name)
+            if len(threads) > 1:
+                assert gate.wait(30)
+            return super().nvmlDeviceGetComputeRunningProcesses(handle)
+
+    nvml = Slow([(MINE, GIB)])
+    memory = ProcessMemory(GPU, nvml)
+    nvml.processes = [(MINE, 3 * GIB)]
+    memory._asked_s -= 10
+    for _ in range(5):
+        assert memory.used() == GIB  # what was known before; asked once, not five times
+    gate.set()
+    memory.wait()
+    assert memory.used() == 3 * GIB
+    assert threads[1:] == ["nvml"]
 
 
 def test_a_failing_nvml_is_no_failure_of_health() -> None:

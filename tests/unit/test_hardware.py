@@ -12,6 +12,7 @@ from adapters.system.hardware import (
     multiplies_bfloat16,
     multiplies_int8,
     nvidia_cards,
+    nvidia_driver_version,
     processor,
     usable_cores,
 )
@@ -111,3 +112,26 @@ def test_cards_are_named_by_the_driver(tmp_path: Path) -> None:
         (card / "information").write_text(f"Model: \t\t {name}\nIRQ:   17\n")
     assert nvidia_cards(tmp_path) == ("NVIDIA A", "NVIDIA B")
     assert nvidia_cards(tmp_path / "none") == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC",
+            "535.183.01",
+        ),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build "
+            "(dvs-builder@U22-I3-B11-02-3)",
+            "580.65.06",
+        ),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release", "540.4.0"),
+        ("nothing of use", None),
+    ],
+)
+def test_the_drivers_version_is_read(line: str, version: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "version"
+    file.write_text(f"{line}\nGCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04)\n")
+    assert nvidia_driver_version(file) == version
+    assert nvidia_driver_version(tmp_path / "none") is None

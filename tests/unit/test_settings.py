@@ -12,6 +12,26 @@ from entrypoints.settings import DECLARED, read_settings
 from entrypoints.variables import Declaration, InvalidSetting
 
 
+@pytest.mark.parametrize(
+    ("variables", "gpu", "batch", "requests"),
+    [
+        ({}, False, 8, 64),
+        ({}, True, 32, 256),
+        ({"CLIP_ENCODER": "openvino"}, True, 8, 64),
+        ({"CLIP_MAX_BATCH_SIZE": "64"}, False, 64, 64),
+        ({"CLIP_MAX_BATCH_SIZE": "64"}, True, 64, 512),
+        ({"CLIP_MAX_BATCH_SIZE": "1024"}, True, 1024, 512),
+        ({"CLIP_MAX_BATCH_SIZE": "4"}, True, 4, 64),
+        ({"CLIP_MAX_REQUESTS": "16"}, True, 32, 16),
+    ],
+)
+def test_a_gpu_gets_larger_batches_and_more_requests(
+    variables: dict[str, str], gpu: bool, batch: int, requests: int
+) -> None:
+    settings = read_settings(variables, gpu_present=lambda: gpu)
+    assert (settings.max_batch, settings.max_requests) == (batch, requests)
+
+
 def test_defaults_are_the_contract() -> None:
     settings = read_settings({})
     assert settings.model_path == "/models/clip-vit-l"

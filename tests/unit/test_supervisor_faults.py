@@ -13,7 +13,13 @@ from adapters.observability.observers import Observers
 from application.model.states import Phase, grant
 from application.model.verification import Verification
 from application.ports import EncoderLost, EncoderUnavailable, RawEmbeddings
-from domain.errors import EncoderFault, EncoderHung, EncoderSuspect, ModelNotReady
+from domain.errors import (
+    EncoderFault,
+    EncoderHung,
+    EncoderSuspect,
+    ModelNotReady,
+    ServiceUnavailable,
+)
 from tests.support.clock import FakeClock
 from tests.support.encoders import (
     Loader,
@@ -191,11 +197,17 @@ def _broken() -> RecordingEncoder:
     return encoder
 
 
-async def test_no_memory_for_the_verification_is_no_verdict(service: Service) -> None:
+@pytest.mark.parametrize("of_the_device", [False, True], ids=["main memory", "device memory"])
+async def test_no_memory_for_the_verification_is_no_verdict(
+    service: Service, of_the_device: bool
+) -> None:
     def exhausted(_: RawEmbeddings) -> RawEmbeddings:
+        if of_the_device and len(encoder.image_batches) > calls:
+            raise ServiceUnavailable("no room for one image", code="out_of_device_memory")
         raise MemoryError
 
-    encoder = service.encoder
+    encoder, calls = service.encoder, 1000
+    calls = len(encoder.image_batches) + 1
     encoder.response = exhausted
     assert isinstance(await service.ask(1), MemoryError)
     calls = len(encoder.image_batches)

@@ -1,6 +1,8 @@
 """Switching over under load: nothing lost, nothing mixed, every failure logged once."""
 
 import asyncio
+import threading
+import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from application.inference.batcher import Batcher
-from application.model.states import Phase
+from application.model.states import Lease, Phase
 from application.model.supervisor import UPGRADING, Supervisor
 from application.ports import (
     EncoderDescription,
@@ -72,6 +74,65 @@ async def switched(model: Supervisor, port: Upgrade) -> None:
     """Open the gate and wait for the end of it, whatever it is."""
     port.gate.set()
     await until(lambda: port.expected != () and model.upgrade_reason != UPGRADING)
+
+
+class ConcurrentEncoder(FasterEncoder):
+    """Takes two calls at once."""
+
+    @property
+    def description(self) -> EncoderDescription:
+        return replace(super().description, concurrent_calls=2)
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+async def test_as_many_calls_as_the_encoder_takes(concurrent: bool) -> None:
+    encoder = ConcurrentEncoder() if concurrent else FasterEncoder()
+    model = supervisor(Loader(encoder))
+    async with supervised(model):
+        requests = Requests(model)
+        assert model.concurrent_calls == (2 if concurrent else 1)
+        encoder.gate.clear()
+        done = len(encoder.image_batches)
+        begun = done + len(encoder.text_batches)
+        asked = [asyncio.create_task(requests.encode_image(pixels_of(n))) for n in range(6)]
+        if concurrent:
+            await asyncio.to_thread(encoder.several_busy, begun + 2)
+        else:
+            await until(lambda: len(encoder.image_batches) > done)
+            await asyncio.sleep(0.05)
+            assert len(encoder.image_batches) == done + 1
+        encoder.gate.set()
+        for number, response in enumerate(await asyncio.gather(*asked)):
+            expected = vector_of(number) + FASTER
+            assert response.vector == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
+
+
+async def test_the_slower_encoder_still_gets_one_call_at_a_time_after_the_switch() -> None:
+    """Its leases stay good, while there are already as many workers as the faster one takes."""
+    slow, running, most = RecordingEncoder(), 0, 0
+    model = supervisor(Loader(slow), upgrade=Upgrade(ConcurrentEncoder()))
+    lock = threading.Lock()
+
+    def work(encoder: EncoderPort) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return most
+
+    async with supervised(model):
+        await until(lambda: model.concurrent_calls == 2)
+        assert model.encoder is not slow
+        old = Lease(slow, epoch=0)
+        await asyncio.gather(*(model.call(old, work) for _ in range(6)))
+        assert most == 1
+        assert model.encoder is not None
+        new = Lease(model.encoder, epoch=0)
+        await asyncio.gather(*(model.call(new, work) for _ in range(6)))
+        assert most == 2
 
 
 async def test_the_faster_encoder_takes_over() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adapters.encoders.tensorrt.engine_file import BatchRange
-from adapters.encoders.tensorrt.library import TensorRt
+from adapters.encoders.tensorrt.library import TensorRt, messages_of
 from adapters.export.image_tower_file import image_side
 from adapters.export.towers import IMAGE_INPUT
 from adapters.models.checkpoint_files import InvalidCheckpoint
@@ -29,6 +29,7 @@ def build_engine(
     *,
     batch: BatchRange,
     architecture: str | None = None,
+    fused_attention: bool = True,
     workspace_bytes: int = WORKSPACE_BYTES,
     timing_cache: Path | None = None,
     progress: Progress = logger.info,
@@ -43,6 +44,7 @@ def build_engine(
         batch: images per call that it is made for.
         architecture: compute capability of another GPU than this machine's, such as ``8.9``; only
             with TensorRT for RTX.
+        fused_attention: whether TensorRT may use one kernel for all of an attention.
         workspace_bytes: device memory that a layer may use.
         timing_cache: where TensorRT keeps what it measured, so that the next build is faster;
             TensorRT for RTX measures nothing, and with one would look for a GPU.
@@ -54,6 +56,7 @@ def build_engine(
     try:
         # Imported here: it takes a second, and only what builds needs it.
         from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath, Profile
+        from polygraphy.backend.trt import util as polygraphy_trt
         from polygraphy.exception import PolygraphyException
         from polygraphy.logger import G_LOGGER
     except ImportError as missing:
@@ -62,8 +65,13 @@ def build_engine(
             f"Run: {install_command('engine')}"
         ) from missing
 
-    G_LOGGER.module_severity = G_LOGGER.WARNING
     trt = tensorrt.module
+    messages = messages_of(trt)
+    messages.forget()
+    G_LOGGER.module_severity = G_LOGGER.WARNING
+    G_LOGGER.use_python_logging_system = True
+    # TensorRT takes one logger for the whole process, and Polygraphy would make its own.
+    polygraphy_trt.TRT_LOGGER = messages.logger
     try:
         side = image_side(onnx_file)
     except InvalidCheckpoint as invalid:
@@ -71,28 +79,36 @@ def build_engine(
             f"{tensorrt.identity} could not build an engine: {invalid}"
         ) from invalid
     image = (3, side, side)
-    profile = Profile().add(
-        IMAGE_INPUT,
-        min=(batch.smallest, *image),
-        opt=(batch.optimal, *image),
-        max=(batch.largest, *image),
-    )
+    profiles = [
+        Profile().add(
+            IMAGE_INPUT, min=(smallest, *image), opt=(optimal, *image), max=(largest, *image)
+        )
+        for smallest, optimal, largest in batch.profiles
+    ]
     settings: dict[str, Any] = {
-        "profiles": [profile],
+        "profiles": profiles,
         "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: workspace_bytes},
         "progress_monitor": _monitor(trt, progress),
     }
     # TensorRT 11 has only strongly typed networks, and at some point no flag to ask for them.
     strongly_typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     try:
-        network = NetworkFromOnnxPath(str(onnx_file), strongly_typed=strongly_typed)
+        parse = NetworkFromOnnxPath(str(onnx_file), strongly_typed=strongly_typed)
+
+        def network() -> Any:
+            parsed = parse()
+            if not fused_attention:
+                unfuse_attention(trt, parsed[1])
+            return parsed
+
         config, saved = _config(tensorrt, settings, architecture, timing_cache)
         data = EngineBytesFromNetwork(
             network, lambda *built: _exact(trt, config(*built)), save_timing_cache=saved
         )()
     except (PolygraphyException, RuntimeError) as failure:
         raise EncoderUnavailable(
-            f"{tensorrt.identity} could not build an engine from {onnx_file}: {failure}"
+            f"{tensorrt.identity} could not build an engine from {onnx_file}: "
+            f"{messages.errors or failure}"
         ) from failure
     with engine.open("wb") as file:
         file.write(data)
@@ -126,6 +142,32 @@ def _exact(trt: Any, config: Any) -> Any:
     """The configuration with products of float32 in float32, not in 19-bit TF32 as by default."""
     config.clear_flag(trt.BuilderFlag.TF32)
     return config
+
+
+def unfuse_attention(trt: Any, network: Any) -> int:
+    """Put every softmax of a float16 network in float32, which no fused attention can have.
+
+    On some cards and versions the fused kernel is wrong in float16 (TensorRT's issue 4837). Returns
+    how many there were.
+    """
+    softmaxes = [
+        layer
+        for layer in (network.get_layer(place) for place in range(network.num_layers))
+        if layer.type == trt.LayerType.SOFTMAX and layer.get_input(0).dtype == trt.float16
+    ]
+    for softmax in softmaxes:
+        made = softmax.get_output(0)
+        users = [
+            (layer, place)
+            for layer in (network.get_layer(number) for number in range(network.num_layers))
+            for place in range(layer.num_inputs)
+            if (taken := layer.get_input(place)) is not None and taken.name == made.name
+        ]
+        softmax.set_input(0, network.add_cast(softmax.get_input(0), trt.float32).get_output(0))
+        back = network.add_cast(softmax.get_output(0), trt.float16).get_output(0)
+        for layer, place in users:
+            layer.set_input(place, back)
+    return len(softmaxes)
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:

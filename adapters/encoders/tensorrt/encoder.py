@@ -1,11 +1,11 @@
 """The image tower on a TensorRT engine, the text tower on something else."""
 
-import logging
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from adapters.encoders.cuda import OutOfDeviceMemory
+from adapters.encoders.fitting import encode_as_it_fits
 from adapters.encoders.tensorrt.runner import EngineRunner
 from application.ports import (
     EncoderDescription,
@@ -15,13 +15,13 @@ from application.ports import (
     TextTower,
     TokenCount,
 )
-from domain.errors import ServiceUnavailable
-
-logger = logging.getLogger(__name__)
 
 
 class TensorRtEncoder(EncoderPort):
-    """An engine behind the port. Only the runner needs a GPU; this class does not."""
+    """An engine behind the port. Only the runner needs a GPU; this class does not.
+
+    Takes as many calls at once as the runner. Texts take turns: their tower is another runtime's.
+    """
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class TensorRtEncoder(EncoderPort):
         self._text_tower = text_tower
         self._description = description
         self._memory_used = memory_used
+        self._texts_take_turns = threading.Lock()
 
     @property
     def description(self) -> EncoderDescription:
@@ -54,31 +55,22 @@ class TensorRtEncoder(EncoderPort):
 
         Raises:
             ServiceUnavailable: there is not enough device memory for a single image.
+            EncoderFault: the engine refused this call.
             EncoderLost: the device failed.
         """
-        embeddings = self._none(len(batch))
-        done, at_once = 0, self._runner.largest_batch
-        while done < len(batch):
-            part = batch[done : done + at_once]
-            try:
-                embeddings[done : done + len(part)] = self._runner.run(part)
-            except OutOfDeviceMemory as shortage:
-                if len(part) == 1:
-                    raise ServiceUnavailable(
-                        "the GPU has not enough free memory for one image.",
-                        code="out_of_device_memory",
-                        retry_after_s=5,
-                    ) from shortage
-                # Only for the rest of this batch: others on the GPU may give memory back.
-                at_once = len(part) // 2
-                logger.warning("%s; going on with %d images at once", shortage, at_once)
-            else:
-                done += len(part)
-        return embeddings
+        return encode_as_it_fits(
+            batch,
+            self._runner.run,
+            dimension=self._description.embedding_dimension,
+            at_once=self._runner.largest_batch,
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
-        return self._text_tower.encode_texts(texts) if texts else self._none(0)
+        if not texts:
+            return self._none(0)
+        with self._texts_take_turns:
+            return self._text_tower.encode_texts(texts)
 
     def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """See `EncoderPort.count_tokens`."""

@@ -1,11 +1,14 @@
 """An engine on disk: what it was built for, and whether it may be used.
 
 Beside ``NAME.engine`` there is ``NAME.engine.json``, the sidecar. An engine is loaded only if its
-sidecar names the checkpoint, precision, TensorRT and GPU architecture that are wanted, and if the
-file's bytes are those that were written. An engine that differs, is incomplete or is damaged is
-rebuilt and never tried.
+sidecar names what is wanted (see `EngineIdentity`), and if the file's bytes are those that were
+written. An engine that differs, is incomplete or is damaged is rebuilt and never tried.
+
+An engine that computes something wrong, or fails, is disowned: ``NAME.engine.refused.json`` says
+why, and of which identity. None of that identity is built or tried again.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,16 +16,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import numpy as np
+
 from adapters.artifacts.store import Unusable, get_or_build
+from application.ports import RawEmbeddings
 
 _T = TypeVar("_T")
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Raised whenever the exported graph or the way it is built changes."""
+
+ANY: Final = "any"
+"""Stands in an identity for what does not matter to an engine."""
+
+_FEW: Final = 4
+"""Most images of a call that counts as a small one, and has kernels of its own."""
 
 
 class EngineUnusable(Unusable):
     """The engine is missing, out of date, another's, damaged or was never compared; says which."""
+
+
+class EngineRefused(EngineUnusable):
+    """An engine of this identity was disowned; says why. Building it again would not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,42 +50,86 @@ class EngineIdentity:
         precision: what it computes in, such as ``fp16``.
         tensorrt: name and version of the TensorRT that built it.
         architecture: compute capability of the GPUs it is for, such as ``8.9``.
+        card: name and multiprocessors of the GPU it is for: kernels are chosen by measuring them,
+            and what is best on one card need not even run on another of its generation. `ANY` for
+            TensorRT for RTX, which chooses at run time.
+        driver: major version of the driver under which it was measured; `ANY` as before.
+        opset: of the graph it was built from.
+        largest_batch: images per call that it takes at most; an engine for more is right too.
     """
 
     fingerprint: str
     precision: str
     tensorrt: str
     architecture: str
+    card: str
+    driver: str
+    opset: int
+    largest_batch: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRange:
-    """The optimisation profile: images per call."""
+    """How many images a call may have, and the sizes that kernels are chosen for.
 
-    smallest: int
-    optimal: int
+    Attributes:
+        largest: most images of one call.
+    """
+
     largest: int
 
-    @classmethod
-    def up_to(cls, largest: int) -> "BatchRange":
-        """1 / 4 / ``largest``."""
-        return cls(1, min(4, largest), largest)
+    @property
+    def profiles(self) -> tuple[tuple[int, int, int], ...]:
+        """Smallest, best and largest batch of each optimisation profile; together 1 to `largest`.
+
+        The first is for a request that comes alone, and the second, where there is one, for a full
+        batch.
+        """
+        if self.largest <= _FEW:
+            return ((1, 1, self.largest),)
+        return (1, 1, _FEW), (_FEW + 1, self.largest, self.largest)
+
+    @property
+    def judged(self) -> tuple[int, ...]:
+        """The sizes at which an engine is compared: each profile's three, and 3.
+
+        An engine may be right for one image and wrong for several (TensorRT's issue 4853).
+        """
+        sizes = {size for profile in self.profiles for size in profile} | {min(3, self.largest)}
+        return tuple(sorted(sizes))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """That an engine agrees with PyTorch, and how to see it again.
+
+    Attributes:
+        smallest_cosine: against PyTorch, over all samples and batch sizes.
+        expected: PyTorch's embeddings of the first samples, float32 ``[n, dimension]``.
+    """
+
+    smallest_cosine: float
+    expected: RawEmbeddings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class EngineRecord:
     """What the sidecar says.
 
     Attributes:
         identity: what makes it the right one.
-        batch: how many images it takes at once.
-        smallest_cosine: against PyTorch, over the photos that it was compared on; None if it was
-            never run.
+        fused_attention: whether TensorRT may use one kernel for all of an attention.
+        judgement: None if it was never run.
     """
 
     identity: EngineIdentity
-    batch: BatchRange
-    smallest_cosine: float | None
+    fused_attention: bool
+    judgement: Judgement | None
+
+    @property
+    def batch(self) -> BatchRange:
+        """How many images it takes at once."""
+        return BatchRange(self.identity.largest_batch)
 
 
 def sidecar(engine: Path) -> Path:
@@ -77,24 +137,71 @@ def sidecar(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
+def refusal_file(engine: Path) -> Path:
+    """Where it is written why there is no engine."""
+    return engine.with_name(engine.name + ".refused.json")
+
+
+def describes(engine: Path, *, fingerprint: str, precision: str) -> bool:
+    """Whether there is an engine that says it is of this checkpoint, current or not."""
+    try:
+        identity = _described(engine)["identity"]
+        return bool(identity["fingerprint"] == fingerprint and identity["precision"] == precision)
+    except (EngineUnusable, KeyError, TypeError):
+        return False
+
+
+def disown(engine: Path, identity: EngineIdentity, reason: str) -> None:
+    """Write down that no engine of this identity may be used.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    described = {"format": _FORMAT, "identity": asdict(identity), "reason": reason}
+    engine.parent.mkdir(parents=True, exist_ok=True)
+    place = refusal_file(engine)
+    scratch = place.with_name(place.name + ".new")
+    scratch.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    scratch.replace(place)
+
+
+def check_not_disowned(engine: Path, wanted: EngineIdentity) -> None:
+    """Return unless an engine of this identity was disowned.
+
+    Raises:
+        EngineRefused: it was; says why.
+    """
+    place = refusal_file(engine)
+    try:
+        described = json.loads(place.read_text(encoding="utf-8"))
+        identity, reason = described["identity"], str(described["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # there is none, or none that says anything
+    if described.get("format") == _FORMAT and identity == asdict(wanted):
+        raise EngineRefused(f"{reason} It is not tried again; to try it, delete {place}.")
+
+
 def read_engine(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord, bytes]:
     """The engine's bytes, if it is the one that is wanted.
 
     Raises:
+        EngineRefused: such an engine was disowned; says why.
         EngineUnusable: it is not; says why.
     """
+    check_not_disowned(engine, wanted)
     described = _described(engine)
     try:
         found = EngineIdentity(**described["identity"])
-        batch = BatchRange(**described["batch"])
         size, digest = int(described["bytes"]), str(described["sha256"])
-        cosine = described["smallest_cosine"]
-        record = EngineRecord(found, batch, None if cosine is None else float(cosine))
+        record = EngineRecord(
+            found, bool(described["fused_attention"]), _judgement(described["judgement"])
+        )
+        larger = int(found.largest_batch) >= wanted.largest_batch
     except (KeyError, TypeError, ValueError) as incomplete:
         raise EngineUnusable(f"{sidecar(engine)} is incomplete.") from incomplete
     for name, value in asdict(found).items():
         needed = getattr(wanted, name)
-        if value != needed:
+        if value != needed and not (name == "largest_batch" and larger):
             raise EngineUnusable(f"{engine} has {name} {value!r}; {needed!r} is needed.")
     try:
         if engine.stat().st_size != size:  # before a gigabyte is read
@@ -113,8 +220,8 @@ def get_or_build_engine(
     engine: Path,
     wanted: EngineIdentity,
     *,
-    build: Callable[[Path], BatchRange],
-    compare: Callable[[bytes], float | None],
+    make: Callable[[Path], EngineRecord],
+    judge: Callable[[EngineRecord, bytes], EngineRecord],
     load: Callable[[EngineRecord, bytes], _T],
 ) -> _T:
     """The engine, loaded; built now unless it is there. Of several processes only one builds.
@@ -122,33 +229,36 @@ def get_or_build_engine(
     Args:
         engine: where it belongs.
         wanted: what makes it the right one.
-        build: builds it at the path it is given and says for how many images.
-        compare: the smallest cosine of an engine's embeddings against PyTorch's, None where it
-            cannot be run. What it or ``build`` raises is passed on, and nothing is put in place.
+        make: builds it at the path it is given, compares it with PyTorch and describes it. What it
+            or ``judge`` raises is passed on, and nothing is put in place.
+        judge: compares one that was built elsewhere.
         load: makes of the engine what the caller needs; raises EngineUnusable if it must be
             compared, or built again, first.
 
     Raises:
+        EngineRefused: such an engine was disowned.
         EngineUnusable: not even the engine that was built now can be loaded.
         OSError: the directory cannot be written.
     """
+    check_not_disowned(engine, wanted)
 
     def validate(place: Path) -> _T:
         return load(*read_engine(place, wanted))
 
     def fill(directory: Path) -> None:
+        check_not_disowned(engine, wanted)  # by another process, while this one waited
         built = directory / engine.name
         try:
             record, data = _read_uncompared(engine, wanted)
-            cosine = compare(data)
-            batch = record.batch
+            record = judge(record, data)
         except EngineUnusable:
-            batch = build(built)
+            record = make(built)
             data = built.read_bytes()
-            cosine = compare(data)
         described = {
             "format": _FORMAT,
-            **asdict(EngineRecord(wanted, batch, cosine)),
+            "identity": asdict(record.identity),
+            "fused_attention": record.fused_attention,
+            "judgement": _as_json(record.judgement),
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
@@ -164,9 +274,32 @@ def get_or_build_engine(
 def _read_uncompared(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord, bytes]:
     """An engine that was built elsewhere and only has to be compared."""
     record, data = read_engine(engine, wanted)
-    if record.smallest_cosine is not None:
+    if record.judgement is not None:
         raise EngineUnusable(f"{engine} was compared and yet could not be loaded.")
     return record, data
+
+
+def _as_json(judgement: Judgement | None) -> dict[str, Any] | None:
+    if judgement is None:
+        return None
+    rows = np.ascontiguousarray(judgement.expected, dtype="<f4")
+    return {
+        "smallest_cosine": judgement.smallest_cosine,
+        "rows": len(rows),
+        "expected": base64.b64encode(rows.tobytes()).decode("ascii"),
+    }
+
+
+def _judgement(described: Any) -> Judgement | None:
+    """Raises KeyError, TypeError or ValueError where it is incomplete."""
+    if described is None:
+        return None
+    rows = int(described["rows"])
+    numbers = np.frombuffer(base64.b64decode(described["expected"], validate=True), dtype="<f4")
+    expected = numbers.reshape(rows, -1).astype(np.float32)
+    if not (expected.size and np.isfinite(expected).all()):
+        raise ValueError("the expected embeddings are incomplete")
+    return Judgement(float(described["smallest_cosine"]), expected)
 
 
 def _described(engine: Path) -> dict[str, Any]:

@@ -3,30 +3,39 @@
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias
+
+import numpy as np
 
 from adapters.artifacts.store import reason_of
 from adapters.encoders.cuda import Cuda, Gpu, NoGpu, OutOfDeviceMemory
 from adapters.encoders.tensorrt.building import Progress, build_engine
 from adapters.encoders.tensorrt.engine_file import (
+    ANY,
     BatchRange,
     EngineIdentity,
     EngineRecord,
+    EngineRefused,
     EngineUnusable,
+    Judgement,
+    disown,
     get_or_build_engine,
     read_engine,
 )
+from adapters.encoders.tensorrt.judging import KEPT, Disagreement, judge
 from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
 from adapters.encoders.tensorrt.runner import EngineRunner, TensorRtRunner
+from adapters.export.graph import OPSET
 from adapters.export.image_tower_file import EXPORTABLE, check_image_tower
 from adapters.images.photos import samples
 from adapters.models.precision import Precision
-from application.ports import EncoderUnavailable, ImageInput
-from domain.embedding import Embedding, agrees, smallest_cosine
-from domain.limits import SMALLEST_COSINE
+from application.ports import EncoderLost, EncoderUnavailable, ImageInput
+from domain.embedding import Embedding
+from domain.errors import EncoderFault
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +77,7 @@ class Builder(Protocol):
         engine: Path,
         *,
         batch: BatchRange,
+        fused_attention: bool,
         timing_cache: Path | None,
     ) -> None:
         """Build an engine for this machine's GPU."""
@@ -111,18 +121,25 @@ class TensorRtEngines:
             )
         return self.find()
 
-    def load(self, fingerprint: str) -> EngineRunner:
-        """The engine that is there, loaded.
+    def load(self, fingerprint: str, image_input: ImageInput) -> EngineRunner:
+        """The engine that is there, loaded and seen to agree with PyTorch still.
 
         Args:
             fingerprint: of the checkpoint it must be of.
+            image_input: what its image tower takes.
 
         Raises:
             EngineUnusable: there is none that may be used; says why.
             EncoderUnavailable: there can be none here, or it does not fit into memory.
+            EncoderLost: the device failed; the engine is disowned.
         """
         here = self.check_possible()
-        return self._loaded(here, *read_engine(self.path, self._identity(fingerprint, here)))
+        wanted = self._identity(fingerprint, here)
+        return self._proven(here, image_input, *read_engine(self.path, wanted))
+
+    def disown(self, fingerprint: str, reason: str) -> None:
+        """Have no engine of this checkpoint used or built again, until something changes."""
+        self._disown(self._identity(fingerprint, self.check_possible()), reason)
 
     def load_or_build(
         self,
@@ -143,76 +160,173 @@ class TensorRtEngines:
         Raises:
             EncoderUnavailable: it cannot be built, or disagrees with PyTorch; says why.
             InvalidCheckpoint: the image tower cannot be exported.
+            EncoderLost: the device failed while the engine was compared; it is disowned.
         """
         here = self.check_possible()
+        wanted = self._identity(fingerprint, here)
 
-        def build(target: Path) -> BatchRange:
-            batch = BatchRange.up_to(self.largest_batch)
-            timing_cache = self.path.with_name(f"{self.path.name}.timing")
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx-") as scratch:
-                onnx_file = export(Path(scratch))
-                self.build(here.tensorrt, onnx_file, target, batch=batch, timing_cache=timing_cache)
-            return batch
+        def make(target: Path) -> EngineRecord:
+            return self._make(
+                here, wanted, target, export=export, image_input=image_input, expected=expected()
+            )
+
+        def judged(record: EngineRecord, data: bytes) -> EngineRecord:
+            return replace(
+                record, judgement=self._judged(here, record, data, image_input, expected())
+            )
 
         try:
             return get_or_build_engine(
                 self.path,
-                self._identity(fingerprint, here),
-                build=build,
-                compare=lambda data: self._compare(here, data, image_input, expected()),
-                load=partial(self._loaded, here),
+                wanted,
+                make=make,
+                judge=judged,
+                load=partial(self._proven, here, image_input),
             )
-        except EngineUnusable as unusable:
-            raise EncoderUnavailable(str(unusable)) from unusable
+        except EngineRefused as refused:
+            raise EncoderUnavailable(str(refused)) from refused
+        except (Disagreement, EncoderFault, EngineUnusable) as failure:
+            reason = _reason(failure)
+            self._disown(wanted, reason)
+            raise EncoderUnavailable(reason) from failure
+        except EncoderLost as lost:
+            self._disown(wanted, _reason(lost))
+            raise
         except OSError as failure:
             raise EncoderUnavailable(
                 f"CLIP_ENGINE_PATH={self.path} cannot be written: {reason_of(failure)}."
             ) from failure
 
-    def _loaded(self, here: Installation, record: EngineRecord, data: bytes) -> EngineRunner:
-        if record.smallest_cosine is None:
-            raise EngineUnusable(f"{self.path} was never compared with PyTorch.")
-        return self._open(here, data)
-
-    def _compare(
+    def _make(
         self,
         here: Installation,
+        wanted: EngineIdentity,
+        target: Path,
+        *,
+        export: Export,
+        image_input: ImageInput,
+        expected: Sequence[Embedding],
+    ) -> EngineRecord:
+        """Build an engine that agrees with PyTorch: with fused attention or, if need be, without.
+
+        Raises:
+            Disagreement: none does.
+            EncoderFault: a call of it failed.
+            EncoderLost: the device failed.
+        """
+        timing_cache = self.path.with_name(f"{self.path.name}.timing")
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx-") as scratch:
+            onnx_file = export(Path(scratch))
+            for fused in (True, False):
+                self.build(
+                    here.tensorrt,
+                    onnx_file,
+                    target,
+                    batch=BatchRange(self.largest_batch),
+                    fused_attention=fused,
+                    timing_cache=timing_cache,
+                )
+                record = EngineRecord(wanted, fused, None)
+                try:
+                    judgement = self._judged(
+                        here, record, target.read_bytes(), image_input, expected
+                    )
+                except (Disagreement, EncoderFault) as failure:
+                    # Attention is fused in float16 only.
+                    if not fused or self.precision is not Precision.FP16:
+                        raise
+                    logger.warning("building again without fused attention: %s", _reason(failure))
+                else:
+                    return replace(record, judgement=judgement)
+        raise AssertionError("one of the two was returned or raised")
+
+    def _judged(
+        self,
+        here: Installation,
+        record: EngineRecord,
         data: bytes,
         image_input: ImageInput,
         expected: Sequence[Embedding],
-    ) -> float:
-        """Run an engine on the samples.
+    ) -> Judgement:
+        pixels = samples(image_input)
+        with closing(self._open(here, data)) as runner:
+            try:
+                cosine = judge(runner, record.batch, pixels, expected)
+            except OutOfDeviceMemory as shortage:
+                raise self._no_room(here, shortage) from None
+        logger.info("the engine agrees with PyTorch: cosine at least %.5f", cosine)
+        return Judgement(cosine, np.stack([each.vector for each in expected[:KEPT]]))
+
+    def _proven(
+        self, here: Installation, image_input: ImageInput, record: EngineRecord, data: bytes
+    ) -> EngineRunner:
+        """The engine, loaded, if it computes what it did when it was compared.
 
         Raises:
-            EncoderUnavailable: its embeddings differ too much.
+            EngineUnusable: it was never compared, or is disowned now.
         """
+        judgement = record.judgement
+        if judgement is None:
+            raise EngineUnusable(f"{self.path} was never compared with PyTorch.")
         runner = self._open(here, data)
-        rows = [runner.run(pixels[None])[0] for pixels in samples(image_input)]
-        made = [Embedding.from_encoder(row) for row in rows]
-        cosine = smallest_cosine(made, expected)
-        if not agrees(made, expected):
-            raise EncoderUnavailable(
-                f"the engine built from this checkpoint disagrees with PyTorch: cosine "
-                f"{cosine:.4f}, more than {SMALLEST_COSINE} is needed."
-            )
-        logger.info("the engine agrees with PyTorch: cosine at least %.5f", cosine)
-        return cosine
+        try:
+            kept = [Embedding.from_encoder(row) for row in judgement.expected]
+            judge(runner, record.batch, samples(image_input)[: len(kept)], kept)
+        except OutOfDeviceMemory as shortage:
+            runner.close()
+            raise self._no_room(here, shortage) from None
+        except (Disagreement, EncoderFault, EncoderLost) as failure:
+            runner.close()
+            reason = _reason(failure)
+            self._disown(replace(record.identity, largest_batch=self.largest_batch), reason)
+            if isinstance(failure, EncoderLost):
+                raise
+            raise EngineRefused(reason) from failure
+        except BaseException:
+            runner.close()
+            raise
+        return runner
 
     def _open(self, here: Installation, data: bytes) -> EngineRunner:
         try:
             return self.run(here.tensorrt, data)
         except OutOfDeviceMemory as shortage:
-            raise EncoderUnavailable(
-                f"the engine does not fit into the memory of {here.gpu.name}: {shortage}."
-            ) from shortage
+            raise self._no_room(here, shortage) from None
+
+    def _no_room(self, here: Installation, shortage: OutOfDeviceMemory) -> EncoderUnavailable:
+        return EncoderUnavailable(
+            f"the engine does not fit into the memory of {here.gpu.name}: {shortage}."
+        )
+
+    def _disown(self, identity: EngineIdentity, reason: str) -> None:
+        logger.error("no engine is used: %s", reason)
+        try:
+            disown(self.path, identity, reason)
+        except OSError as failure:
+            logger.warning("%s cannot be written: %s", self.path.parent, reason_of(failure))
 
     def _identity(self, fingerprint: str, here: Installation) -> EngineIdentity:
+        gpu, rtx = here.gpu, here.tensorrt.for_rtx
         return EngineIdentity(
             fingerprint=fingerprint,
             precision=str(self.precision),
             tensorrt=here.tensorrt.identity,
-            architecture=here.gpu.architecture,
+            architecture=gpu.architecture,
+            card=ANY if rtx else f"{gpu.name}, {gpu.multiprocessors} multiprocessors",
+            driver=ANY if rtx else gpu.driver,
+            opset=OPSET,
+            largest_batch=self.largest_batch,
         )
+
+
+def _reason(failure: Exception) -> str:
+    """Why an engine is not used, as a sentence."""
+    if isinstance(failure, Disagreement):
+        return f"the engine built from this checkpoint disagrees with PyTorch: {failure}."
+    told = failure.detail if isinstance(failure, EncoderFault) else str(failure)
+    if isinstance(failure, EngineUnusable):
+        return told
+    return f"the engine built from this checkpoint failed: {told.rstrip('.')}."
 
 
 def build_ahead_of_time(
@@ -252,19 +366,23 @@ def build_ahead_of_time(
         precision=metadata.get("precision", ""),
         tensorrt=tensorrt.identity,
         architecture=architecture,
+        card=ANY,
+        driver=ANY,
+        opset=OPSET,
+        largest_batch=largest_batch,
     )
 
-    def build(target: Path) -> BatchRange:
-        batch = BatchRange.up_to(largest_batch)
+    def make(target: Path) -> EngineRecord:
+        batch = BatchRange(largest_batch)
         build_engine(
             tensorrt, exported, target, batch=batch, architecture=architecture, progress=progress
         )
-        return batch
+        return EngineRecord(wanted, fused_attention=True, judgement=None)
 
     return get_or_build_engine(
         engine,
         wanted,
-        build=build,
-        compare=lambda _: None,
+        make=make,
+        judge=lambda record, _: record,
         load=lambda record, _: record,
     )

@@ -2,19 +2,23 @@
 
 import importlib
 import importlib.util
+import logging
 import os
 import re
+from collections import deque
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from adapters.system.installation import install_command
 from application.ports import EncoderUnavailable
 
+logger = logging.getLogger(__name__)
+
 _TENSORRT: Final = "tensorrt"
 _TENSORRT_RTX: Final = "tensorrt_rtx"
-_OLDEST: Final = {_TENSORRT: (10, 12), _TENSORRT_RTX: (1, 3)}
-"""Versions before these lack strongly typed networks or calls that are made here."""
+_OLDEST: Final = {_TENSORRT: (10, 13), _TENSORRT_RTX: (1, 3)}
+"""Versions before these lack calls that are made here, or call into Python without its lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,69 @@ class TensorRt:
     def identity(self) -> str:
         """Name and version, as engines are labelled with."""
         return f"{self.name} {self.version}"
+
+
+class Messages:
+    """What TensorRT says: handed on to the log, and the last errors kept as reasons.
+
+    TensorRT itself keeps one logger for the whole process, so there is only one of these for each
+    module.
+    """
+
+    def __init__(self, trt: Any) -> None:
+        severity = trt.ILogger.Severity
+        levels = {
+            severity.INTERNAL_ERROR: logging.ERROR,
+            severity.ERROR: logging.ERROR,
+            severity.WARNING: logging.WARNING,
+            severity.INFO: logging.DEBUG,
+            severity.VERBOSE: logging.DEBUG,
+        }
+        self._errors: deque[str] = deque(maxlen=8)
+        errors = self._errors
+
+        class Log(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                level = levels.get(severity, logging.DEBUG)
+                if level == logging.ERROR:
+                    errors.append(msg)
+                # Called for every tactic that is tried, many thousands of times.
+                if level > logging.DEBUG or logger.isEnabledFor(logging.DEBUG):
+                    logger.log(level, "TensorRT: %s", msg)
+
+        self.logger = Log()
+        """What TensorRT is given; must outlive all that was made with it."""
+
+    def forget(self) -> None:
+        """Forget the errors so far, before a call whose errors matter."""
+        self._errors.clear()
+
+    @property
+    def errors(self) -> str:
+        """The errors since then, the first one first."""
+        return "; ".join(self._errors)
+
+    @property
+    def tell_of_memory(self) -> bool:
+        """Whether one of them is a lack of memory."""
+        text = self.errors.lower().replace(" ", "")
+        return any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY: Final = ("outofmemory", "out_of_memory", "memoryallocation", "allocationfailed")
+"""How TensorRT, CUDA and cuDNN call it, without spaces and in small letters."""
+
+_messages: dict[ModuleType, Messages] = {}
+
+
+def messages_of(trt: ModuleType) -> Messages:
+    """What a TensorRT says, the same for each call with one module."""
+    if trt not in _messages:
+        _messages[trt] = Messages(trt)
+    return _messages[trt]
 
 
 def is_installed() -> bool:

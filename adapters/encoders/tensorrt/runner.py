@@ -1,25 +1,42 @@
 """Runs an engine: the seam between what needs a GPU and all else, and what needs one."""
 
 import logging
+import queue
+import weakref
 from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
-from adapters.encoders.cuda import Cuda, OutOfDeviceMemory, as_array
+from adapters.encoders.cuda import Allocations, Cuda, OutOfDeviceMemory, as_array
 from adapters.encoders.tensorrt.engine_file import EngineUnusable
-from adapters.encoders.tensorrt.library import TensorRt
+from adapters.encoders.tensorrt.library import Messages, TensorRt, messages_of
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT
 from application.ports import EncoderLost, PixelBatch, RawEmbeddings
+from domain.errors import EncoderFault
 
 logger = logging.getLogger(__name__)
 
 _FLOAT: Final = 4
 """Bytes of a float32."""
 
+CALLS_AT_ONCE: Final = 2
+"""While the card computes one batch, the next one is copied in and the last one out."""
+
+_WARM: Final = 3
+"""Calls with as many images before a CUDA graph of them is captured."""
+
+CALLS_UNTIL_FINAL: Final = _WARM + 3
+"""Calls of one batch size until it is run as all later ones are."""
+
+_GRAPHS: Final = 8
+"""Most CUDA graphs of one lane; each has an execution context of its own, some megabytes."""
+
 
 class EngineRunner(ABC):
-    """An engine that is loaded and can be run, from one thread at a time."""
+    """An engine that is loaded and can be run, from `CALLS_AT_ONCE` threads at a time."""
 
     @property
     @abstractmethod
@@ -38,113 +55,341 @@ class EngineRunner(ABC):
 
         Raises:
             OutOfDeviceMemory: not enough for this many images now; fewer may fit.
+            EncoderFault: the engine refused this call.
             EncoderLost: the device failed.
         """
 
+    def close(self) -> None:  # noqa: B027 - not all hold something
+        """Give back what it has on the device, now and not when it is dropped."""
+
 
 class TensorRtRunner(EngineRunner):
-    """An engine on a GPU, in a CUDA stream of its own.
+    """An engine on a GPU. Each of the calls at once has a CUDA stream and buffers of its own.
 
-    Memory is sized by the largest batch seen so far and reused: pinned input and output on the
-    host, input, output and the engine's activations on the device.
+    Buffers are sized by the largest batch seen so far and reused: pinned input and output on the
+    host, input, output and the engine's activations on the device. Everything is given back by
+    `close`, or when the runner is dropped.
     """
 
-    def __init__(self, tensorrt: TensorRt, data: bytes, *, cuda: Cuda) -> None:
+    def __init__(
+        self, tensorrt: TensorRt, data: bytes, *, cuda: Cuda, captures_graphs: bool = True
+    ) -> None:
         """Load an engine.
 
         Args:
             tensorrt: the very version that built it.
             data: the serialised engine.
             cuda: the device.
+            captures_graphs: whether batch sizes that come again are run as CUDA graphs.
 
         Raises:
             EngineUnusable: it is not an engine for this device, or not of an image tower.
             OutOfDeviceMemory: its weights do not fit.
             EncoderLost: the device failed.
         """
-        self._cuda = cuda
-        self._stream = cuda.stream()
-        trt = tensorrt.module
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-        engine = self._runtime.deserialize_cuda_engine(data)
-        if engine is None:
-            raise EngineUnusable(f"{tensorrt.identity} refuses the engine; its log says why.")
-        self._largest_batch, self._side, self._dimension = _check(trt, engine)
-        # The engine has to outlive its context, and the runtime its engine.
-        self._engine = engine
-        self._context = engine.create_execution_context(
-            trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        )
-        if self._context is None:
-            raise OutOfDeviceMemory("no memory for an execution context")
-        self._capacity = 0
-        self._pinned: list[int] = []
-        self._device: list[int] = []
-        self._activations = (0, 0)
+        loaded = _Loaded(tensorrt, data, cuda, captures_graphs)
+        self._loaded = loaded
+        self._end = weakref.finalize(self, loaded.close)
+        self._end.atexit = False  # the driver takes back what an ending process has
+        try:
+            loaded.open()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def largest_batch(self) -> int:
         """See `EngineRunner.largest_batch`."""
-        return self._largest_batch
+        return self._loaded.shape.largest_batch
 
     def run(self, batch: PixelBatch) -> RawEmbeddings:
         """See `EngineRunner.run`."""
+        return self._loaded.run(batch)
+
+    def close(self) -> None:
+        """See `EngineRunner.close`; while no call is running."""
+        self._end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What an engine of an image tower takes and returns.
+
+    ``largest_of`` has, for each optimisation profile, the most images it is for.
+    """
+
+    side: int
+    dimension: int
+    largest_of: tuple[int, ...]
+
+    @property
+    def largest_batch(self) -> int:
+        return max(self.largest_of)
+
+    def profile_for(self, count: int) -> int:
+        """The profile with the smallest range that has room for so many images."""
+        fitting = [n for n, largest in enumerate(self.largest_of) if largest >= count]
+        return min(fitting, key=lambda n: self.largest_of[n])
+
+
+class _Loaded:
+    """What a runner holds; apart from it, so that a finaliser can give it back."""
+
+    def __init__(self, tensorrt: TensorRt, data: bytes, cuda: Cuda, captures_graphs: bool) -> None:
+        self._tensorrt = tensorrt
+        self._data: bytes | None = data
+        self._cuda = cuda
+        self._captures_graphs = captures_graphs
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._lanes: list[_Lane] = []
+        self._free: queue.LifoQueue[_Lane] = queue.LifoQueue()
+        self.shape = _Shape(0, 0, (0,))
+
+    def open(self) -> None:
+        """Load the engine onto the device."""
+        trt, data = self._tensorrt.module, self._data
+        self._data = None  # or a gigabyte would stay in main memory
+        assert data is not None
+        messages = messages_of(trt)
+        messages.forget()
+        self._runtime = trt.Runtime(messages.logger)
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            # TensorRT returns the same for want of memory as for an engine that it refuses.
+            if messages.tell_of_memory or self._cuda.free_bytes() < len(data):
+                raise OutOfDeviceMemory(f"the engine has {len(data) // 2**20} MiB")
+            why = messages.errors or "its log says why"
+            raise EngineUnusable(f"{self._tensorrt.identity} refuses the engine: {why}.")
+        self.shape = _check(trt, self._engine)
+        for _ in range(CALLS_AT_ONCE):
+            lane = _Lane(self._tensorrt, self._engine, self._cuda, self.shape, messages)
+            self._lanes.append(lane)
+            lane.open(captures_graphs=self._captures_graphs)
+        for lane in reversed(self._lanes):
+            self._free.put(lane)
+
+    def run(self, batch: PixelBatch) -> RawEmbeddings:
+        # The lane that was used last first: with one call at a time the other one takes no memory.
+        lane = self._free.get()
+        try:
+            return lane.run(batch)
+        finally:
+            self._free.put(lane)
+
+    def close(self) -> None:
+        """In this order: TensorRT's objects use CUDA's, and contexts their engine."""
+        for lane in self._lanes:
+            lane.close()
+        self._lanes.clear()
+        self._free = queue.LifoQueue()
+        self._engine = None
+        self._runtime = None
+
+
+@dataclass(slots=True)
+class _Repeated:
+    """A batch size that comes again and again: its context, and its graph once it is captured."""
+
+    context: Any
+    graph: Any = None
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One call at a time: a stream, execution contexts and buffers."""
+
+    tensorrt: TensorRt
+    engine: Any
+    cuda: Cuda
+    shape: _Shape
+    messages: Messages
+    capacity: int = 0
+    pinned: tuple[int, int] = (0, 0)
+    device: tuple[int, int] = (0, 0)
+    activations: tuple[int, int] = (0, 0)
+    """Address and size."""
+    stream: Any = None
+    event: Any = None
+    captures_graphs: bool = False
+    contexts: dict[int, Any] = field(default_factory=dict)
+    """Of each profile that was used."""
+    repeated: dict[int, _Repeated] = field(default_factory=dict)
+    calls: dict[int, int] = field(default_factory=dict)
+    """By the number of images."""
+    buffers: Allocations = field(init=False)
+    owned: Allocations = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owned = Allocations(self.cuda)
+        self.buffers = Allocations(self.cuda)
+
+    def open(self, *, captures_graphs: bool) -> None:
+        """Make what every call needs."""
+        self.stream = self.owned.stream()
+        self.event = self.owned.event()
+        # TensorRT for RTX captures its graphs itself; see `_context`.
+        self.captures_graphs = captures_graphs and not self.tensorrt.for_rtx
+        self.contexts[0] = self._context(0)
+
+    def run(self, batch: PixelBatch) -> RawEmbeddings:
+        """See `EngineRunner.run`."""
+        try:
+            return self._run(batch)
+        except OutOfDeviceMemory:
+            self._give_back()  # so that there is room for a smaller batch, or for others
+            raise
+
+    def close(self) -> None:
+        """Give back everything."""
+        with suppress(EncoderLost, EncoderFault):  # a device that is lost takes nothing back
+            self._drop_graphs()
+        self.contexts.clear()
+        self.buffers.close()
+        self.owned.close()
+        self.engine = None
+
+    def _run(self, batch: PixelBatch) -> RawEmbeddings:
         count = len(batch)
         self._reserve(count)
-        host_in, host_out = self._pinned
-        device_in, device_out = self._device
-        # A new shape may come with new partitions of the activations' memory.
-        if not self._context.set_input_shape(IMAGE_INPUT, tuple(batch.shape)):
-            raise EncoderLost(f"the engine refuses {count} images.")
-        self._reserve_activations()
+        repeated = self._repeated(count)
+        if repeated is None or repeated.graph is None:
+            context = self._prepared(count, None if repeated is None else repeated.context)
+            if count not in self.repeated:  # the buffers have moved
+                repeated = None
+        host_in, host_out = self.pinned
         as_array(host_in, batch.shape)[...] = batch
-        stream = self._stream
-        self._cuda.to_device(device_in, host_in, batch.size * _FLOAT, stream)
-        if not self._context.execute_async_v3(int(stream)):
-            self._cuda.wait_for(stream)  # raises what went wrong, if CUDA knows it
-            raise EncoderLost("the engine could not be run; TensorRT's log says why.")
-        shape = (count, self._dimension)
-        self._cuda.to_host(host_out, device_out, count * self._dimension * _FLOAT, stream)
-        self._cuda.wait_for(stream)
-        return np.array(as_array(host_out, shape))
+        if repeated is not None and repeated.graph is not None:
+            self.cuda.launch(repeated.graph, self.stream)
+        else:
+            self._enqueue(context, count)
+        self.cuda.wait_for(self.stream, self.event)
+        rows = np.array(as_array(host_out, (count, self.shape.dimension)))
+        if repeated is not None and repeated.graph is None:
+            self._capture(repeated, count)
+        return rows
+
+    def _enqueue(self, context: Any, count: int, *, capturing: bool = False) -> None:
+        """Copy in, compute, copy out, in the stream's order; or only record it."""
+        (host_in, host_out), (device_in, device_out) = self.pinned, self.device
+        size_in, size_out = self._sizes(count)
+        self.cuda.to_device(device_in, host_in, size_in, self.stream)
+        self.messages.forget()
+        if not context.execute_async_v3(int(self.stream)):
+            why = self.messages.errors or "its log says why"
+            if self.messages.tell_of_memory:
+                raise OutOfDeviceMemory(f"the engine found no memory for {count} images: {why}")
+            if not capturing:
+                self.cuda.wait_for(self.stream, self.event)  # raises what CUDA knows of it
+            raise EncoderFault(f"the engine could not be run with {count} images: {why}")
+        self.cuda.to_host(host_out, device_out, size_out, self.stream)
+
+    def _prepared(self, count: int, context: Any) -> Any:
+        """A context that is ready for so many images."""
+        if context is None:
+            profile = self.shape.profile_for(count)
+            if profile not in self.contexts:
+                self.contexts[profile] = self._context(profile)
+            context = self.contexts[profile]
+        side = self.shape.side
+        if not context.set_input_shape(IMAGE_INPUT, (count, 3, side, side)):
+            raise EncoderFault(f"the engine refuses {count} images")
+        # A new shape may come with new partitions of the activations' memory.
+        self._reserve_activations(int(context.update_device_memory_size_for_shapes()))
+        context.set_device_memory(*self.activations)
+        for name, address in zip((IMAGE_INPUT, IMAGE_OUTPUT), self.device, strict=True):
+            if not context.set_tensor_address(name, address):
+                raise EncoderFault(f"the engine refuses the address of {name}")
+        return context
+
+    def _context(self, profile: int) -> Any:
+        trt = self.tensorrt.module
+        managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.tensorrt.for_rtx:
+            config = self.engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(managed)
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            context = self.engine.create_execution_context(config)
+        else:
+            context = self.engine.create_execution_context(managed)
+        if context is None:
+            raise OutOfDeviceMemory("no memory for an execution context")
+        if profile and not context.set_optimization_profile_async(profile, int(self.stream)):
+            raise EncoderFault(f"the engine refuses its profile {profile}")
+        return context
+
+    # --- CUDA graphs --------------------------------------------------------------------------
+
+    def _repeated(self, count: int) -> _Repeated | None:
+        """The batch size, if it has come often enough for a graph."""
+        if not self.captures_graphs:
+            return None
+        if count in self.repeated:
+            return self.repeated[count]
+        self.calls[count] = self.calls.get(count, 0) + 1
+        if self.calls[count] <= _WARM or len(self.repeated) >= _GRAPHS:
+            return None
+        self.repeated[count] = _Repeated(self._context(self.shape.profile_for(count)))
+        return self.repeated[count]
+
+    def _capture(self, repeated: _Repeated, count: int) -> None:
+        """Capture what was just done, which TensorRT needs to have run once with this context."""
+        self.cuda.begin_capture(self.stream)
+        try:
+            self._enqueue(repeated.context, count, capturing=True)
+        except (EncoderFault, OutOfDeviceMemory) as refused:
+            self.captures_graphs = False
+            logger.warning("going on without CUDA graphs: %s", str(refused))  # and no traceback
+        try:
+            repeated.graph = self.owned.captured(self.stream)
+        except (EncoderFault, OutOfDeviceMemory) as refused:
+            self.captures_graphs = False
+            logger.warning("going on without CUDA graphs: %s", str(refused))  # and no traceback
+        if not self.captures_graphs:
+            self._drop_graphs()
+
+    def _drop_graphs(self) -> None:
+        """Forget the graphs, whose addresses are no longer right; they are captured again."""
+        self.repeated.clear()
+        self.owned.free("graph")
+
+    # --- Memory -------------------------------------------------------------------------------
+
+    def _sizes(self, count: int) -> tuple[int, int]:
+        """Bytes of so many images, and of their embeddings."""
+        return count * 3 * self.shape.side**2 * _FLOAT, count * self.shape.dimension * _FLOAT
 
     def _reserve(self, count: int) -> None:
         """Make the buffers large enough for ``count`` images."""
-        if count <= self._capacity:
+        if count <= self.capacity:
             return
-        self._release()
-        sizes = [count * 3 * self._side**2 * _FLOAT, count * self._dimension * _FLOAT]
-        for size in sizes:
-            self._pinned.append(self._cuda.pinned_memory(size))
-        for size, name in zip(sizes, (IMAGE_INPUT, IMAGE_OUTPUT), strict=True):
-            address = self._cuda.device_memory(size)
-            self._device.append(address)
-            self._context.set_tensor_address(name, address)
-        self._capacity = count
+        self._give_back()
+        size_in, size_out = self._sizes(count)
+        self.pinned = self.buffers.pinned_memory(size_in), self.buffers.pinned_memory(size_out)
+        self.device = self.buffers.device_memory(size_in), self.buffers.device_memory(size_out)
+        self.capacity = count
 
-    def _reserve_activations(self) -> None:
-        """Give the context what it needs for the shape that was set."""
-        needed = int(self._context.update_device_memory_size_for_shapes())
-        address, size = self._activations
-        if needed > size:
-            if address:
-                self._activations = (0, 0)
-                self._cuda.free_device_memory(address)
-            address, size = self._cuda.device_memory(needed), needed
-            self._activations = (address, size)
-        self._context.set_device_memory(address, size)
+    def _reserve_activations(self, needed: int) -> None:
+        """Make room for what the context needs for the shape that was set."""
+        if needed <= self.activations[1]:
+            return
+        # The graphs that were captured point at the old place.
+        self._drop_graphs()
+        self.activations = (0, 0)
+        self.owned.free("device")
+        self.activations = self.owned.device_memory(needed), needed
 
-    def _release(self) -> None:
-        """Give the buffers back; they were too small."""
-        self._capacity = 0
-        while self._device:
-            self._cuda.free_device_memory(self._device.pop())
-        while self._pinned:
-            self._cuda.free_pinned_memory(self._pinned.pop())
+    def _give_back(self) -> None:
+        """All memory; the next call reserves what it needs."""
+        self._drop_graphs()
+        self.capacity = 0
+        self.activations = (0, 0)
+        self.buffers.free("device", "pinned")
+        self.owned.free("device")
 
 
-def _check(trt: Any, engine: Any) -> tuple[int, int, int]:
-    """Largest batch, image side and dimension of an engine that is one of an image tower.
+def _check(trt: Any, engine: Any) -> _Shape:
+    """What an engine takes and returns that is one of an image tower.
 
     Raises:
         EngineUnusable: it is another's.
@@ -154,9 +399,18 @@ def _check(trt: Any, engine: Any) -> tuple[int, int, int]:
         raise EngineUnusable(f"the engine has {', '.join(sorted(names))} and is no image tower.")
     if any(engine.get_tensor_dtype(name) != trt.float32 for name in names):
         raise EngineUnusable("the engine's input and output are not float32.")
-    smallest, _, largest = (tuple(s) for s in engine.get_tensor_profile_shape(IMAGE_INPUT, 0))
+    ranges = [
+        [tuple(shape) for shape in engine.get_tensor_profile_shape(IMAGE_INPUT, profile)]
+        for profile in range(engine.num_optimization_profiles)
+    ]
+    smallest = min(first for first, _, _ in ranges)
+    largest = max(last for _, _, last in ranges)
     side = smallest[-1]
     image = (3, side, side)
     if smallest != (1, *image) or largest[1:] != image:
         raise EngineUnusable(f"the engine takes {smallest} to {largest}, not single images.")
-    return int(largest[0]), int(side), int(tuple(engine.get_tensor_shape(IMAGE_OUTPUT))[1])
+    return _Shape(
+        side=int(side),
+        dimension=int(tuple(engine.get_tensor_shape(IMAGE_OUTPUT))[1]),
+        largest_of=tuple(int(last[0]) for _, _, last in ranges),
+    )

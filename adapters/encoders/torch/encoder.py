@@ -9,7 +9,8 @@ import open_clip.model
 import torch
 
 from adapters.encoders.cuda import ProcessMemory, find_gpu
-from adapters.encoders.torch.device import device_failures
+from adapters.encoders.fitting import encode_as_it_fits
+from adapters.encoders.torch.device import device_failures, loading
 from adapters.encoders.torch.modules import convert, siglip, xlm_roberta_clip
 from adapters.encoders.torch.normalisation import Normalisation
 from adapters.encoders.torch.text_tower import TorchTextTower
@@ -52,7 +53,8 @@ class TorchEncoder(EncoderPort):
 
         Raises:
             InvalidCheckpoint: weights and architecture do not belong together.
-            EncoderUnavailable: PyTorch does not compute in this precision.
+            EncoderUnavailable: PyTorch does not compute in this precision, or the device has not
+                enough memory for the weights.
         """
         if precision not in DTYPES:
             raise EncoderUnavailable(
@@ -61,8 +63,11 @@ class TorchEncoder(EncoderPort):
             )
         self._device = torch.device(device.name)
         self._dtype = DTYPES[precision]
-        model = build(checkpoint, self._dtype).to(self._device)
-        self._normalisation = Normalisation(checkpoint.preprocessing).to(self._device)
+        model = build(checkpoint, self._dtype)
+        self._normalisation = Normalisation(checkpoint.preprocessing)
+        with loading(checkpoint.model):
+            model = model.to(self._device)
+            self._normalisation = self._normalisation.to(self._device)
         self._image_tower = take_image_tower(model)
         self._text_tower = TorchTextTower(model, checkpoint, self._device)
         gpu = find_gpu() if device.cuda_available else None
@@ -81,11 +86,22 @@ class TorchEncoder(EncoderPort):
         """See `EncoderPort.text_tower`: without the image tower, whose memory can then be freed."""
         return self._text_tower
 
-    @torch.inference_mode()
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
-        """See `EncoderPort.encode_images`."""
-        if len(batch) == 0:
-            return self._none()
+        """See `EncoderPort.encode_images`.
+
+        Raises:
+            ServiceUnavailable: there is not enough device memory for a single image.
+            EncoderLost: the device failed.
+        """
+        return encode_as_it_fits(
+            batch,
+            self._run,
+            dimension=self._description.embedding_dimension,
+            at_once=max(len(batch), 1),
+        )
+
+    @torch.inference_mode()
+    def _run(self, batch: PixelBatch) -> RawEmbeddings:
         with device_failures():
             pixels = self._normalisation(torch.from_numpy(batch).to(self._device))
             features: torch.Tensor = self._image_tower(pixels.to(self._dtype))
@@ -177,7 +193,9 @@ def build_text_tower(
     model = build(checkpoint, DTYPES[precision])
     take_image_tower(model)
     place = torch.device(device.name)
-    return TorchTextTower(model.to(place), checkpoint, place)
+    with loading(checkpoint.model):
+        model = model.to(place)
+    return TorchTextTower(model, checkpoint, place)
 
 
 def take_image_tower(model: _OpenClipModel) -> torch.nn.Module:

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from adapters.encoders.fitting import encode_as_it_fits
 from adapters.encoders.torch.device import device_failures
 from adapters.models.architecture import Family
 from adapters.models.checkpoint import Checkpoint
@@ -39,20 +41,35 @@ class TorchTextTower(TextTower):
         self._padding = checkpoint.tokenization.padding
         self._is_clips = checkpoint.family is Family.CLIP
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
-        """See `EncoderPort.encode_texts`."""
+        """See `EncoderPort.encode_texts`.
+
+        Raises:
+            ServiceUnavailable: there is not enough device memory for a single text.
+            EncoderLost: the device failed.
+        """
         tokens = self._tokenizer(texts)
         embeddings = np.empty((len(tokens), self._embedding_dimension), dtype=np.float32)
         for places, padded in batches_by_length(tokens, self._padding):
-            with device_failures():
-                features = self._encode(torch.from_numpy(padded).to(self._device))
-                embeddings[places] = features.float().cpu().numpy()
+            embeddings[places] = encode_as_it_fits(
+                padded,
+                self._run,
+                dimension=self._embedding_dimension,
+                at_once=len(padded),
+                what="text",
+            )
         return embeddings
 
     def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """See `EncoderPort.count_tokens`."""
         return self._tokenizer.count(texts)
+
+    @torch.inference_mode()
+    def _run(self, padded: NDArray[np.int64]) -> RawEmbeddings:
+        with device_failures():
+            features = self._encode(torch.from_numpy(padded).to(self._device))
+            embeddings: RawEmbeddings = features.float().cpu().numpy()
+            return embeddings
 
     def _encode(self, tokens: torch.Tensor) -> Any:
         """int64 ``[n, length]`` → ``[n, dimension]``, not normalised."""

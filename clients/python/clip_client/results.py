@@ -115,6 +115,7 @@ class Health(Struct, frozen=True):
         reason: why the server is degraded.
         unloaded_while_idle: whether the next call will wait for the model to be loaded again.
         backend_reason: why TensorRT is not used although it was asked for.
+        gpu_reason: why the server's NVIDIA GPU is not used.
     """
 
     status: str
@@ -131,3 +132,4 @@ class Health(Struct, frozen=True):
     reason: str | None = None
     unloaded_while_idle: bool = False
     backend_reason: str | None = None
+    gpu_reason: str | None = None

@@ -77,6 +77,7 @@ def _health(now: Health, use: UseCases) -> HealthResponse:
         unloaded_while_idle=now.phase is Phase.UNLOADED,
         device=None if now.device is None else now.device.name,
         cuda_available=now.device is not None and now.device.cuda_available,
+        gpu_reason=now.gpu_reason,
         vram_used_gb=None if used is None else round(used / _BYTES_PER_GIB, 3),
         embedding_dimension=now.embedding_dimension,
         backend=use.configured_backend if encoder is None else encoder.backend,

@@ -21,6 +21,13 @@ class HealthResponse(Struct):
     ]
     device: Annotated[str | None, documented("`cuda:0` or `cpu`; null until it is known.")]
     cuda_available: bool
+    gpu_reason: Annotated[
+        str | None,
+        documented(
+            "Why this machine's NVIDIA GPU is not used; null where it is, where there is none, and "
+            "where `CLIP_ENCODER` names another device."
+        ),
+    ]
     vram_used_gb: Annotated[float | None, documented("GiB; null without CUDA.")]
     embedding_dimension: Annotated[
         int | None,

@@ -1,0 +1,56 @@
+"""Encodes a batch in as few calls as the device has memory for."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.encoders.cuda import OutOfDeviceMemory
+from application.ports import RawEmbeddings
+from domain.errors import ServiceUnavailable
+
+logger = logging.getLogger(__name__)
+
+
+def encode_as_it_fits(
+    batch: NDArray[Any],
+    encode: Callable[[NDArray[Any]], RawEmbeddings],
+    *,
+    dimension: int,
+    at_once: int,
+    what: str = "image",
+) -> RawEmbeddings:
+    """Embeddings of a batch, float32 ``[n, dimension]``; where memory runs out, in smaller calls.
+
+    Args:
+        batch: n images, or the tokens of n texts.
+        encode: encodes a part of it; raises `OutOfDeviceMemory`, and leaves no memory reserved
+            then.
+        dimension: floats per embedding.
+        at_once: the most that one call takes.
+        what: one of the batch, for messages.
+
+    Raises:
+        ServiceUnavailable: there is not enough device memory for a single one.
+    """
+    embeddings = np.empty((len(batch), dimension), dtype=np.float32)
+    done = 0
+    while done < len(batch):
+        part = batch[done : done + at_once]
+        try:
+            embeddings[done : done + len(part)] = encode(part)
+        except OutOfDeviceMemory as shortage:
+            if len(part) == 1:
+                raise ServiceUnavailable(
+                    f"the GPU has not enough free memory for one {what}.",
+                    code="out_of_device_memory",
+                    retry_after_s=5,
+                ) from None  # a traceback would keep what was allocated
+            # Only for the rest of this batch: others on the GPU may give memory back.
+            at_once = len(part) // 2
+            logger.warning("%s; going on with %d %ss at once", str(shortage), at_once, what)
+        else:
+            done += len(part)
+    return embeddings
