@@ -78,6 +78,7 @@ class Container(containers.DeclarativeContainer):
         cache=settings.provided.cache,
         tensorrt=tensorrt,
         download=download,
+        torch_compiles=settings.provided.torch_compiles,
         require_gpu=settings.provided.require_gpu,
     )
     in_process_preparation = providers.Singleton(

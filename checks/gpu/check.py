@@ -45,6 +45,7 @@ from domain.limits import SMALLEST_COSINE
 REPORT: Final = Path("gpu-report.md")
 SPEED_UP: Final = 1.5
 """What TensorRT must be faster than PyTorch by at one image, at least."""
+COMPILED: Final = "PyTorch, compiled"
 PROMISED_MB: Final = {"torch": 800, "tensorrt": 600}
 """Video memory by the contract."""
 LARGEST_BATCH: Final = 32
@@ -242,7 +243,7 @@ def speed_section(report: Report, subject: Subject, name: str) -> None:
     if name == "TensorRT":
         encoder = subject.backend(Precision.FP16).load_or_make()
     else:
-        encoder = torch_encoder(subject.checkpoint)
+        encoder = torch_encoder(subject.checkpoint, compiles=name.endswith("compiled"))
     encoder.encode_texts(["a photo"])
     encoder.encode_images(samples(encoder.description.image_input)[:8])
     report.facts[f"{name} memory"] = encoder.device_memory_used()
@@ -444,11 +445,11 @@ def random_vit_l(directory: Path) -> Path:
     return save_hugging_face(full_size_clip(), directory)
 
 
-def torch_encoder(checkpoint: Checkpoint) -> EncoderPort:
+def torch_encoder(checkpoint: Checkpoint, *, compiles: bool = False) -> EncoderPort:
     """PyTorch in fp16 on the GPU."""
     from adapters.encoders.torch.encoder import TorchEncoder
 
-    return TorchEncoder(checkpoint, _CUDA, precision=Precision.FP16)
+    return TorchEncoder(checkpoint, _CUDA, precision=Precision.FP16, compiles=compiles)
 
 
 def switch_over_section(report: Report, subject: Subject) -> None:
@@ -464,6 +465,7 @@ SECTIONS: Final[dict[str, tuple[str, Callable[[Report, Subject], None]]]] = {
     "full": ("Full memory, TensorRT", lambda r, s: shortage_section(r, s, "tensorrt")),
     "full-torch": ("Full memory, PyTorch", lambda r, s: shortage_section(r, s, "torch")),
     "torch": ("PyTorch, timed", lambda r, s: speed_section(r, s, "PyTorch")),
+    "compiled": ("PyTorch, compiled and timed", lambda r, s: speed_section(r, s, COMPILED)),
     "tensorrt": ("TensorRT, timed", lambda r, s: speed_section(r, s, "TensorRT")),
     "http": ("Over HTTP", http_section),
     "peers": ("Other servers", peers_section),
