@@ -143,7 +143,7 @@ $(INFINITY)/.installed:
 	@touch $@
 
 $(VENV)/.gpu: pyproject.toml constraints.txt | $(VENV)/.made
-	$(INSTALL) --editable '.[test,$(TENSORRT)]'
+	$(INSTALL) --editable '.[bench,$(TENSORRT)]'
 	@touch $@
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.made

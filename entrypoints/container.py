@@ -83,6 +83,7 @@ class Container(containers.DeclarativeContainer):
         cache=settings.provided.cache,
         tensorrt=tensorrt,
         download=download,
+        torch_compiles=settings.provided.torch_compiles,
         require_gpu=settings.provided.require_gpu,
     )
     normalises = providers.Object(True)

@@ -150,6 +150,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             none="auto",
         ),
     ] = None
+    torch_compiles: Annotated[
+        bool,
+        Variable(
+            "CLIP_TORCH_COMPILE",
+            "Encoder",
+            "Whether PyTorch compiles the image tower on CUDA, which takes seconds at the start. "
+            "Where TensorRT is about to take over it does not.",
+        ),
+    ] = True
     require_gpu: Annotated[
         bool,
         Variable(

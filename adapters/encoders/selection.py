@@ -59,6 +59,7 @@ class EncoderSelection(EncoderLoaderPort):
         tensorrt: loads or makes TensorRT's encoder; None where there is none.
         download: how far a model on the hub is fetched.
         int8_is_faster: whether int8 is worth it on this processor.
+        torch_compiles: whether PyTorch compiles its blocks on CUDA.
         require_gpu: whether to refuse an encoder that does not run on an NVIDIA GPU.
         probe_gpu: looks for an NVIDIA GPU; tests pass another.
     """
@@ -73,6 +74,7 @@ class EncoderSelection(EncoderLoaderPort):
     tensorrt: TensorRtBackend | None = None
     download: Download = field(default_factory=Download)
     int8_is_faster: Callable[[], bool] = multiplies_int8
+    torch_compiles: bool = True
     require_gpu: bool = False
     probe_gpu: Callable[[], Device] = field(default_factory=GpuProbe)
 
@@ -174,7 +176,18 @@ class EncoderSelection(EncoderLoaderPort):
         device = self.probe_device()
         checkpoint = read_checkpoint(self._fetched())
         self._check_dimension(checkpoint.embedding_dimension)
-        return TorchEncoder(checkpoint, device, precision=self.precision or _best_for_torch(device))
+        return TorchEncoder(
+            checkpoint,
+            device,
+            precision=self.precision or _best_for_torch(device),
+            compiles=self.torch_compiles and device.cuda_available and not self._tensorrt_follows,
+        )
+
+    @property
+    def _tensorrt_follows(self) -> bool:
+        """Whether PyTorch serves only until an engine is ready; it should serve soon then."""
+        wanted = self.tensorrt is not None and self.tensorrt.upgrades
+        return wanted and (is_installed("tensorrt") or is_installed("tensorrt_rtx"))
 
     def _load_openvino(self) -> EncoderPort:
         if not is_installed("openvino"):

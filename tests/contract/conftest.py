@@ -97,6 +97,7 @@ def made(
         ).load()
     if backend == "tensorrt":
         # The encoder as it is, on engines that ONNX Runtime runs.
+        workshop = Workshop()
         return TensorRtBackend(
             source,
             dimension,
@@ -104,7 +105,8 @@ def made(
             largest_batch=4,
             cache=tmp_path_factory.mktemp("cache"),
             device=CPU,
-            engines_at=Workshop().engines_at,
+            engines_at=workshop.engines_at,
+            make=workshop.make,
         ).load_or_make()
     from adapters.encoders.torch.encoder import TorchEncoder
     from adapters.models.reading import read_checkpoint

@@ -3,9 +3,10 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import torch
+from numpy.typing import NDArray
 
 from adapters.encoders.cuda import (
     FINAL_ERRORS,
@@ -14,7 +15,7 @@ from adapters.encoders.cuda import (
     OutOfDeviceMemory,
     why_no_gpu,
 )
-from application.ports import EncoderLost, EncoderUnavailable
+from application.ports import EncoderLost, EncoderUnavailable, RawEmbeddings
 
 _FINAL_TEXTS: Final = (
     *("illegal memory access", "launch timed out", "device-side assert", "hardware stack error"),
@@ -43,6 +44,29 @@ def check_cuda() -> None:
             return
     said = str(told[0].message).partition("(Triggered")[0].strip(" .") if told else ""
     raise NoGpu(why_no_gpu(int(version.partition(".")[0]), said or "PyTorch finds no GPU"))
+
+
+def to_device(batch: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """A batch as a tensor on the device; on CUDA by way of pinned memory, so that nobody waits."""
+    tensor = torch.from_numpy(batch)
+    return tensor.pin_memory().to(device, non_blocking=True) if _is_cuda(device) else tensor
+
+
+def to_host(features: torch.Tensor) -> RawEmbeddings:
+    """Embeddings as float32 in main memory. The thread that waits for CUDA sleeps meanwhile."""
+    rows = features.float()
+    if not _is_cuda(rows.device):
+        return rows.cpu().numpy()
+    host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+    host.copy_(rows, non_blocking=True)
+    done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    done.record()
+    done.synchronize()
+    return host.numpy().copy()  # pinned memory is scarce, and the caller may keep this
+
+
+def _is_cuda(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 @contextmanager

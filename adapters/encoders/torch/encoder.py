@@ -1,5 +1,6 @@
 """Both towers on PyTorch, built by OpenCLIP, on CUDA or on the CPU."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
@@ -10,10 +11,12 @@ import torch
 
 from adapters.encoders.cuda import ProcessMemory, find_gpu
 from adapters.encoders.fitting import encode_as_it_fits
-from adapters.encoders.torch.device import device_failures, loading
+from adapters.encoders.torch.compiling import compile_blocks, compiler_missing
+from adapters.encoders.torch.device import device_failures, loading, to_device, to_host
 from adapters.encoders.torch.modules import convert, siglip, xlm_roberta_clip
 from adapters.encoders.torch.normalisation import Normalisation
 from adapters.encoders.torch.text_tower import TorchTextTower
+from adapters.images.photos import samples
 from adapters.models.architecture import Family
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.checkpoint_files import InvalidCheckpoint
@@ -30,6 +33,8 @@ from application.ports import (
     TokenCount,
 )
 
+logger = logging.getLogger(__name__)
+
 _OpenClipModel: TypeAlias = Any
 """``open_clip.model.CLIP`` or ``CustomTextCLIP``; open_clip comes without types."""
 
@@ -43,13 +48,22 @@ DTYPES: Final = {
 class TorchEncoder(EncoderPort):
     """Any CLIP checkpoint on PyTorch."""
 
-    def __init__(self, checkpoint: Checkpoint, device: Device, *, precision: Precision) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: Device,
+        *,
+        precision: Precision,
+        compiles: bool = False,
+    ) -> None:
         """Build both towers.
 
         Args:
             checkpoint: weights and architecture.
             device: where the towers run.
             precision: what they compute in, any but int8; normalisations stay in float32.
+            compiles: whether the image tower's blocks are compiled, if that works here; takes
+                seconds.
 
         Raises:
             InvalidCheckpoint: weights and architecture do not belong together.
@@ -70,6 +84,8 @@ class TorchEncoder(EncoderPort):
             self._normalisation = self._normalisation.to(self._device)
         self._image_tower = take_image_tower(model)
         self._text_tower = TorchTextTower(model, checkpoint, self._device)
+        if compiles:
+            self._compile(checkpoint)
         gpu = find_gpu() if device.cuda_available else None
         self._memory = None if gpu is None else ProcessMemory(gpu)
         self._description = encoder_description(
@@ -100,12 +116,19 @@ class TorchEncoder(EncoderPort):
             at_once=max(len(batch), 1),
         )
 
+    def _compile(self, checkpoint: Checkpoint) -> None:
+        if (missing := compiler_missing()) is not None:
+            logger.info("PyTorch's blocks are not compiled: %s is not installed", missing)
+            return
+        pixels = samples(checkpoint.preprocessing.image_input)
+        compile_blocks(self._image_tower, self._run, pixels)
+
     @torch.inference_mode()
     def _run(self, batch: PixelBatch) -> RawEmbeddings:
         with device_failures():
-            pixels = self._normalisation(torch.from_numpy(batch).to(self._device))
+            pixels = self._normalisation(to_device(batch, self._device))
             features: torch.Tensor = self._image_tower(pixels.to(self._dtype))
-            return features.float().cpu().numpy()
+            return to_host(features)
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapters.encoders.fitting import encode_as_it_fits
-from adapters.encoders.torch.device import device_failures
+from adapters.encoders.torch.device import device_failures, to_device, to_host
 from adapters.models.architecture import Family
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.clip_tokenizer import END_OF_TEXT
@@ -67,9 +67,7 @@ class TorchTextTower(TextTower):
     @torch.inference_mode()
     def _run(self, padded: NDArray[np.int64]) -> RawEmbeddings:
         with device_failures():
-            features = self._encode(torch.from_numpy(padded).to(self._device))
-            embeddings: RawEmbeddings = features.float().cpu().numpy()
-            return embeddings
+            return to_host(self._encode(to_device(padded, self._device)))
 
     def _encode(self, tokens: torch.Tensor) -> Any:
         """int64 ``[n, length]`` → ``[n, dimension]``, not normalised."""
