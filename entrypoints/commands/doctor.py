@@ -25,7 +25,13 @@ _TIMED_S: Final = 4.0
 
 
 @click.command()
-def doctor() -> None:
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Also measure every encoder and precision of this processor on the model, and keep the "
+    "fastest runtime for CLIP_ENCODER=auto. Takes a minute or two, the first time longer.",
+)
+def doctor(*, measure: bool) -> None:
     """Check the machine and the settings before serving.
 
     Prints the hardware, which model, encoder and precision the server would use and why, how long
@@ -35,12 +41,16 @@ def doctor() -> None:
     \u0008
     Examples:
       clip-server doctor
+      clip-server doctor --measure
       CLIP_MODEL_PATH=/models/clip-vit-l CLIP_PRECISION=int8 clip-server doctor
     """
     settings = settings_or_exit()
     container = compose(settings)
     _hardware()
-    problems = [*_model(container, settings), *_address(settings)]
+    problems = _model(container, settings)
+    if measure and not problems:
+        _measured(settings)
+    problems += _address(settings)
     click.echo()
     if problems:
         click.secho("Serving with these settings would fail:", fg="red", bold=True)
@@ -164,6 +174,60 @@ def _what_else(described: "EncoderDescription") -> None:
         times = (seconds_per_image(tower.operations, rate, gain) for gain in possible.values())
         click.echo("  " + f"{name:<18}" + "".join(f"{_two_digits(each):>8}" for each in times))
     click.echo(f"  (estimated, from {_two_digits(rate / 1e9)} billion float32 operations a second)")
+
+
+def _measured(settings: "Settings") -> None:
+    from adapters.encoders.advice import surroundings
+    from adapters.encoders.kept_choice import keep_choice
+    from adapters.encoders.measuring import (
+        candidates,
+        clearly_faster,
+        cosine,
+        fastest_runtime,
+        measure,
+        taken_by_auto,
+    )
+    from adapters.system.hardware import multiplies_bfloat16, multiplies_int8, usable_cores
+    from application.ports import EncoderUnavailable
+
+    batches = list(dict.fromkeys((1, settings.max_batch)))
+    possible = candidates(
+        surroundings().installed,
+        bf16=multiplies_bfloat16(),
+        int8=multiplies_int8(),
+        cores=usable_cores(),
+    )
+    _heading("Measured on this processor, each in a process of its own")
+    columns = [*(f"{size} at once" for size in batches), "cosine", "memory"]
+    click.echo(f"  {'images a second':<26}" + "".join(f"{each:>12}" for each in columns))
+    found = {}
+    for candidate in possible:
+        try:
+            with working(f"measuring {candidate.name}"):
+                figures = measure(candidate, settings.model_path, settings.cache, batches)
+        except EncoderUnavailable as unavailable:
+            click.echo(f"  {candidate.name:<26}  {unavailable}")
+            continue
+        found[candidate] = figures
+        values = [_two_digits(figures.per_second[size]) for size in batches]
+        exact = found[next(iter(found))]
+        values += [f"{cosine(figures, exact):.5f}", f"{figures.peak_bytes / _GIB:.2f} GiB"]
+        click.echo(f"  {candidate.name:<26}" + "".join(f"{each:>12}" for each in values))
+    now = taken_by_auto(list(found))
+    if now is None:
+        return
+    fastest = fastest_runtime(found, now, batches[-1])
+    click.echo(f"  CLIP_ENCODER=auto takes {fastest} in {now.precision} from the next start on.")
+    if settings.cache is not None:
+        keep_choice(settings.cache, settings.model_path, fastest)
+    for size in batches:
+        better = clearly_faster(found, now, size)
+        if better is not None:
+            times = found[better].per_second[size] / found[now].per_second[size]
+            click.echo(
+                f"  - {size} at once: {better.name} is {times:.1f} times as fast. "
+                f"Set {better.settings}."
+            )
 
 
 def _address(settings: "Settings") -> list[str]:

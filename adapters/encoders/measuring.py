@@ -1,0 +1,220 @@
+"""How fast this machine encodes with each of its encoders, measured on the real model.
+
+Each candidate runs in a process of its own: two runtimes in one would fight over the cores, and
+what one of them holds or breaks stays with it. Run as a module, this is that process: it reads a
+`Candidate` from its arguments and prints a `Figures`.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
+from adapters.images.photos import samples
+from adapters.models.precision import Precision
+from application.ports import EncoderPort, EncoderUnavailable
+from domain.embedding import Embedding, smallest_cosine
+
+_CALLS_S: Final = 3.0
+"""Of timed calls for each batch size."""
+
+_PATIENCE_S: Final = 900.0
+"""For one candidate: the first time a model is compiled, or quantised."""
+
+_CLEARLY: Final = 1.1
+"""How many times as fast another candidate must be to be worth a change; noise is less."""
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One way of running the model on the processor.
+
+    Attributes:
+        encoder: the runtime.
+        precision: what the towers compute in.
+        streams: parts of a batch that OpenVINO computes side by side.
+    """
+
+    encoder: EncoderChoice
+    precision: Precision
+    streams: int = 1
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        runtime = {EncoderChoice.OPENVINO: "OpenVINO", EncoderChoice.TORCH: "PyTorch"}
+        streams = f", {self.streams} streams" if self.streams > 1 else ""
+        return f"{runtime.get(self.encoder, self.encoder)} {self.precision}{streams}"
+
+    @property
+    def settings(self) -> str:
+        """The variables that ask for it."""
+        streams = f" CLIP_OPENVINO_STREAMS={self.streams}" if self.streams > 1 else ""
+        return f"CLIP_ENCODER={self.encoder} CLIP_PRECISION={self.precision}{streams}"
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What was measured.
+
+    Attributes:
+        per_second: images a second, by the size of the batch.
+        rows: embeddings of the sample photos, one after the other.
+        peak_bytes: most memory that the process held.
+    """
+
+    per_second: dict[int, float]
+    rows: list[list[float]]
+    peak_bytes: int
+
+
+def candidates(
+    installed: Collection[str], *, bf16: bool, int8: bool, cores: int
+) -> Sequence[Candidate]:
+    """What can be measured; the first one is exact.
+
+    Args:
+        installed: of ``openvino``, ``torch`` and ``nncf``.
+        bf16: whether the processor multiplies bfloat16.
+        int8: whether it multiplies int8.
+        cores: that this process may use.
+    """
+    found: list[Candidate] = []
+    if "openvino" in installed:
+        precisions = [Precision.FP32]
+        precisions += [Precision.BF16] if bf16 else []
+        precisions += [Precision.INT8] if int8 and "nncf" in installed else []
+        streams = (1, 2) if cores > 1 else (1,)
+        found += [
+            Candidate(EncoderChoice.OPENVINO, precision, each)
+            for precision in precisions
+            for each in streams
+        ]
+    if "torch" in installed:
+        found.append(Candidate(EncoderChoice.TORCH, Precision.FP32))
+        found += [Candidate(EncoderChoice.TORCH, Precision.BF16)] if bf16 else []
+    return found
+
+
+def taken_by_auto(found: Sequence[Candidate]) -> Candidate | None:
+    """Which of them ``CLIP_ENCODER=auto`` takes, see `EncoderSelection`."""
+    for encoder in (EncoderChoice.OPENVINO, EncoderChoice.TORCH):
+        for precision in (Precision.BF16, Precision.FP32):
+            if Candidate(encoder, precision) in found:
+                return Candidate(encoder, precision)
+    return None
+
+
+def clearly_faster(
+    measured: dict[Candidate, Figures], than: Candidate, batch: int
+) -> Candidate | None:
+    """The fastest candidate, if it is clearly faster in batches of that size; else None."""
+    best = max(measured, key=lambda each: measured[each].per_second[batch])
+    if measured[best].per_second[batch] < _CLEARLY * measured[than].per_second[batch]:
+        return None
+    return best
+
+
+def fastest_runtime(
+    measured: dict[Candidate, Figures], now: Candidate, largest: int
+) -> EncoderChoice:
+    """The runtime that ``auto`` should take, in the precision that it takes now.
+
+    Another one only if it is clearly faster with single images and not slower in full batches.
+    """
+    for candidate, figures in measured.items():
+        if candidate.precision is not now.precision or candidate.streams > 1:
+            continue
+        single = figures.per_second[1] >= _CLEARLY * measured[now].per_second[1]
+        if single and figures.per_second[largest] >= measured[now].per_second[largest]:
+            return candidate.encoder
+    return now.encoder
+
+
+def cosine(figures: Figures, exact: Figures) -> float:
+    """The smallest cosine between the embeddings of two candidates."""
+    return smallest_cosine(
+        *(
+            [Embedding.from_encoder(np.asarray(row, np.float32)) for row in each.rows]
+            for each in (figures, exact)
+        )
+    )
+
+
+def measure(
+    candidate: Candidate, checkpoint: str, cache: Path | None, batches: Sequence[int]
+) -> Figures:
+    """Measure one candidate in a process of its own. Takes seconds, the first time minutes.
+
+    Args:
+        candidate: which.
+        checkpoint: what ``CLIP_MODEL_PATH`` names.
+        cache: directory for compiled models.
+        batches: sizes of batches.
+
+    Raises:
+        EncoderUnavailable: it cannot be measured; says why.
+    """
+    place = None if cache is None else str(cache)
+    arguments = msgspec.json.encode((candidate, checkpoint, place, list(batches))).decode()
+    try:
+        run = subprocess.run(  # noqa: S603 our own module
+            [sys.executable, "-m", "adapters.encoders.measuring", arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise EncoderUnavailable(f"it took more than {_PATIENCE_S:g} seconds.") from None
+    last = run.stdout.splitlines()[-1] if run.stdout else b""
+    if run.returncode == 0:
+        return msgspec.json.decode(last, type=Figures)
+    reason = last.decode(errors="replace").strip()
+    raise EncoderUnavailable(reason or f"its process ended with status {run.returncode}.")
+
+
+def _rate(encoder: EncoderPort, batch: int) -> float:
+    side = encoder.description.image_input.size
+    pixels = np.zeros((batch, 3, side, side), dtype=np.float32)
+    encoder.encode_images(pixels)
+    calls, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < _CALLS_S:
+        encoder.encode_images(pixels)
+        calls += 1
+    return calls * batch / elapsed
+
+
+def main(arguments: str) -> int:
+    """The process of its own; its exit status."""
+    candidate, checkpoint, cache, batches = msgspec.json.decode(
+        arguments, type=tuple[Candidate, str, str | None, list[int]]
+    )
+    try:
+        encoder = EncoderSelection(
+            candidate.encoder,
+            checkpoint,
+            precision=candidate.precision,
+            openvino_streams=candidate.streams,
+            cache=None if cache is None else Path(cache),
+        ).load()
+        pictures = samples(encoder.description.image_input)
+        figures = Figures(
+            per_second={batch: _rate(encoder, batch) for batch in batches},
+            rows=encoder.encode_images(pictures).tolist(),
+            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+    except EncoderUnavailable as unavailable:
+        sys.stdout.write(" ".join(str(unavailable).split()) + "\n")
+        return 1
+    sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

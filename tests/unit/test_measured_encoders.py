@@ -1,0 +1,111 @@
+"""Which encoders of a processor are measured, and which one is worth a change."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapters.encoders.kept_choice import keep_choice, kept_choice
+from adapters.encoders.measuring import (
+    Candidate,
+    Figures,
+    candidates,
+    clearly_faster,
+    cosine,
+    fastest_runtime,
+    taken_by_auto,
+)
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
+from adapters.models.precision import Precision
+
+OPENVINO, TORCH = EncoderChoice.OPENVINO, EncoderChoice.TORCH
+FP32, BF16, INT8 = Precision.FP32, Precision.BF16, Precision.INT8
+
+
+def figures(rate: float, row: list[float] | None = None) -> Figures:
+    return Figures({8: rate}, [row or [1.0, 0.0]], 0)
+
+
+def test_only_what_is_installed_and_what_the_processor_can_do() -> None:
+    everything = candidates({"openvino", "torch", "nncf"}, bf16=True, int8=True, cores=4)
+    assert {(each.encoder, each.precision, each.streams) for each in everything} == {
+        *((OPENVINO, precision, streams) for precision in (FP32, BF16, INT8) for streams in (1, 2)),
+        (TORCH, FP32, 1),
+        (TORCH, BF16, 1),
+    }
+    assert candidates({"openvino", "nncf"}, bf16=False, int8=False, cores=1) == [
+        Candidate(OPENVINO, FP32)
+    ]
+    assert candidates({"torch"}, bf16=False, int8=True, cores=8) == [Candidate(TORCH, FP32)]
+    assert candidates(set(), bf16=True, int8=True, cores=8) == []
+
+
+def test_the_first_is_exact_so_that_others_can_be_compared_with_it() -> None:
+    found = candidates({"openvino", "torch"}, bf16=True, int8=True, cores=2)
+    assert found[0].precision is FP32
+
+
+@pytest.mark.parametrize(
+    ("installed", "bf16", "taken"),
+    [
+        ({"openvino", "torch"}, True, Candidate(OPENVINO, BF16)),
+        ({"openvino", "torch"}, False, Candidate(OPENVINO, FP32)),
+        ({"torch"}, True, Candidate(TORCH, BF16)),
+        (set(), True, None),
+    ],
+)
+def test_what_auto_takes(installed: set[str], bf16: bool, taken: Candidate | None) -> None:
+    assert taken_by_auto(candidates(installed, bf16=bf16, int8=True, cores=2)) == taken
+
+
+def test_noise_is_no_reason_to_change() -> None:
+    now, other = Candidate(OPENVINO, BF16), Candidate(TORCH, BF16)
+    assert clearly_faster({now: figures(10.0), other: figures(10.9)}, now, 8) is None
+    assert clearly_faster({now: figures(10.0), other: figures(11.1)}, now, 8) == other
+    assert clearly_faster({now: figures(10.0), other: figures(5.0)}, now, 8) is None
+
+
+def both(single: float, batch: float) -> Figures:
+    return Figures({1: single, 8: batch}, [[1.0, 0.0]], 0)
+
+
+def test_auto_changes_its_runtime_only_for_one_that_is_faster_and_as_exact() -> None:
+    now, other = Candidate(OPENVINO, BF16), Candidate(TORCH, BF16)
+    assert fastest_runtime({now: both(2, 3), other: both(2.3, 3)}, now, 8) == TORCH
+    assert fastest_runtime({now: both(2, 3), other: both(2.1, 3)}, now, 8) == OPENVINO
+    assert fastest_runtime({now: both(2, 3), other: both(4, 2.9)}, now, 8) == OPENVINO
+    for another in (Candidate(TORCH, INT8), Candidate(TORCH, FP32), Candidate(TORCH, BF16, 2)):
+        assert fastest_runtime({now: both(2, 3), another: both(9, 9)}, now, 8) == OPENVINO
+
+
+def test_the_choice_is_kept_for_this_processor_and_checkpoint(tmp_path: Path) -> None:
+    assert kept_choice(tmp_path, "model") is None
+    assert kept_choice(None, "model") is None
+    keep_choice(tmp_path, "model", "torch")
+    assert kept_choice(tmp_path, "model") == "torch"
+    assert kept_choice(tmp_path, "another") is None
+    (file,) = (tmp_path / "measured").iterdir()
+    for damaged in ("", "[]", '{"encoder": 1}', '{"encoder": "other"}'):
+        file.write_text(damaged)
+        assert kept_choice(tmp_path, "model") is None
+
+
+def test_auto_takes_what_was_kept(tmp_path: Path) -> None:
+    selection = EncoderSelection(EncoderChoice.AUTO, "model", cache=tmp_path)
+    assert selection.preferred()[0] == OPENVINO
+    keep_choice(tmp_path, "model", "torch")
+    choice, reason = selection.preferred()
+    assert (choice, "measured" in reason) == (TORCH, True)
+
+
+def test_embeddings_are_compared_by_direction() -> None:
+    assert cosine(figures(1, [2.0, 0.0]), figures(1, [1.0, 0.0])) == pytest.approx(1)
+    assert cosine(figures(1, [1.0, 1.0]), figures(1, [1.0, 0.0])) == pytest.approx(np.sqrt(0.5))
+
+
+def test_a_candidate_says_how_to_get_it() -> None:
+    candidate = Candidate(OPENVINO, BF16, 2)
+    assert candidate.name == "OpenVINO bf16, 2 streams"
+    assert candidate.settings == (
+        "CLIP_ENCODER=openvino CLIP_PRECISION=bf16 CLIP_OPENVINO_STREAMS=2"
+    )
