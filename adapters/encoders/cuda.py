@@ -22,6 +22,7 @@ from application.ports import EncoderLost
 from domain.errors import EncoderFault
 
 _DEVICE: Final = 0
+_FLOAT32: Final[np.dtype[Any]] = np.dtype(np.float32)
 
 _OLD_S: Final = 1.0
 """Age at which a number of NVML's is asked for again, when somebody reads it."""
@@ -323,10 +324,12 @@ def find_gpu() -> Gpu | None:
         return None
 
 
-def as_array(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Float32 host memory at an address, seen as an array; valid until it is freed."""
-    size = int(np.prod(shape))
-    return np.ctypeslib.as_array((ctypes.c_float * size).from_address(address)).reshape(shape)
+def as_array(address: int, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT32) -> NDArray[Any]:
+    """Host memory at an address, seen as an array; valid until it is freed."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = memoryview((ctypes.c_ubyte * size).from_address(address))
+    seen: NDArray[Any] = np.frombuffer(memory, dtype=dtype).reshape(shape)
+    return seen
 
 
 class ProcessMemory:

@@ -23,7 +23,7 @@ import numpy as np
 
 from adapters.encoders.image_tower_export import export_image_tower
 from adapters.encoders.reference import reference_embeddings
-from adapters.images.photos import samples
+from adapters.encoders.tensorrt.levels import picture_samples
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
@@ -151,13 +151,13 @@ def make(
 
     def export(directory: Path) -> Path:
         path = directory / "image_tower.onnx"
-        export_image_tower(checkpoint, path, precision=engines.precision)
+        export_image_tower(checkpoint, path, precision=engines.precision, takes_levels=True)
         return path
 
     def expected() -> Sequence[Embedding]:
         if words["expected"]:
             return [Embedding.from_encoder(row) for row in np.load(words["expected"])]
-        return reference_embeddings(checkpoint, samples(image_input))
+        return reference_embeddings(checkpoint, picture_samples(image_input))
 
     engines.load_or_build(
         checkpoint.fingerprint, export=export, image_input=image_input, expected=expected

@@ -9,7 +9,9 @@ from adapters.models.precision import Precision
 from adapters.system.installation import install_command
 
 
-def export_image_tower(checkpoint: Checkpoint, path: Path, *, precision: Precision) -> None:
+def export_image_tower(
+    checkpoint: Checkpoint, path: Path, *, precision: Precision, takes_levels: bool = False
+) -> None:
     """Write the image tower of any checkpoint that the torch encoder loads, and check it.
 
     See `write_image_tower`. Tracing needs PyTorch and onnxscript.
@@ -18,7 +20,9 @@ def export_image_tower(checkpoint: Checkpoint, path: Path, *, precision: Precisi
         InvalidCheckpoint: it cannot be exported; says why.
         OSError: the files cannot be written.
     """
-    write_image_tower(checkpoint, path, precision=precision, trace=_trace)
+    write_image_tower(
+        checkpoint, path, precision=precision, trace=_trace, takes_levels=takes_levels
+    )
 
 
 def _trace(checkpoint: Checkpoint, path: Path, precision: Precision) -> None:

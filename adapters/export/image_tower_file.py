@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import onnx
+from onnx import numpy_helper
 
 from adapters.artifacts.store import replace
 from adapters.export.graph import Graph, WeightsFile
@@ -33,6 +34,7 @@ from adapters.export.towers import (
     image_tower,
     tower_metadata,
 )
+from adapters.images.preprocessing import LEVELS_TO_PIXELS
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
@@ -56,7 +58,12 @@ def data_file(path: Path) -> Path:
 
 
 def write_image_tower(
-    checkpoint: Checkpoint, path: Path, *, precision: Precision, trace: Trace
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    precision: Precision,
+    trace: Trace,
+    takes_levels: bool = False,
 ) -> None:
     """Write the image tower of a checkpoint, and check the result.
 
@@ -69,6 +76,8 @@ def write_image_tower(
         path: of the graph; its weights go to `data_file`. Both are replaced, the weights first.
         precision: one of `EXPORTABLE`.
         trace: for architectures that cannot be written here.
+        takes_levels: whether ``pixel_values`` is uint8, the levels of a decoded picture, and the
+            graph takes CLIP's mean and standard deviation out: a quarter of the bytes.
 
     Raises:
         InvalidCheckpoint: it cannot be exported; says why.
@@ -90,6 +99,8 @@ def write_image_tower(
             logger.info("tracing the image tower with PyTorch: %s", unusual)
             trace(checkpoint, written, precision)
             _add_metadata(written, _metadata(checkpoint, precision))
+        if takes_levels:
+            _take_levels(written)
         check_image_tower(written)
 
     replace(path, build=build, files=(data_file(path).name, path.name))
@@ -158,6 +169,34 @@ def _metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, str]:
 def _add_metadata(path: Path, metadata: dict[str, str]) -> None:
     model = onnx.load(path, load_external_data=False)
     onnx.helper.set_model_props(model, metadata)
+    path.write_bytes(model.SerializeToString())
+
+
+def _take_levels(path: Path) -> None:
+    """Have a graph take uint8 and compute what `normalised` does, to the last bit."""
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == IMAGE_INPUT:
+                node.input[place] = "normalised_pixels"
+    (pixels,) = (value for value in graph.input if value.name == IMAGE_INPUT)
+    pixels.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    factor, subtrahend = LEVELS_TO_PIXELS
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(factor, "level_factor"),
+            numpy_helper.from_array(subtrahend, "level_subtrahend"),
+        ]
+    )
+    node = onnx.helper.make_node
+    steps = [
+        node("Cast", [IMAGE_INPUT], ["levels"], to=onnx.TensorProto.FLOAT),
+        node("Mul", ["levels", "level_factor"], ["scaled_levels"]),
+        node("Sub", ["scaled_levels", "level_subtrahend"], ["normalised_pixels"]),
+    ]
+    for place, step in enumerate(steps):
+        graph.node.insert(place, step)
     path.write_bytes(model.SerializeToString())
 
 

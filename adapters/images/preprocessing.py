@@ -23,11 +23,14 @@ MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Per-channel standard deviation that CLIP was trained with."""
 
+LEVELS_TO_PIXELS: Final = (
+    np.float32(1 / (255 * np.array(STD))).reshape(3, 1, 1),
+    np.float32(np.array(MEAN) / np.array(STD)).reshape(3, 1, 1),
+)
+"""float32 ``[3, 1, 1]``: what levels are multiplied by, and what is subtracted then."""
+
 _NORMALISED: Final = np.ascontiguousarray(
-    (
-        np.arange(256, dtype=np.float32)[:, np.newaxis] * np.float32(1 / (255 * np.array(STD)))
-        - np.float32(np.array(MEAN) / np.array(STD))
-    ).T
+    np.arange(256, dtype=np.float32) * LEVELS_TO_PIXELS[0][:, 0] - LEVELS_TO_PIXELS[1][:, 0]
 )
 """float32 ``[3, 256]``: what each of the 256 levels of each channel becomes."""
 

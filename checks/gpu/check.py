@@ -25,8 +25,8 @@ import numpy as np
 from adapters.encoders.cuda import Cuda, OutOfDeviceMemory, driver_version
 from adapters.encoders.reference import reference_embeddings
 from adapters.encoders.tensorrt.engines import find_installation
+from adapters.encoders.tensorrt.levels import picture_samples
 from adapters.encoders.tensorrt_backend import TensorRtBackend
-from adapters.images.photos import samples
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
@@ -92,7 +92,7 @@ class Subject:
 
 def embeddings_of(encoder: EncoderPort, at_once: int, count: int) -> list[Embedding]:
     """Embeddings of the first samples, in full batches of ``at_once``."""
-    pixels = samples(encoder.description.image_input)[:count]
+    pixels = picture_samples(encoder.description.image_input)[:count]
     order = np.arange(-(-count // at_once) * at_once) % count
     rows = [
         encoder.encode_images(pixels[order[start : start + at_once]])
@@ -138,7 +138,7 @@ def engine_section(report: Report, subject: Subject, precision: Precision) -> No
     backend.load()
     report.say(f"loaded and compared again in {time.perf_counter() - start:.1f} s")
     checkpoint = subject.checkpoint
-    pixels = samples(checkpoint.preprocessing.image_input)
+    pixels = picture_samples(checkpoint.preprocessing.image_input)
     check_parity(report, encoder, reference_embeddings(checkpoint, pixels))
     assert backend.engine_path is not None
     check_damage(report, backend, backend.engine_path)
@@ -157,7 +157,7 @@ def check_leaks(
 
     def once() -> None:
         encoder = load()
-        encoder.encode_images(samples(encoder.description.image_input)[:3])
+        encoder.encode_images(picture_samples(encoder.description.image_input)[:3])
         del encoder
         SystemMemory().release()
 
@@ -178,7 +178,7 @@ def check_shortage(
 ) -> None:
     """With the GPU's memory full, a fresh encoder goes on in smaller batches, or says so."""
     encoder, taken = load(), []
-    encoder.encode_images(samples(encoder.description.image_input)[:1])
+    encoder.encode_images(picture_samples(encoder.description.image_input)[:1])
     size = 1024 * _MIB
     while size >= 4 * _MIB:
         try:
@@ -213,7 +213,7 @@ def leaks_section(report: Report, subject: Subject) -> None:
 def shortage_section(report: Report, subject: Subject, kind: str) -> None:
     """Out of memory, by an encoder that has not reserved anything yet."""
     checkpoint = subject.checkpoint
-    pixels = samples(checkpoint.preprocessing.image_input)
+    pixels = picture_samples(checkpoint.preprocessing.image_input)
     expected = reference_embeddings(checkpoint, pixels)
     SystemMemory().release()
     backend = subject.backend(Precision.FP16)
@@ -226,7 +226,7 @@ def shortage_section(report: Report, subject: Subject, kind: str) -> None:
 
 def milliseconds(encoder: EncoderPort, batch: int, seconds: float = 2.0) -> float:
     """Median time of one call, host memory to host memory."""
-    images = samples(encoder.description.image_input)
+    images = picture_samples(encoder.description.image_input)
     pixels = np.resize(images, (batch, *images.shape[1:]))
     for _ in range(6):  # a CUDA graph is captured meanwhile
         encoder.encode_images(pixels)
@@ -245,7 +245,7 @@ def speed_section(report: Report, subject: Subject, name: str) -> None:
     else:
         encoder = torch_encoder(subject.checkpoint, compiles=name.endswith("compiled"))
     encoder.encode_texts(["a photo"])
-    encoder.encode_images(samples(encoder.description.image_input)[:8])
+    encoder.encode_images(picture_samples(encoder.description.image_input)[:8])
     report.facts[f"{name} memory"] = encoder.device_memory_used()
     times: dict[str, float] = {}
     for batch in _TIMED:
@@ -315,7 +315,7 @@ def check_switch_over(
         batcher = Batcher(model, max_batch=8)
         admission = Admission(64)
         await model.load()
-        pixels = samples(serving.description.image_input)[0]
+        pixels = picture_samples(serving.description.image_input)[0]
         received: list[Embedding] = []
 
         async def ask(done: Callable[[], bool]) -> None:

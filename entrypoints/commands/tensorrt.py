@@ -103,9 +103,9 @@ def _build_here(
     max_batch: int,
 ) -> None:
     from adapters.encoders.reference import reference_embeddings
+    from adapters.encoders.tensorrt.levels import picture_samples
     from adapters.encoders.tensorrt_backend import engines_at
     from adapters.export.image_tower_file import check_exported_from
-    from adapters.images.photos import samples
     from adapters.models.precision import Precision
     from application.ports import EncoderUnavailable
 
@@ -123,6 +123,6 @@ def _build_here(
         checkpoint.fingerprint,
         export=lambda _: onnx_file,
         image_input=image_input,
-        expected=lambda: reference_embeddings(checkpoint, samples(image_input)),
+        expected=lambda: reference_embeddings(checkpoint, picture_samples(image_input)),
     )
     click.echo(f"{target}: {precision}, batch 1 to {max_batch}, agrees with PyTorch")

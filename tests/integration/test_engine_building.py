@@ -25,7 +25,7 @@ from adapters.export.image_tower_file import check_image_tower, data_file
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import CLIPS_INPUT, EncoderUnavailable
-from tests.support.checkpoints import full_size_clip, save_hugging_face
+from tests.support.checkpoints import full_size_clip, save_hugging_face, save_resnet
 from tests.support.families import save_siglip, small_siglip
 
 BOTH = [Precision.FP32, Precision.FP16]
@@ -144,6 +144,31 @@ def test_the_network_is_strongly_typed_with_float32_at_both_ends(
         layer.get_output(0).dtype for layer in layers if layer.type == trt.LayerType.NORMALIZATION
     }
     assert norms == {trt.float32}
+
+
+@pytest.mark.parametrize("precision", BOTH)
+def test_an_engine_that_takes_levels_is_built(
+    precision: Precision, tmp_path: Path, tensorrt: TensorRt
+) -> None:
+    """As the server exports it: uint8 at one end, float32 at the other."""
+    from polygraphy.backend.trt import NetworkFromOnnxPath
+
+    checkpoints = {
+        "clip": DEMO,
+        "siglip": str(save_siglip(small_siglip(), tmp_path / "siglip", size=64)),
+        "traced": str(save_resnet(tmp_path / "resnet")),
+    }
+    for name, source in checkpoints.items():
+        exported, engine = tmp_path / f"{name}.onnx", tmp_path / f"{name}.engine"
+        export_image_tower(
+            read_checkpoint(source), exported, precision=precision, takes_levels=True
+        )
+        trt: Any = tensorrt.module
+        _, network, _ = NetworkFromOnnxPath(str(exported), strongly_typed=True)()
+        assert network.get_input(0).dtype == trt.uint8
+        assert network.get_output(0).dtype == trt.float32
+        build_ahead_of_time(exported, engine, architecture=ADA, largest_batch=32)
+        assert diagnosis(tensorrt, engine.read_bytes()) == set()
 
 
 def test_attention_can_be_built_unfused(exported: Path, tmp_path: Path, tensorrt: TensorRt) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from adapters.encoders.cuda import FINAL_ERRORS, Allocations, Cuda, Gpu, NoGpu, OutOfDeviceMemory
 from adapters.encoders.tensorrt.engine_file import EngineUnusable
+from adapters.encoders.tensorrt.levels import levels_of
 from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt, messages_of
 from adapters.encoders.tensorrt.runner import TensorRtRunner
+from adapters.images.preprocessing import normalised
 from application.ports import EncoderLost, PixelBatch
 from domain.errors import EncoderFault
 from tests.support.host_cuda import DIMENSION, Context, Engine, HostCuda, Status, Tensorrt
@@ -63,6 +65,31 @@ def test_every_batch_size_in_any_order(trt: Tensorrt) -> None:
     for count in (3, 1, 8, 2, 8, 5):
         check(runner.run(images(count, first=count)), count, first=count)
     assert trt.engine.profiles_used == [0, 0, 1, 0, 1, 1]
+
+
+def test_levels_travel_as_bytes_and_are_the_same_picture(
+    trt: Tensorrt, cuda: HostCuda, engine: Engine
+) -> None:
+    engine.input_dtype = "uint8"
+    levels = np.random.default_rng(7).integers(0, 256, (3, 3, 224, 224), dtype=np.uint8)
+    pixels = normalised(levels)
+    runner = open_runner(trt)
+    expected = pixels.mean(axis=(1, 2, 3))[:, None] + np.arange(DIMENSION)
+    np.testing.assert_allclose(runner.run(pixels), expected, rtol=1e-5)
+    assert max(len(cuda.allocated[address]) for address in cuda.pinned) == levels.nbytes
+    np.testing.assert_allclose(runner.run(levels), expected, rtol=1e-5)  # type: ignore[arg-type]
+
+
+def test_every_level_comes_back_from_its_pixel() -> None:
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 3, 1, 1)
+    back = np.empty_like(levels)
+    levels_of(normalised(levels), back)
+    np.testing.assert_array_equal(back, levels)
+    outside = np.array([-1e9, 0.0, 1e9], dtype=np.float32).reshape(1, 3, 1, 1)
+    place = np.empty(outside.shape, dtype=np.uint8)
+    levels_of(outside, place)
+    assert place[0, 0, 0, 0] == 0
+    assert place[0, 2, 0, 0] == 255
 
 
 def test_responses_outlive_the_next_call(trt: Tensorrt) -> None:
@@ -157,7 +184,7 @@ def test_what_is_no_image_tower_is_refused(trt: Tensorrt, engine: Engine) -> Non
     with pytest.raises(EngineUnusable, match=r"tensorrt 11\.4 refuses the engine: magic tag"):
         open_runner(trt, data=b"junk")
     engine.dtype = "float16"
-    with pytest.raises(EngineUnusable, match="not float32"):
+    with pytest.raises(EngineUnusable, match="not uint8 or float32"):
         open_runner(trt)
     engine.dtype = "float32"
     engine.profiles[0][0] = (2, 3, 224, 224)

@@ -1,6 +1,7 @@
 """The exported image tower: valid, self-contained, in both precisions, and PyTorch's equal."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from adapters.encoders.image_tower_export import export_image_tower
 from adapters.encoders.onnxruntime.towers import open_session
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.export.image_tower_file import check_image_tower, data_file
-from adapters.images.preprocessing import preprocess
+from adapters.images.preprocessing import normalised, preprocess
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, PixelBatch
 from tests.support.checkpoints import full_size_clip, save_hugging_face, save_resnet, small_clip
+from tests.support.families import save_siglip, small_siglip
 from tests.support.photos import photos
 from tests.support.rows import smallest_cosine
 
@@ -79,6 +81,31 @@ def test_a_tower_of_another_kind_is_traced(
     expected = TorchEncoder(checkpoint, CPU, precision=Precision.FP32).encode_images(batch)
     assert smallest_cosine(run(path, batch), expected) >= NEEDED[precision]
     assert smallest_cosine(run(path, batch[:1]), expected[:1]) >= NEEDED[precision]
+
+
+@pytest.mark.parametrize("precision", BOTH)
+@pytest.mark.parametrize("family", ["demo", "clip", "siglip", "traced"])
+def test_a_graph_that_takes_levels_is_the_same_tower(
+    family: str, precision: Precision, tmp_path: Path
+) -> None:
+    """A quarter of the bytes, normalised in the graph: equal to 1e-6, whatever the family."""
+    makers: dict[str, Callable[[], str]] = {
+        "demo": lambda: DEMO,
+        "clip": lambda: str(save_hugging_face(small_clip(), tmp_path / "clip")),
+        "siglip": lambda: str(save_siglip(small_siglip(), tmp_path / "siglip", size=64)),
+        "traced": lambda: str(save_resnet(tmp_path / "resnet")),
+    }
+    checkpoint = read_checkpoint(makers[family]())
+    side = checkpoint.preprocessing.image_input.size
+    levels = np.random.default_rng(3).integers(0, 256, (5, 3, side, side), dtype=np.uint8)
+    places = tmp_path / "pixels.onnx", tmp_path / "levels.onnx"
+    for takes_levels, path in enumerate(places):
+        export_image_tower(checkpoint, path, precision=precision, takes_levels=bool(takes_levels))
+        assert check_image_tower(path)["fingerprint"] == checkpoint.fingerprint
+    (expected,) = open_session(places[0]).run(None, {"pixel_values": normalised(levels)})
+    (made,) = open_session(places[1]).run(None, {"pixel_values": levels})
+    scale = np.abs(np.asarray(expected)).max()
+    np.testing.assert_allclose(np.asarray(made) / scale, np.asarray(expected) / scale, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", BOTH)

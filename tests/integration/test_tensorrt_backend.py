@@ -16,13 +16,13 @@ from adapters.encoders.reference import reference_embeddings
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.encoders.tensorrt.engine_file import read_engine, sidecar
 from adapters.encoders.tensorrt.engines import Installation
+from adapters.encoders.tensorrt.levels import picture_samples
 from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY, TensorRtBackend
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.encoders.torch.text_tower import TorchTextTower
-from adapters.images.photos import samples
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
-from application.ports import Device, EncoderLost, EncoderPort, EncoderUnavailable
+from application.ports import CLIPS_INPUT, Device, EncoderLost, EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, smallest_cosine
 from domain.errors import ServiceUnavailable
 from entrypoints.container import Container, http_service
@@ -55,7 +55,9 @@ def torch_encoder(source: Path) -> TorchEncoder:
 
 
 def expected_of(encoder: EncoderPort) -> list[Embedding]:
-    return [Embedding.from_encoder(row) for row in encoder.encode_images(samples())]
+    return [
+        Embedding.from_encoder(row) for row in encoder.encode_images(picture_samples(CLIPS_INPUT))
+    ]
 
 
 def test_made_beside_pytorch_it_agrees_and_shares_the_text_tower(
@@ -88,7 +90,8 @@ def test_the_next_start_takes_the_engine_that_is_there(
     second = made.load()
     assert len(workshop.built) == 1
     np.testing.assert_array_equal(
-        first.encode_images(samples()[:3]), second.encode_images(samples()[:3])
+        first.encode_images(picture_samples(CLIPS_INPUT)[:3]),
+        second.encode_images(picture_samples(CLIPS_INPUT)[:3]),
     )
 
 
@@ -117,7 +120,7 @@ def test_another_checkpoint_is_never_served_by_this_engine(
         other.load()
     encoder = other.load_or_make()
     assert len(workshop.built) == 2
-    reference = reference_embeddings(read_checkpoint(str(source)), samples())
+    reference = reference_embeddings(read_checkpoint(str(source)), picture_samples(CLIPS_INPUT))
     assert smallest_cosine(expected_of(encoder), reference) > 0.9999
 
 
@@ -242,9 +245,11 @@ def test_batches_beyond_the_profile_are_split(hugging_face_directory: Path, tmp_
     encoder = backend(hugging_face_directory, tmp_path, workshop).load_or_make()
     runner = workshop.runners[-1]
     runner.batches.clear()
-    whole = encoder.encode_images(samples()[:11])
+    whole = encoder.encode_images(picture_samples(CLIPS_INPUT)[:11])
     assert runner.batches == [4, 4, 3]
-    singly = np.concatenate([encoder.encode_images(samples()[n : n + 1]) for n in range(11)])
+    singly = np.concatenate(
+        [encoder.encode_images(picture_samples(CLIPS_INPUT)[n : n + 1]) for n in range(11)]
+    )
     np.testing.assert_allclose(whole, singly, atol=1e-3)
 
 
@@ -254,22 +259,24 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     workshop = Workshop()
     encoder = backend(hugging_face_directory, tmp_path, workshop).load_or_make()
     runner = workshop.runners[-1]
-    before = encoder.encode_images(samples()[:7])
+    before = encoder.encode_images(picture_samples(CLIPS_INPUT)[:7])
     runner.batches.clear()
     runner.room = 1
-    np.testing.assert_allclose(encoder.encode_images(samples()[:7]), before, atol=1e-3)
+    np.testing.assert_allclose(
+        encoder.encode_images(picture_samples(CLIPS_INPUT)[:7]), before, atol=1e-3
+    )
     assert runner.batches == [1] * 7
     assert "going on with 2 images at once" in caplog.text
     runner.room, runner.batches = 4, []
-    encoder.encode_images(samples()[:7])
+    encoder.encode_images(picture_samples(CLIPS_INPUT)[:7])
     assert runner.batches == [4, 3]
     runner.room = 0
     with pytest.raises(ServiceUnavailable, match="not enough free memory") as caught:
-        encoder.encode_images(samples()[:2])
+        encoder.encode_images(picture_samples(CLIPS_INPUT)[:2])
     assert caught.value.code == "out_of_device_memory"
     runner.lost = True
     with pytest.raises(EncoderLost):
-        encoder.encode_images(samples()[:2])
+        encoder.encode_images(picture_samples(CLIPS_INPUT)[:2])
 
 
 def test_what_cannot_be_had_says_why(hugging_face_directory: Path, tmp_path: Path) -> None:

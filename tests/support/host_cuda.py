@@ -19,6 +19,7 @@ import numpy as np
 from adapters.encoders.cuda import FINAL_ERRORS, Cuda
 from adapters.encoders.tensorrt.library import TensorRt
 from adapters.encoders.tensorrt.runner import TensorRtRunner
+from adapters.images.preprocessing import normalised
 
 
 class Status(enum.IntEnum):
@@ -308,8 +309,11 @@ class Context:
 
         def work() -> None:
             assert address in cuda.allocated, "memory was freed too early"
-            source = (ctypes.c_float * int(np.prod(shape))).from_address(addresses["pixel_values"])
+            levels = engine.input_dtype == "uint8"
+            kind = ctypes.c_uint8 if levels else ctypes.c_float
+            source = (kind * int(np.prod(shape))).from_address(addresses["pixel_values"])
             images = np.ctypeslib.as_array(source).reshape(shape)
+            images = normalised(images) if levels else images
             rows = (ctypes.c_float * (shape[0] * DIMENSION)).from_address(addresses["image_embeds"])
             made = images.mean(axis=(1, 2, 3))[:, None] + np.arange(DIMENSION)
             # As TensorRT does now and then: right for one image, wrong for several.
@@ -333,6 +337,7 @@ class Engine:
         self.room_for_contexts = True
         self.names = ["pixel_values", "image_embeds"]
         self.dtype = "float32"
+        self.input_dtype = "float32"
         image = (3, SIDE, SIDE)
         self.profiles: list[list[tuple[int, ...]]] = [
             [(1, *image), (1, *image), (4, *image)],
@@ -357,7 +362,7 @@ class Engine:
         return self.names[index]
 
     def get_tensor_dtype(self, name: str) -> str:
-        return self.dtype
+        return self.input_dtype if name == "pixel_values" else self.dtype
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert name == "pixel_values"
@@ -383,6 +388,7 @@ class Tensorrt(ModuleType):
     """The module: a runtime that deserialises to one engine, or says why it doesn't."""
 
     float32 = "float32"
+    uint8 = "uint8"
     ILogger = _Logger
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
 

@@ -27,11 +27,11 @@ from adapters.encoders.tensorrt.engine_file import (
     read_engine,
 )
 from adapters.encoders.tensorrt.judging import KEPT, Disagreement, judge
+from adapters.encoders.tensorrt.levels import picture_samples
 from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
 from adapters.encoders.tensorrt.runner import EngineRunner, TensorRtRunner
 from adapters.export.graph import OPSET
 from adapters.export.image_tower_file import EXPORTABLE, check_image_tower
-from adapters.images.photos import samples
 from adapters.models.precision import Precision
 from application.ports import EncoderLost, EncoderUnavailable, ImageInput
 from domain.embedding import Embedding
@@ -155,7 +155,7 @@ class TensorRtEngines:
             fingerprint: of the checkpoint.
             export: gives its image tower in this precision.
             image_input: what that takes.
-            expected: gives what PyTorch makes of `adapters.images.photos.samples`.
+            expected: gives what PyTorch makes of `picture_samples`.
 
         Raises:
             EncoderUnavailable: it cannot be built, or disagrees with PyTorch; says why.
@@ -248,7 +248,7 @@ class TensorRtEngines:
         image_input: ImageInput,
         expected: Sequence[Embedding],
     ) -> Judgement:
-        pixels = samples(image_input)
+        pixels = picture_samples(image_input)
         with closing(self._open(here, data)) as runner:
             try:
                 cosine = judge(runner, record.batch, pixels, expected)
@@ -271,7 +271,7 @@ class TensorRtEngines:
         runner = self._open(here, data)
         try:
             kept = [Embedding.from_encoder(row) for row in judgement.expected]
-            judge(runner, record.batch, samples(image_input)[: len(kept)], kept)
+            judge(runner, record.batch, picture_samples(image_input)[: len(kept)], kept)
         except OutOfDeviceMemory as shortage:
             runner.close()
             raise self._no_room(here, shortage) from None

@@ -12,6 +12,7 @@ import numpy as np
 
 from adapters.encoders.cuda import Allocations, Cuda, OutOfDeviceMemory, as_array
 from adapters.encoders.tensorrt.engine_file import EngineUnusable
+from adapters.encoders.tensorrt.levels import levels_of
 from adapters.encoders.tensorrt.library import Messages, TensorRt, messages_of
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT
 from application.ports import EncoderLost, PixelBatch, RawEmbeddings
@@ -115,11 +116,13 @@ class TensorRtRunner(EngineRunner):
 class _Shape:
     """What an engine of an image tower takes and returns.
 
-    ``largest_of`` has, for each optimisation profile, the most images it is for.
+    ``takes_levels`` says whether it takes uint8 and normalises itself. ``largest_of`` has, for each
+    optimisation profile, the most images it is for.
     """
 
     side: int
     dimension: int
+    takes_levels: bool
     largest_of: tuple[int, ...]
 
     @property
@@ -144,7 +147,7 @@ class _Loaded:
         self._engine: Any = None
         self._lanes: list[_Lane] = []
         self._free: queue.LifoQueue[_Lane] = queue.LifoQueue()
-        self.shape = _Shape(0, 0, (0,))
+        self.shape = _Shape(0, 0, False, (0,))
 
     def open(self) -> None:
         """Load the engine onto the device."""
@@ -258,7 +261,10 @@ class _Lane:
             if count not in self.repeated:  # the buffers have moved
                 repeated = None
         host_in, host_out = self.pinned
-        as_array(host_in, batch.shape)[...] = batch
+        if self.shape.takes_levels:
+            levels_of(batch, as_array(host_in, batch.shape, np.dtype(np.uint8)))
+        else:
+            as_array(host_in, batch.shape)[...] = batch
         if repeated is not None and repeated.graph is not None:
             self.cuda.launch(repeated.graph, self.stream)
         else:
@@ -357,7 +363,8 @@ class _Lane:
 
     def _sizes(self, count: int) -> tuple[int, int]:
         """Bytes of so many images, and of their embeddings."""
-        return count * 3 * self.shape.side**2 * _FLOAT, count * self.shape.dimension * _FLOAT
+        pixel = 1 if self.shape.takes_levels else _FLOAT
+        return count * 3 * self.shape.side**2 * pixel, count * self.shape.dimension * _FLOAT
 
     def _reserve(self, count: int) -> None:
         """Make the buffers large enough for ``count`` images."""
@@ -397,8 +404,12 @@ def _check(trt: Any, engine: Any) -> _Shape:
     names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     if names != {IMAGE_INPUT, IMAGE_OUTPUT}:
         raise EngineUnusable(f"the engine has {', '.join(sorted(names))} and is no image tower.")
-    if any(engine.get_tensor_dtype(name) != trt.float32 for name in names):
-        raise EngineUnusable("the engine's input and output are not float32.")
+    taken = engine.get_tensor_dtype(IMAGE_INPUT)
+    if (
+        taken not in (trt.float32, trt.uint8)
+        or engine.get_tensor_dtype(IMAGE_OUTPUT) != trt.float32
+    ):
+        raise EngineUnusable("the engine's input and output are not uint8 or float32.")
     ranges = [
         [tuple(shape) for shape in engine.get_tensor_profile_shape(IMAGE_INPUT, profile)]
         for profile in range(engine.num_optimization_profiles)
@@ -412,5 +423,6 @@ def _check(trt: Any, engine: Any) -> _Shape:
     return _Shape(
         side=int(side),
         dimension=int(tuple(engine.get_tensor_shape(IMAGE_OUTPUT))[1]),
+        takes_levels=taken == trt.uint8,
         largest_of=tuple(int(last[0]) for _, _, last in ranges),
     )
