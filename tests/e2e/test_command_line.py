@@ -31,36 +31,6 @@ def run(
 @pytest.mark.parametrize(
     ("name", "value"), [("PORT", "http"), ("CLIP_MAX_BATCH_TEXTS_SIZE", "0"), ("CLIP_ENCODER", "x")]
 )
-def test_the_doctor_measures_every_encoder_of_this_processor(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "entrypoints.cli", "doctor", "--measure"],
-        env={
-            **os.environ,
-            "CLIP_MODEL_PATH": "builtin:demo",
-            "CLIP_CACHE_DIR": str(tmp_path),
-            "PORT": "0",
-            # One image is slow enough on a busy machine.
-            "CLIP_MAX_BATCH_SIZE": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    lines = run.stdout.partition("Measured on this processor")[2].splitlines()
-    rows = {line[:28].strip(): line[28:].split() for line in lines if "GiB" in line}
-    assert {"OpenVINO fp32", "PyTorch fp32"} <= set(rows)
-    for name, (rate, cosine, memory, unit) in rows.items():
-        assert float(rate) > 0
-        assert float(cosine) > (0.9999 if "fp32" in name else 0.999)
-        assert float(memory) > 0.1
-        assert unit == "GiB"
-    assert "CLIP_ENCODER=auto takes" in run.stdout
-    (kept,) = (tmp_path / "measured").iterdir()
-    assert json.loads(kept.read_text())["encoder"] in {"openvino", "torch"}
-
-
 def test_a_bad_value_stops_the_start_with_one_line(name: str, value: str) -> None:
     result = run(SERVE[-1], **{name: value})
     assert result.returncode == 2
@@ -320,3 +290,33 @@ def test_help_shows_examples_line_by_line(command: list[str]) -> None:
     example = lines[heading + 1]
     assert example.startswith("    ")
     assert "clip-server" in example
+
+
+def test_the_doctor_measures_every_encoder_of_this_processor(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "entrypoints.cli", "doctor", "--measure"],
+        env={
+            **os.environ,
+            "CLIP_MODEL_PATH": "builtin:demo",
+            "CLIP_CACHE_DIR": str(tmp_path),
+            "PORT": "0",
+            # One image is slow enough on a busy machine.
+            "CLIP_MAX_BATCH_SIZE": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    lines = run.stdout.partition("Measured on this processor")[2].splitlines()
+    rows = {line[:28].strip(): line[28:].split() for line in lines if "GiB" in line}
+    assert {"OpenVINO fp32", "PyTorch fp32"} <= set(rows)
+    for name, (rate, cosine, memory, unit) in rows.items():
+        assert float(rate) > 0
+        assert float(cosine) > (0.9999 if "fp32" in name else 0.999)
+        assert float(memory) > 0.1
+        assert unit == "GiB"
+    assert "CLIP_ENCODER=auto takes" in run.stdout
+    (kept,) = (tmp_path / "measured").iterdir()
+    assert json.loads(kept.read_text())["encoder"] in {"openvino", "torch"}
