@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,16 @@ from adapters.encoders.tensorrt.runner import TensorRtRunner
 from adapters.images.preprocessing import normalised
 from application.ports import EncoderLost, PixelBatch
 from domain.errors import EncoderFault
-from tests.support.host_cuda import DIMENSION, Context, Engine, HostCuda, Status, Tensorrt
+from tests.support.host_cuda import (
+    DIMENSION,
+    Context,
+    Engine,
+    HostCuda,
+    RuntimeCache,
+    RuntimeConfig,
+    Status,
+    Tensorrt,
+)
 from tests.support.host_cuda import held as everything_held
 from tests.support.host_cuda import opened as open_runner
 
@@ -374,6 +384,28 @@ def test_no_more_graphs_than_there_is_room_for(trt: Tensorrt, engine: Engine) ->
     check(runner.run(images(12)), 12)
 
 
+def test_rtx_captures_graphs_itself_and_keeps_what_it_compiled(
+    trt: Tensorrt, cuda: HostCuda, engine: Engine, tmp_path: Path
+) -> None:
+    place = tmp_path / "tower.engine.kernels"
+    runner = open_runner(trt, name="tensorrt_rtx", runtime_cache=place)
+    for turn in range(8):
+        check(runner.run(images(6, first=turn)), 6, first=turn)
+    assert cuda.instantiated == 0
+    runner.keep()
+    runner.close()
+    assert place.read_bytes() == b"kernels:compiled"
+    place.write_bytes(b"kernels:compiled:before")
+    runner = open_runner(trt, name="tensorrt_rtx", runtime_cache=place)
+    assert engine.runtime_caches[-1].kernels == {"compiled", "before"}
+    runner.close()
+    place.write_bytes(b"of another card")
+    runner = open_runner(trt, name="tensorrt_rtx", runtime_cache=place)
+    assert engine.runtime_caches[-1].kernels == {"compiled"}
+    runner.close()
+    engine.runtime_caches.clear()
+
+
 def test_a_fault_while_a_graph_runs_is_told(trt: Tensorrt, cuda: HostCuda) -> None:
     runner = open_runner(trt)
     for _ in range(6):
@@ -437,6 +469,10 @@ def test_the_real_bindings_have_every_call_that_is_made() -> None:
         if not name.startswith("_"):
             assert hasattr(trt.ICudaEngine, name), name
     assert hasattr(trt.ExecutionContextAllocationStrategy, "USER_MANAGED")
+    for stand_in, real in ((RuntimeConfig, trt.IRuntimeConfig), (RuntimeCache, trt.IRuntimeCache)):
+        for name in vars(stand_in):
+            assert name.startswith("_") or hasattr(real, name), name
+    assert hasattr(trt.IRuntimeConfig, "cuda_graph_strategy")
     assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
     assert hasattr(trt.Runtime, "deserialize_cuda_engine")
     assert trt.float32

@@ -123,7 +123,7 @@ class Workshop:
             self._header(tensorrt) + bytes([batch.largest]) + model.SerializeToString()
         )
 
-    def run(self, tensorrt: TensorRt, data: bytes) -> OnnxRunner:
+    def run(self, tensorrt: TensorRt, data: bytes, runtime_cache: Path | None = None) -> OnnxRunner:
         header = self._header(tensorrt)
         if self.refusals:
             self.refusals -= 1

@@ -348,6 +348,7 @@ class Engine:
         self.refusal: str | None = None
         self.wrong_at: int | None = None
         self.uncapturable = False
+        self.runtime_caches: list[RuntimeCache] = []
         self.say: Callable[[str], None] = lambda message: None
 
     @property
@@ -372,9 +373,55 @@ class Engine:
         assert name == "image_embeds"
         return (-1, DIMENSION)
 
-    def create_execution_context(self, strategy: str) -> Context | None:
-        assert strategy == "user managed"
+    def create_runtime_config(self) -> "RuntimeConfig":
+        return RuntimeConfig(self)
+
+    def create_execution_context(self, how: "str | RuntimeConfig") -> Context | None:
+        if isinstance(how, RuntimeConfig):
+            assert how.strategy == "user managed"
+            assert how.cuda_graph_strategy == "whole graph"
+            assert how.cache is not None
+            how.cache.kernels.add("compiled")
+        else:
+            assert how == "user managed"
         return Context(self) if self.room_for_contexts else None
+
+
+class RuntimeCache:
+    """Kernels that TensorRT for RTX has compiled; takes back only what it has written."""
+
+    def __init__(self) -> None:
+        self.kernels: set[str] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(b"kernels:"):
+            return False
+        self.kernels = set(blob.decode().split(":")[1:])
+        return True
+
+    def serialize(self) -> bytes:
+        return ":".join(["kernels", *sorted(self.kernels)]).encode()
+
+
+class RuntimeConfig:
+    """How an execution context of TensorRT for RTX is made."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.strategy = ""
+        self.cuda_graph_strategy = ""
+        self.cache: RuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        self.engine.runtime_caches.append(RuntimeCache())
+        return self.engine.runtime_caches[-1]
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
 
 
 class _Logger:
@@ -391,6 +438,7 @@ class Tensorrt(ModuleType):
     uint8 = "uint8"
     ILogger = _Logger
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
+    CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
 
     def __init__(self, engine: Engine) -> None:
         super().__init__("tensorrt")
@@ -426,8 +474,8 @@ def held(trt: Tensorrt) -> dict[str, int]:
     }
 
 
-def opened(trt: Tensorrt, data: bytes = b"engine", **changes: Any) -> TensorRtRunner:
+def opened(
+    trt: Tensorrt, data: bytes = b"engine", *, name: str = "tensorrt", **changes: Any
+) -> TensorRtRunner:
     """A runner on such a device."""
-    return TensorRtRunner(
-        TensorRt("tensorrt", "11.4", trt), data, cuda=Cuda(trt.engine.cuda), **changes
-    )
+    return TensorRtRunner(TensorRt(name, "11.4", trt), data, cuda=Cuda(trt.engine.cuda), **changes)

@@ -83,9 +83,9 @@ class Builder(Protocol):
         """Build an engine for this machine's GPU."""
 
 
-def open_engine(tensorrt: TensorRt, data: bytes) -> EngineRunner:
-    """Load an engine onto the GPU. Raises as `TensorRtRunner` says."""
-    return TensorRtRunner(tensorrt, data, cuda=Cuda())
+def open_engine(tensorrt: TensorRt, data: bytes, runtime_cache: Path) -> EngineRunner:
+    """Load an engine onto the GPU. Arguments and errors as `TensorRtRunner` has them."""
+    return TensorRtRunner(tensorrt, data, cuda=Cuda(), runtime_cache=runtime_cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class TensorRtEngines:
     largest_batch: int
     find: Callable[[], Installation] = find_installation
     build: Builder = build_engine
-    run: Callable[[TensorRt, bytes], EngineRunner] = open_engine
+    run: Callable[[TensorRt, bytes, Path], EngineRunner] = open_engine
 
     def check_possible(self) -> Installation:
         """What engines would be built and run by.
@@ -285,11 +285,13 @@ class TensorRtEngines:
         except BaseException:
             runner.close()
             raise
+        runner.keep()
         return runner
 
     def _open(self, here: Installation, data: bytes) -> EngineRunner:
         try:
-            return self.run(here.tensorrt, data)
+            cache = self.path.with_name(f"{self.path.name}.kernels")
+            return self.run(here.tensorrt, data, cache)
         except OutOfDeviceMemory as shortage:
             raise self._no_room(here, shortage) from None
 

@@ -6,6 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -60,6 +61,9 @@ class EngineRunner(ABC):
             EncoderLost: the device failed.
         """
 
+    def keep(self) -> None:  # noqa: B027 - most compile nothing at run time
+        """Keep what was compiled at run time for the next start."""
+
     def close(self) -> None:  # noqa: B027 - not all hold something
         """Give back what it has on the device, now and not when it is dropped."""
 
@@ -73,7 +77,13 @@ class TensorRtRunner(EngineRunner):
     """
 
     def __init__(
-        self, tensorrt: TensorRt, data: bytes, *, cuda: Cuda, captures_graphs: bool = True
+        self,
+        tensorrt: TensorRt,
+        data: bytes,
+        *,
+        cuda: Cuda,
+        captures_graphs: bool = True,
+        runtime_cache: Path | None = None,
     ) -> None:
         """Load an engine.
 
@@ -82,13 +92,14 @@ class TensorRtRunner(EngineRunner):
             data: the serialised engine.
             cuda: the device.
             captures_graphs: whether batch sizes that come again are run as CUDA graphs.
+            runtime_cache: where TensorRT for RTX keeps the kernels that it compiles at run time.
 
         Raises:
             EngineUnusable: it is not an engine for this device, or not of an image tower.
             OutOfDeviceMemory: its weights do not fit.
             EncoderLost: the device failed.
         """
-        loaded = _Loaded(tensorrt, data, cuda, captures_graphs)
+        loaded = _Loaded(tensorrt, data, cuda, captures_graphs, runtime_cache)
         self._loaded = loaded
         self._end = weakref.finalize(self, loaded.close)
         self._end.atexit = False  # the driver takes back what an ending process has
@@ -106,6 +117,10 @@ class TensorRtRunner(EngineRunner):
     def run(self, batch: PixelBatch) -> RawEmbeddings:
         """See `EngineRunner.run`."""
         return self._loaded.run(batch)
+
+    def keep(self) -> None:
+        """See `EngineRunner.keep`."""
+        self._loaded.keep()
 
     def close(self) -> None:
         """See `EngineRunner.close`; while no call is running."""
@@ -138,7 +153,16 @@ class _Shape:
 class _Loaded:
     """What a runner holds; apart from it, so that a finaliser can give it back."""
 
-    def __init__(self, tensorrt: TensorRt, data: bytes, cuda: Cuda, captures_graphs: bool) -> None:
+    def __init__(
+        self,
+        tensorrt: TensorRt,
+        data: bytes,
+        cuda: Cuda,
+        captures_graphs: bool,
+        runtime_cache: Path | None,
+    ) -> None:
+        self._runtime_cache = runtime_cache
+        self._rtx: _RtxConfiguration | None = None
         self._tensorrt = tensorrt
         self._data: bytes | None = data
         self._cuda = cuda
@@ -165,8 +189,10 @@ class _Loaded:
             why = messages.errors or "its log says why"
             raise EngineUnusable(f"{self._tensorrt.identity} refuses the engine: {why}.")
         self.shape = _check(trt, self._engine)
+        if self._tensorrt.for_rtx:
+            self._rtx = _RtxConfiguration(trt, self._engine, self._runtime_cache)
         for _ in range(CALLS_AT_ONCE):
-            lane = _Lane(self._tensorrt, self._engine, self._cuda, self.shape, messages)
+            lane = _Lane(self._tensorrt, self._engine, self._cuda, self.shape, messages, self._rtx)
             self._lanes.append(lane)
             lane.open(captures_graphs=self._captures_graphs)
         for lane in reversed(self._lanes):
@@ -180,12 +206,17 @@ class _Loaded:
         finally:
             self._free.put(lane)
 
+    def keep(self) -> None:
+        if self._rtx is not None:
+            self._rtx.keep()
+
     def close(self) -> None:
         """In this order: TensorRT's objects use CUDA's, and contexts their engine."""
         for lane in self._lanes:
             lane.close()
         self._lanes.clear()
         self._free = queue.LifoQueue()
+        self._rtx = None
         self._engine = None
         self._runtime = None
 
@@ -207,6 +238,7 @@ class _Lane:
     cuda: Cuda
     shape: _Shape
     messages: Messages
+    rtx: "_RtxConfiguration | None" = None
     capacity: int = 0
     pinned: tuple[int, int] = (0, 0)
     device: tuple[int, int] = (0, 0)
@@ -251,6 +283,7 @@ class _Lane:
         self.buffers.close()
         self.owned.close()
         self.engine = None
+        self.rtx = None
 
     def _run(self, batch: PixelBatch) -> RawEmbeddings:
         count = len(batch)
@@ -310,14 +343,12 @@ class _Lane:
 
     def _context(self, profile: int) -> Any:
         trt = self.tensorrt.module
-        managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if self.tensorrt.for_rtx:
-            config = self.engine.create_runtime_config()
-            config.set_execution_context_allocation_strategy(managed)
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = self.engine.create_execution_context(config)
-        else:
-            context = self.engine.create_execution_context(managed)
+        how = (
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            if self.rtx is None
+            else self.rtx.configuration
+        )
+        context = self.engine.create_execution_context(how)
         if context is None:
             raise OutOfDeviceMemory("no memory for an execution context")
         if profile and not context.set_optimization_profile_async(profile, int(self.stream)):
@@ -393,6 +424,39 @@ class _Lane:
         self.activations = (0, 0)
         self.buffers.free("device", "pinned")
         self.owned.free("device")
+
+
+class _RtxConfiguration:
+    """How contexts of TensorRT for RTX run: as CUDA graphs of its own, and from a kept cache.
+
+    It compiles kernels at run time, which takes seconds at each start without the cache.
+    """
+
+    def __init__(self, trt: Any, engine: Any, place: Path | None) -> None:
+        self._place = place
+        self.configuration = engine.create_runtime_config()
+        self.configuration.set_execution_context_allocation_strategy(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        self.configuration.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self._cache = self.configuration.create_runtime_cache()
+        if place is not None and place.is_file():
+            # TensorRT itself checks that it is of this card, driver and version.
+            with suppress(OSError):
+                if not self._cache.deserialize(place.read_bytes()):
+                    logger.info("%s is of another card, driver or version; not used", place)
+        self.configuration.set_runtime_cache(self._cache)
+
+    def keep(self) -> None:
+        """Write the cache; where that is impossible, the next start compiles again."""
+        if self._place is None:
+            return
+        try:
+            scratch = self._place.with_name(self._place.name + ".new")
+            scratch.write_bytes(bytes(self._cache.serialize()))
+            scratch.replace(self._place)
+        except OSError as failure:
+            logger.info("%s cannot be written: %s", self._place, failure.strerror)
 
 
 def _check(trt: Any, engine: Any) -> _Shape:
