@@ -8,6 +8,7 @@ exit status is 1 if anything is not as promised.
 
 import asyncio
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from adapters.encoders.cuda import Cuda, OutOfDeviceMemory, driver_version
@@ -31,6 +33,7 @@ from adapters.models.checkpoint import Checkpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
 from adapters.system.clock import SystemClock
+from adapters.system.hardware import usable_cores
 from adapters.system.memory import SystemMemory
 from application.inference.admission import Admission
 from application.inference.batcher import Batcher
@@ -355,6 +358,9 @@ _QUESTIONS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+_MOST_CLIENTS: Final = 64
+
+
 def check_endpoints(report: Report, settings: dict[str, str], backend: str | None) -> None:
     """A real server answers every endpoint on the backend; and how many requests it takes.
 
@@ -365,12 +371,9 @@ def check_endpoints(report: Report, settings: dict[str, str], backend: str | Non
     """
     import httpx
 
-    from tests.support.photos import photo
     from tests.support.servers import SERVE, running, wait_for
 
-    with BytesIO() as file:
-        photo().save(file, "JPEG")
-        picture = file.getvalue()
+    picture = _picture()
     body = {"image": b64encode(picture).decode()}
     with (
         tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch,
@@ -393,28 +396,50 @@ def check_endpoints(report: Report, settings: dict[str, str], backend: str | Non
         score = client.post("/anomaly-score", json={**body, "baseline_embedding": baseline})
         near = score.status_code == 200 and score.json()["anomaly_score"] < 1e-3
         report.check("/anomaly-score", near, score.text[:100])
-        for clients in (1, 8, 64):
-            rate = asyncio.run(_rate(server.url, picture, clients))
+        for clients in (1, 8, _MOST_CLIENTS):
+            rate = _rate(server.url, picture, clients)
             report.say(f"{clients} clients at once over HTTP: {rate:.1f} requests a second")
 
 
-async def _rate(url: str, picture: bytes, clients: int, seconds: float = 5.0) -> float:
-    import httpx
+def check_fronts(report: Report, settings: dict[str, str], numbers: Sequence[int]) -> None:
+    """How many requests it takes with so many processes that serve HTTP (`CLIP_HTTP_PROCESSES`)."""
+    from tests.support.servers import SERVE, running, wait_for
 
-    done = 0
-    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
-        end = time.monotonic() + seconds
+    for number in numbers:
+        with (
+            tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch,
+            running(
+                SERVE, Path(scratch) / "log", **settings, CLIP_HTTP_PROCESSES=str(number)
+            ) as server,
+        ):
+            wait_for(server, "/health/ready")
+            rate = _rate(server.url, _picture(), _MOST_CLIENTS)
+            report.say(f"{number} HTTP processes, {_MOST_CLIENTS} clients: {rate:.1f} a second")
 
-        async def ask() -> None:
-            nonlocal done
-            while time.monotonic() < end:
-                response = await client.post(
-                    "/embed", content=picture, headers={"Content-Type": "image/jpeg"}
-                )
-                done += response.status_code == 200
 
-        await asyncio.gather(*(ask() for _ in range(clients)))
-    return done / seconds
+def _picture() -> bytes:
+    from tests.support.photos import photo
+
+    with BytesIO() as file:
+        photo().save(file, "JPEG")
+        return file.getvalue()
+
+
+def _rate(url: str, picture: bytes, clients: int, seconds: float = 5.0) -> float:
+    """Responses a second; the load comes from a process of its own."""
+    from benchmarks.load import Plan, Result
+
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(json.dumps({"image": b64encode(picture).decode()}).encode())
+        body.flush()
+        load = subprocess.run(
+            [sys.executable, "-m", "benchmarks.load"],
+            input=msgspec.json.encode(Plan(f"{url}/embed", [body.name], clients, seconds)),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    result = msgspec.json.decode(load.stdout, type=Result)
+    return len(result.latencies_s) / result.elapsed_s
 
 
 def http_section(report: Report, subject: Subject) -> None:
@@ -426,6 +451,7 @@ def http_section(report: Report, subject: Subject) -> None:
         "CLIP_CACHE_DIR": str(subject.directory),
     }
     check_endpoints(report, settings, "tensorrt")
+    check_fronts(report, settings, [n for n in (1, 2, 4, 8, 16) if n <= usable_cores()])
 
 
 def peers_section(report: Report, subject: Subject) -> None:

@@ -136,6 +136,13 @@ def test_every_endpoint_of_a_real_server_is_asked() -> None:
     assert any("64 clients at once over HTTP" in line for line in report.lines)
 
 
+def test_several_http_processes_are_measured() -> None:
+    report = Report()
+    check.check_fronts(report, {"CLIP_ENCODER": "fake"}, [1, 2])
+    assert [line for line in report.lines if "HTTP processes, 64 clients" in line] == report.lines
+    assert len(report.lines) == 2
+
+
 @pytest.mark.parametrize(
     ("card", "peak"),
     [
