@@ -83,6 +83,7 @@ def serve(**options: Any) -> None:
     from entrypoints.logs import configure_logging
 
     configure_logging(settings.log_format, settings.log_level)
+    from adapters.encoders.selection import EncoderChoice
     from adapters.system.hardware import nvidia_driver_present, usable_cores
     from entrypoints.processes.count import http_processes
 
@@ -96,8 +97,11 @@ def serve(**options: Any) -> None:
             settings.host,
             settings.port,
         )
+    without_card = (EncoderChoice.OPENVINO, EncoderChoice.FAKE)
     fronts = http_processes(
-        settings.http_processes, card=nvidia_driver_present(), cores=usable_cores()
+        settings.http_processes,
+        card=settings.encoder not in without_card and nvidia_driver_present(),
+        cores=usable_cores(),
     )
     if fronts > 1:
         from entrypoints.processes.parent import serve_by_processes
