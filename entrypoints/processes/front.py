@@ -123,6 +123,7 @@ class EncoderFollower:
                         return
                     await asyncio.sleep(_REPORT_EVERY_SECONDS)
         finally:
+            self._loader.close()
             loading.cancel()
 
     async def first_report(self) -> None:

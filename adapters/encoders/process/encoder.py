@@ -1,9 +1,9 @@
 """The encoder port, for a process that serves HTTP: its calls go to the encoder's process."""
 
+import contextlib
 import logging
 import socket
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
@@ -29,6 +29,7 @@ from application.ports import (
     EncoderDescription,
     EncoderLoaderPort,
     EncoderPort,
+    EncoderUnavailable,
     PixelBatch,
     RawEmbeddings,
     TokenCount,
@@ -45,6 +46,8 @@ _REPORT_SECONDS: Final = 5.0
 """How long the encoder's process may take to say how it is."""
 
 _PAUSE_SECONDS: Final = 0.1
+
+_CLOSED: Final = "the server is shutting down."
 
 
 class EncoderConnection:
@@ -90,8 +93,10 @@ class EncoderConnection:
         return reply, rows
 
     def close(self) -> None:
-        """Close the connections of all threads, of which none asks any more."""
+        """Close the connections of all threads; who still waits for a reply gets none."""
         for connection in tuple(self._open):
+            with contextlib.suppress(OSError):  # the other side has closed it already
+                connection.shutdown(socket.SHUT_RDWR)
             connection.close()
         self._open.clear()
 
@@ -197,25 +202,33 @@ class ProcessEncoderLoader(EncoderLoaderPort):
     def __init__(self, connection: EncoderConnection) -> None:
         self._connection = connection
         self._reason: str | None = None
+        self._closed = threading.Event()
 
     def probe_device(self) -> Device:
         """The device of the encoder's process, once it knows it."""
-        while True:
+        while not self._closed.is_set():
             report = self.report()
             if report is not None and report.health.device is not None:
                 return report.health.device
-            time.sleep(_PAUSE_SECONDS)
+            self._closed.wait(_PAUSE_SECONDS)
+        raise EncoderUnavailable(_CLOSED)
 
     def load(self) -> ProcessEncoder:
         """See `EncoderLoaderPort.load`. Waits until there is a model, however long it takes."""
-        while True:
+        while not self._closed.is_set():
             report = self.report()
             if report is not None:
                 health = report.health
                 self._reason = health.reason
                 if health.encoder is not None and health.ready:
                     return ProcessEncoder(self._connection, health.encoder)
-            time.sleep(_PAUSE_SECONDS)
+            self._closed.wait(_PAUSE_SECONDS)
+        raise EncoderUnavailable(_CLOSED)
+
+    def close(self) -> None:
+        """End the wait for the encoder, if somebody waits, and every connection."""
+        self._closed.set()
+        self._connection.close()
 
     def progress(self) -> str | None:
         """Why the encoder's process has no model yet."""
