@@ -23,7 +23,7 @@ import numpy as np
 
 from adapters.encoders.image_tower_export import export_image_tower
 from adapters.encoders.reference import reference_embeddings
-from adapters.encoders.tensorrt.levels import picture_samples
+from adapters.images.photos import picture_samples
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
@@ -43,7 +43,7 @@ _POLITENESS: Final = 10
 _CRASHES: Final = frozenset(
     getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 )
-"""Ends that it brought about itself; others come from outside, such as for want of memory."""
+"""Signals of its own crashes; others come from outside, for example when memory runs out."""
 
 
 class MakingCrashed(Exception):

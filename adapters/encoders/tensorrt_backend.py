@@ -15,7 +15,7 @@ from adapters.artifacts.store import Store, reason_of
 from adapters.encoders.cuda import ProcessMemory
 from adapters.encoders.engine_making import Commission, MakingCrashed, make_in_a_process
 from adapters.encoders.tensorrt import library
-from adapters.encoders.tensorrt.levels import picture_samples
+from adapters.images.photos import picture_samples
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.encoder_description import encoder_description

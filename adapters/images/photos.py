@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from adapters.images.preprocessing import preprocess
+from adapters.images.preprocessing import normalised, preprocess, write_nearest_levels
 from application.ports import CLIPS_INPUT, ImageInput, PixelBatch, Pixels
 
 _PHOTOS: Final = Path(__file__).parent / "calibration"
@@ -42,3 +42,11 @@ def samples(image_input: ImageInput = CLIPS_INPUT) -> PixelBatch:
     side = image_input.size
     noise = np.random.default_rng(0).standard_normal((_NOISE, 3, side, side))
     return np.concatenate([np.stack(photos), noise.astype(np.float32)])
+
+
+def picture_samples(image_input: ImageInput = CLIPS_INPUT) -> PixelBatch:
+    """What engines are compared on: the samples, as pictures that have nothing between levels."""
+    pixels = samples(image_input)
+    levels = np.empty(pixels.shape, dtype=np.uint8)
+    write_nearest_levels(pixels, levels)
+    return normalised(levels)

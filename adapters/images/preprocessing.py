@@ -6,7 +6,7 @@ deviation. For plain CLIP (short side to 224, bicubic, centre crop) this is what
 """
 
 from collections.abc import Callable
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,14 @@ LEVELS_TO_PIXELS: Final = (
     np.float32(np.array(MEAN) / np.array(STD)).reshape(3, 1, 1),
 )
 """float32 ``[3, 1, 1]``: what levels are multiplied by, and what is subtracted then."""
+
+_TO_LEVELS: Final = (
+    (1 / LEVELS_TO_PIXELS[0].astype(np.float64)).astype(np.float32),
+    (LEVELS_TO_PIXELS[1].astype(np.float64) / LEVELS_TO_PIXELS[0].astype(np.float64) + 0.5).astype(
+        np.float32
+    ),
+)
+"""The other way: what pixels are multiplied by, and what is added before they are cut off."""
 
 _NORMALISED: Final = np.ascontiguousarray(
     np.arange(256, dtype=np.float32) * LEVELS_TO_PIXELS[0][:, 0] - LEVELS_TO_PIXELS[1][:, 0]
@@ -91,11 +99,31 @@ def levels_of(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
 
     A quarter of the bytes, where pixels travel.
     """
-    lowest = _NORMALISED[:, :1, np.newaxis]
-    step = (_NORMALISED[:, 255:, np.newaxis] - lowest) / np.float32(255)
+    levels = np.empty(pixels.shape, dtype=np.uint8)
+    several = (-1, *pixels.shape[-3:])
     with np.errstate(invalid="ignore"):  # what is not finite comes out different, as it should
-        levels = np.rint((pixels - lowest) / step).clip(0, 255).astype(np.uint8)
+        write_nearest_levels(pixels.reshape(several), levels.reshape(several))
     return levels if np.array_equal(normalised(levels), pixels) else None
+
+
+def write_nearest_levels(pixels: NDArray[Any], out: NDArray[np.uint8]) -> None:
+    """Write the levels that normalised pixels were made of; exact for every picture.
+
+    What no picture has is taken to the nearest level. Levels are only copied.
+
+    Args:
+        pixels: float32 ``[n, 3, size, size]``, normalised as CLIP does it, or uint8 levels.
+        out: uint8 of the same shape.
+    """
+    if pixels.dtype == np.uint8:
+        out[...] = pixels
+        return
+    scratch = np.empty(pixels.shape[1:], dtype=np.float32)
+    for image, place in zip(pixels, out, strict=True):
+        np.multiply(image, _TO_LEVELS[0], out=scratch)
+        np.add(scratch, _TO_LEVELS[1], out=scratch)
+        np.clip(scratch, 0, 255, out=scratch)
+        np.copyto(place, scratch, casting="unsafe")
 
 
 def square(image: Image.Image, image_input: ImageInput, resize: Resize = resized) -> Image.Image:

@@ -52,7 +52,7 @@ class PrometheusMetrics(ObserverPort):
         ProcessCollector(registry=page)
         registry = CollectorRegistry()
         counts = _OfAllProcesses() if of_all_processes else registry
-        page.register(counts)
+        page.register(_Counted(counts.collect))
         self._requests = Counter(
             "clip_requests",
             "Requests that have ended; outcome is ok or the error's code.",
@@ -105,7 +105,6 @@ class PrometheusMetrics(ObserverPort):
             "clip_text_cache_misses", "Texts that had to be encoded.", registry=registry
         )
 
-        page.register(_FormerNames(counts.collect))
         self._now = _AtThisMoment()
         page.register(self._now)
 
@@ -245,18 +244,19 @@ class _OfAllProcesses(Collector):
         yield from self._files.collect()  # type: ignore[no-untyped-call]
 
 
-class _FormerNames(Collector):
-    """Requests under the former server's metric names, for dashboards that still use them.
+class _Counted(Collector):
+    """What was counted and timed, and some of it again under the former server's metric names.
 
-    Derived from ours when they are scraped, so that requests don't pay for them.
+    Those are derived when they are scraped, so that requests don't pay for them.
     """
 
     def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
         self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        """The two families."""
+        """The families, each read once."""
         counted = {family.name: family for family in self._families()}
+        yield from counted.values()
         counts: dict[tuple[str, str], float] = {}
         if (requests := counted.get("clip_requests")) is not None:
             for sample in requests.samples:

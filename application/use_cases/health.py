@@ -1,6 +1,7 @@
 """Use cases: whether the service can serve requests, and how busy it is."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from application.inference.admission import Admission
 from application.inference.batcher import Batcher
@@ -8,6 +9,8 @@ from application.inference.text_cache import TextEmbeddings
 from application.model.states import Phase
 from application.model.supervisor import Supervisor
 from application.ports import Device, EncoderDescription
+
+SHUTTING_DOWN: Final = "the server is shutting down."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class ReportHealth:
             ready=row.ready and not draining,
             healthy=reason is None,
             model_loaded=row.model_loaded,
-            reason="the server is shutting down." if draining else reason,
+            reason=SHUTTING_DOWN if draining else reason,
             backend_reason=None if description is None else self._model.upgrade_reason,
             phase=row.phase,
             encoder=description,

@@ -17,7 +17,6 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +26,8 @@ import numpy as np
 from adapters.encoders.cuda import Cuda, OutOfDeviceMemory, driver_version
 from adapters.encoders.reference import reference_embeddings
 from adapters.encoders.tensorrt.engines import find_installation
-from adapters.encoders.tensorrt.levels import picture_samples
 from adapters.encoders.tensorrt_backend import TensorRtBackend
+from adapters.images.photos import picture_samples
 from adapters.models.checkpoint import Checkpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
@@ -418,11 +417,9 @@ def check_fronts(report: Report, settings: dict[str, str], numbers: Sequence[int
 
 
 def _picture() -> bytes:
-    from tests.support.photos import photo
+    from tests.support.photos import as_file, photo
 
-    with BytesIO() as file:
-        photo().save(file, "JPEG")
-        return file.getvalue()
+    return as_file(photo())
 
 
 def _rate(url: str, picture: bytes, clients: int, seconds: float = 5.0) -> float:

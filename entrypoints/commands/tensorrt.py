@@ -103,9 +103,9 @@ def _build_here(
     max_batch: int,
 ) -> None:
     from adapters.encoders.reference import reference_embeddings
-    from adapters.encoders.tensorrt.levels import picture_samples
     from adapters.encoders.tensorrt_backend import engines_at
     from adapters.export.image_tower_file import check_exported_from
+    from adapters.images.photos import picture_samples
     from adapters.models.precision import Precision
     from application.ports import EncoderUnavailable
 

@@ -42,7 +42,7 @@ _LOOK_EVERY_SECONDS: Final = 0.25
 
 
 def run_encoder(member: Membership, listening: socket.socket) -> None:
-    """Serve the fronts until the parent says that it is enough.
+    """Serve the fronts until the parent ends this process.
 
     Args:
         member: this process.
@@ -165,6 +165,7 @@ class EncoderProcess:
     async def _encode_images(self, fingerprint: str, images: Array) -> Array:
         async with self._model.lease() as lease:
             _check(lease, fingerprint)
+            # Now and not in the encoder's thread: a batch may hold another front's float32 images.
             embeddings = await asyncio.gather(
                 *(self._batcher.encode_image(pixels, lease) for pixels in as_pixels(images))
             )

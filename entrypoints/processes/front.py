@@ -24,7 +24,7 @@ from adapters.system.process_table import SharedPlaces
 from application.inference.admission import Admission
 from application.model.states import Phase
 from application.model.supervisor import Supervisor
-from application.use_cases.health import Health, Load
+from application.use_cases.health import SHUTTING_DOWN, Health, Load
 from entrypoints.container import Container
 from entrypoints.processes.member import Membership, enter, seen_to_work
 from entrypoints.server.server import serve_on
@@ -127,10 +127,10 @@ class EncoderFollower:
             loading.cancel()
 
     async def first_report(self) -> None:
-        """Return once a ready encoder is known here.
+        """Return once a ready encoder is known here, or known not to be ready, or after a while.
 
-        So the one that replaces a front refuses nothing to the clients that were waiting for it.
-        Where the encoder is not ready, or nobody says so in time, they are told.
+        A front that replaces another listens only then, so that it does not refuse the clients that
+        waited for it.
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._first.wait(), _FIRST_REPORT_SECONDS)
@@ -151,31 +151,27 @@ class EncoderFollower:
     def health(self) -> Health:
         """The service at this moment, as `ReportHealth` says it."""
         draining = self._admission.draining
-        if self._report is None:
-            description = self._model.description
-            return Health(
-                alive=True,
-                ready=False,
-                healthy=False,
-                model_loaded=False,
-                reason="the server is shutting down." if draining else RESTARTING,
-                backend_reason=None,
-                phase=Phase.LOADING,
-                encoder=description,
-                device=self._model.device,
-                gpu_reason=None,
-                device_memory_used=None,
-                embedding_dimension=None
-                if description is None
-                else description.embedding_dimension,
-            )
-        health = self._report.health
+        health = self._silence() if self._report is None else self._report.health
         # An encoder that is ready can be asked as soon as this process knows which one it is.
         ready = health.ready and self._model.description is not None and not draining
-        return replace(
-            health,
-            ready=ready,
-            reason="the server is shutting down." if draining else health.reason,
+        return replace(health, ready=ready, reason=SHUTTING_DOWN if draining else health.reason)
+
+    def _silence(self) -> Health:
+        """What is known while the encoder's process says nothing."""
+        description = self._model.description
+        return Health(
+            alive=True,
+            ready=False,
+            healthy=False,
+            model_loaded=False,
+            reason=RESTARTING,
+            backend_reason=None,
+            phase=Phase.LOADING,
+            encoder=description,
+            device=self._model.device,
+            gpu_reason=None,
+            device_memory_used=None,
+            embedding_dimension=None if description is None else description.embedding_dimension,
         )
 
     def load(self, own: Load, *, places: int) -> Load:

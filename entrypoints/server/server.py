@@ -51,7 +51,7 @@ class DrainingServer(uvicorn.Server):
 
         Args:
             config: uvicorn's.
-            admission: is told to drain.
+            admission: refuses new requests while the server drains.
             grace_s: that accepted requests have.
             sockets: to listen on.
             connections: that are open.

@@ -147,7 +147,7 @@ def test_a_front_that_dies_is_replaced_and_its_counts_stay(tmp_path: Path) -> No
         for _ in range(10):
             assert httpx.post(server.url + "/embed", json=IMAGE).is_success
         os.kill(process_of(server, "front 1"), signal.SIGKILL)
-        # Its port's queue is kept: whoever connects meanwhile waits for the next one.
+        # Its socket stays open, so that new connections wait for the replacement.
         for _ in range(20):
             assert httpx.post(server.url + "/embed", json=IMAGE, timeout=30).is_success
         assert "front 1" in server.log

@@ -1,6 +1,8 @@
 """The app in process, on the fake encoder."""
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,3 +27,10 @@ async def client(container: Container) -> AsyncIterator[AsyncTestClient[Any]]:
         while not (await client.get("/health/ready")).json()["ready"]:
             pass
         yield client
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A Unix socket's path may have 107 bytes; pytest's own directories are longer."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)

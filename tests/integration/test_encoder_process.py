@@ -1,9 +1,7 @@
 """Questions to the encoder's process, and what it replies to them."""
 
 import socket
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +32,6 @@ from domain.errors import (
 )
 from tests.support.encoder_processes import encoder_process
 from tests.support.encoders import Loader, RecordingEncoder, pixels_of, vector_of
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A Unix socket's path may have 107 bytes; pytest's own directories are longer."""
-    with tempfile.TemporaryDirectory() as path:
-        yield Path(path)
 
 
 def test_images_of_several_callers_share_batches(directory: Path) -> None:

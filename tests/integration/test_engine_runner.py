@@ -16,10 +16,9 @@ import pytest
 
 from adapters.encoders.cuda import FINAL_ERRORS, Allocations, Cuda, Gpu, NoGpu, OutOfDeviceMemory
 from adapters.encoders.tensorrt.engine_file import EngineUnusable
-from adapters.encoders.tensorrt.levels import levels_of
 from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt, messages_of
 from adapters.encoders.tensorrt.runner import TensorRtRunner
-from adapters.images.preprocessing import normalised
+from adapters.images.preprocessing import normalised, write_nearest_levels
 from application.ports import EncoderLost, PixelBatch
 from domain.errors import EncoderFault
 from tests.support.host_cuda import (
@@ -93,11 +92,11 @@ def test_levels_travel_as_bytes_and_are_the_same_picture(
 def test_every_level_comes_back_from_its_pixel() -> None:
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 3, 1, 1)
     back = np.empty_like(levels)
-    levels_of(normalised(levels), back)
+    write_nearest_levels(normalised(levels), back)
     np.testing.assert_array_equal(back, levels)
     outside = np.array([-1e9, 0.0, 1e9], dtype=np.float32).reshape(1, 3, 1, 1)
     place = np.empty(outside.shape, dtype=np.uint8)
-    levels_of(outside, place)
+    write_nearest_levels(outside, place)
     assert place[0, 0, 0, 0] == 0
     assert place[0, 2, 0, 0] == 255
 

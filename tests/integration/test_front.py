@@ -2,9 +2,8 @@
 
 import asyncio
 import multiprocessing
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,13 +22,6 @@ from tests.support.responses import Client, problem, succeeded
 
 PICTURE = as_file(plain(1, 2, 3), "PNG")
 HEADERS = {"content-type": "image/png"}
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A Unix socket's path may have 107 bytes; pytest's own directories are longer."""
-    with tempfile.TemporaryDirectory() as path:
-        yield Path(path)
 
 
 @pytest.fixture

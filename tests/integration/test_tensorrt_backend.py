@@ -16,10 +16,10 @@ from adapters.encoders.reference import reference_embeddings
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.encoders.tensorrt.engine_file import read_engine, sidecar
 from adapters.encoders.tensorrt.engines import Installation
-from adapters.encoders.tensorrt.levels import picture_samples
 from adapters.encoders.tensorrt_backend import DEFAULT_DIRECTORY, TensorRtBackend
 from adapters.encoders.torch.encoder import TorchEncoder
 from adapters.encoders.torch.text_tower import TorchTextTower
+from adapters.images.photos import picture_samples
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import CLIPS_INPUT, Device, EncoderLost, EncoderPort, EncoderUnavailable

@@ -19,9 +19,9 @@ from adapters.encoders.engine_making import Commission, make
 from adapters.encoders.onnxruntime.towers import open_session
 from adapters.encoders.tensorrt.engine_file import BatchRange, EngineUnusable
 from adapters.encoders.tensorrt.engines import Installation, TensorRtEngines
-from adapters.encoders.tensorrt.levels import levels_of
 from adapters.encoders.tensorrt.library import TensorRt
 from adapters.encoders.tensorrt.runner import EngineRunner
+from adapters.images.preprocessing import write_nearest_levels
 from adapters.models.precision import Precision
 from application.ports import EncoderLost, PixelBatch, RawEmbeddings
 from domain.embedding import Embedding
@@ -63,7 +63,7 @@ class OnnxRunner(EngineRunner):
         taken = batch
         if self._session.get_inputs()[0].type == "tensor(uint8)":
             taken = np.empty(batch.shape, dtype=np.uint8)
-            levels_of(batch, taken)  # type: ignore[arg-type]
+            write_nearest_levels(batch, taken)  # type: ignore[arg-type]
         (rows,) = self._session.run(None, {"pixel_values": taken})
         return -np.asarray(rows) if len(batch) == self.wrong_at else np.asarray(rows)
 

@@ -34,6 +34,7 @@ from application.ports import (
     RawEmbeddings,
     TokenCount,
 )
+from application.use_cases.health import SHUTTING_DOWN
 from domain.errors import ModelNotReady
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,6 @@ _REPORT_SECONDS: Final = 5.0
 """How long the encoder's process may take to say how it is."""
 
 _PAUSE_SECONDS: Final = 0.1
-
-_CLOSED: Final = "the server is shutting down."
 
 
 class EncoderConnection:
@@ -211,7 +210,7 @@ class ProcessEncoderLoader(EncoderLoaderPort):
             if report is not None and report.health.device is not None:
                 return report.health.device
             self._closed.wait(_PAUSE_SECONDS)
-        raise EncoderUnavailable(_CLOSED)
+        raise EncoderUnavailable(SHUTTING_DOWN)
 
     def load(self) -> ProcessEncoder:
         """See `EncoderLoaderPort.load`. Waits until there is a model, however long it takes."""
@@ -223,7 +222,7 @@ class ProcessEncoderLoader(EncoderLoaderPort):
                 if health.encoder is not None and health.ready:
                     return ProcessEncoder(self._connection, health.encoder)
             self._closed.wait(_PAUSE_SECONDS)
-        raise EncoderUnavailable(_CLOSED)
+        raise EncoderUnavailable(SHUTTING_DOWN)
 
     def close(self) -> None:
         """End the wait for the encoder, if somebody waits, and every connection."""

@@ -119,16 +119,7 @@ Array: TypeAlias = NDArray[Any]
 class _Head(msgspec.Struct, frozen=True):
     """A message, and what the array behind it is; an empty type stands for no array."""
 
-    message: (
-        EncodeImages
-        | EncodeTexts
-        | CountTokens
-        | Report
-        | Embeddings
-        | Tokens
-        | (EncoderReport)
-        | Failure
-    )
+    message: Question | Reply
     kind: str = ""
     shape: list[int] = []
 

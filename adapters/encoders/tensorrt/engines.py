@@ -27,11 +27,11 @@ from adapters.encoders.tensorrt.engine_file import (
     read_engine,
 )
 from adapters.encoders.tensorrt.judging import KEPT, Disagreement, judge
-from adapters.encoders.tensorrt.levels import picture_samples
 from adapters.encoders.tensorrt.library import TensorRt, find_tensorrt
 from adapters.encoders.tensorrt.runner import EngineRunner, TensorRtRunner
 from adapters.export.graph import OPSET
 from adapters.export.image_tower_file import EXPORTABLE, check_image_tower
+from adapters.images.photos import picture_samples
 from adapters.models.precision import Precision
 from application.ports import EncoderLost, EncoderUnavailable, ImageInput
 from domain.embedding import Embedding

@@ -13,9 +13,9 @@ import numpy as np
 
 from adapters.encoders.cuda import Allocations, Cuda, OutOfDeviceMemory, as_array
 from adapters.encoders.tensorrt.engine_file import EngineUnusable
-from adapters.encoders.tensorrt.levels import levels_of
 from adapters.encoders.tensorrt.library import Messages, TensorRt, messages_of
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT
+from adapters.images.preprocessing import write_nearest_levels
 from application.ports import EncoderLost, PixelBatch, RawEmbeddings
 from domain.errors import EncoderFault
 
@@ -183,7 +183,7 @@ class _Loaded:
         self._runtime = trt.Runtime(messages.logger)
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            # TensorRT returns the same for want of memory as for an engine that it refuses.
+            # TensorRT returns None when memory runs out, and also for an engine that it refuses.
             if messages.tell_of_memory or self._cuda.free_bytes() < len(data):
                 raise OutOfDeviceMemory(f"the engine has {len(data) // 2**20} MiB")
             why = messages.errors or "its log says why"
@@ -295,7 +295,7 @@ class _Lane:
                 repeated = None
         host_in, host_out = self.pinned
         if self.shape.takes_levels:
-            levels_of(batch, as_array(host_in, batch.shape, np.dtype(np.uint8)))
+            write_nearest_levels(batch, as_array(host_in, batch.shape, np.dtype(np.uint8)))
         else:
             as_array(host_in, batch.shape)[...] = batch
         if repeated is not None and repeated.graph is not None:
