@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -105,12 +106,10 @@ def make_in_a_process(
             assert process.stderr is not None
             log = threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True)
             log.start()
-            try:
-                # Its input stays open: at its end the process knows that this one has ended.
-                process.stdin.write(json.dumps(words) + "\n")
-                process.stdin.flush()
-            except BrokenPipeError:
-                pass  # it has ended already, and its status says how
+            # Its input stays open: at its end the process knows that this one has ended. Written
+            # past the buffer, because closing a buffer that is not empty writes it once more.
+            with suppress(BrokenPipeError):  # it has ended already, and its status says how
+                os.write(process.stdin.fileno(), json.dumps(words).encode() + b"\n")
             told = process.stdout.read().strip().splitlines()
             status = process.wait()
             log.join(timeout=5)

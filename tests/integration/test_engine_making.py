@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -97,6 +98,27 @@ def test_a_crash_is_no_crash_of_the_server_and_is_not_repeated(
         with pytest.raises(EncoderUnavailable, match=f"was ended by {name}"):
             backend.load_or_make()
     assert len(calls) == 1
+
+
+def test_a_crash_before_it_was_told_what_to_build(commission: Commission) -> None:
+    """On a busy machine the process may have ended before anything is written to it."""
+    done = threading.Event()
+
+    def keep_busy() -> None:
+        while not done.is_set():
+            pass
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.2)  # how long the busy thread holds up the one that writes
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    try:
+        with pytest.raises(MakingCrashed, match="was ended by SIGSEGV"):
+            make_in_a_process(commission, command=("sh", "-c", "kill -SEGV $$"))
+    finally:
+        done.set()
+        sys.setswitchinterval(interval)
+        busy.join()
 
 
 def test_an_end_that_came_from_outside_is_tried_again(commission: Commission) -> None:
