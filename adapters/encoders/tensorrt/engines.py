@@ -13,6 +13,7 @@ import numpy as np
 
 from adapters.artifacts.store import reason_of
 from adapters.encoders.cuda import Cuda, Gpu, NoGpu, OutOfDeviceMemory
+from adapters.encoders.tensorrt.attempts import CRASHES_ALLOWED, attempt
 from adapters.encoders.tensorrt.building import Progress, build_engine
 from adapters.encoders.tensorrt.engine_file import (
     ANY,
@@ -124,6 +125,8 @@ class TensorRtEngines:
     def load(self, fingerprint: str, image_input: ImageInput) -> EngineRunner:
         """The engine that is there, loaded and seen to agree with PyTorch still.
 
+        One that ended the process twice in a row meanwhile, as a crash does, is disowned.
+
         Args:
             fingerprint: of the checkpoint it must be of.
             image_input: what its image tower takes.
@@ -135,7 +138,20 @@ class TensorRtEngines:
         """
         here = self.check_possible()
         wanted = self._identity(fingerprint, here)
-        return self._proven(here, image_input, *read_engine(self.path, wanted))
+        record, data = read_engine(self.path, wanted)
+        with attempt(self.path, wanted) as ended:
+            if ended > CRASHES_ALLOWED:
+                reason = (
+                    f"the process ended {ended} times in a row while the engine was loaded and "
+                    "first used, without saying why: it crashed or was killed."
+                )
+                self._disown(wanted, reason)
+                raise EngineRefused(reason)
+            if ended:
+                logger.warning("the process ended while the engine was last loaded; trying again")
+                # What TensorRT for RTX compiled is made again: it may be what it crashed on.
+                self._kernels.unlink(missing_ok=True)
+            return self._proven(here, image_input, record, data)
 
     def disown(self, fingerprint: str, reason: str) -> None:
         """Have no engine of this checkpoint used or built again, until something changes."""
@@ -290,10 +306,14 @@ class TensorRtEngines:
 
     def _open(self, here: Installation, data: bytes) -> EngineRunner:
         try:
-            cache = self.path.with_name(f"{self.path.name}.kernels")
-            return self.run(here.tensorrt, data, cache)
+            return self.run(here.tensorrt, data, self._kernels)
         except OutOfDeviceMemory as shortage:
             raise self._no_room(here, shortage) from None
+
+    @property
+    def _kernels(self) -> Path:
+        """Where TensorRT for RTX keeps what it compiles at run time."""
+        return self.path.with_name(f"{self.path.name}.kernels")
 
     def _no_room(self, here: Installation, shortage: OutOfDeviceMemory) -> EncoderUnavailable:
         return EncoderUnavailable(

@@ -1,0 +1,83 @@
+"""Loads that ended their process: a mark beside an engine while it is loaded and first used.
+
+A crash leaves nothing that a process could catch: the mark that stays behind is what the next one
+knows it by. Beside ``NAME.engine`` there is ``NAME.engine.loading.json`` meanwhile.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from filelock import lock_descriptor
+
+from adapters.artifacts.store import reason_of
+from adapters.encoders.tensorrt.engine_file import EngineIdentity
+
+logger = logging.getLogger(__name__)
+
+CRASHES_ALLOWED: Final = 1
+"""Loads in a row that may end their process: once it may have been somebody's ``kill -9``, the
+kernel for want of memory, or a power cut."""
+
+
+def mark_file(engine: Path) -> Path:
+    """Where it is written that the engine is being loaded."""
+    return engine.with_name(engine.name + ".loading.json")
+
+
+@contextmanager
+def attempt(engine: Path, identity: EngineIdentity) -> Iterator[int]:
+    """Mark an engine while it is loaded and first used; yields how many marks were left in a row.
+
+    The mark is locked for as long as its process lives, whatever ends that: a mark that is locked
+    is of a load that goes on, and says nothing. An exception removes it, since the process
+    survived. Where no mark can be written the engine is loaded without, and this yields 0.
+
+    Args:
+        engine: the engine's file.
+        identity: of the engine; marks of another one do not count.
+    """
+    place = mark_file(engine)
+    descriptor, ended = None, 0
+    try:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
+        if lock_descriptor(descriptor, blocking=False):
+            ended = _left_behind(descriptor, identity)
+            _write(descriptor, identity, ended + 1)
+        else:  # another process is loading it, and its mark will do for both
+            os.close(descriptor)
+            descriptor = None
+    except OSError as failure:  # a directory for reading only, a file system without locks
+        logger.info("%s cannot be written: %s", place, reason_of(failure))
+        if descriptor is not None:
+            os.close(descriptor)
+            descriptor = None
+    try:
+        yield ended
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                place.unlink()
+            os.close(descriptor)
+
+
+def _left_behind(descriptor: int, identity: EngineIdentity) -> int:
+    """Loads of this very engine in a row that have not come to an end."""
+    try:
+        described = json.loads(os.read(descriptor, 2**16))
+        return int(described["loads"]) if described["identity"] == asdict(identity) else 0
+    except (ValueError, KeyError, TypeError):
+        return 0  # it is new, or its process ended while it was written
+
+
+def _write(descriptor: int, identity: EngineIdentity, loads: int) -> None:
+    described = {"identity": asdict(identity), "loads": loads}
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.truncate(descriptor, 0)
+    os.write(descriptor, json.dumps(described, indent=2).encode() + b"\n")
+    os.fsync(descriptor)  # a driver's crash may take the machine with it
