@@ -61,7 +61,7 @@ class EncoderSelection(EncoderLoaderPort):
         tensorrt: loads or makes TensorRT's encoder; None where there is none.
         download: how far a model on the hub is fetched.
         int8_is_faster: whether int8 is worth it on this processor.
-        torch_compiles: whether PyTorch compiles its blocks on CUDA.
+        torch_compiles: whether PyTorch compiles its blocks on CUDA, and captures graphs of calls.
         require_gpu: whether to refuse an encoder that does not run on an NVIDIA GPU.
         probe_gpu: looks for an NVIDIA GPU; tests pass another.
     """

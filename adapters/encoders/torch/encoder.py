@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from adapters.encoders.cuda import ProcessMemory, find_gpu
 from adapters.encoders.fitting import encode_as_it_fits
 from adapters.encoders.torch.compiling import compile_blocks, compiler_missing
 from adapters.encoders.torch.device import device_failures, loading, to_device, to_host
+from adapters.encoders.torch.lanes import CALLS_AT_ONCE, Forward, ImageTowerLanes, TorchCuda
 from adapters.encoders.torch.modules import convert, siglip, xlm_roberta_clip
 from adapters.encoders.torch.normalisation import Normalisation
 from adapters.encoders.torch.text_tower import TorchTextTower
@@ -55,6 +57,7 @@ class TorchEncoder(EncoderPort):
         *,
         precision: Precision,
         compiles: bool = False,
+        cuda: TorchCuda | None = None,
     ) -> None:
         """Build both towers.
 
@@ -62,8 +65,9 @@ class TorchEncoder(EncoderPort):
             checkpoint: weights and architecture.
             device: where the towers run.
             precision: what they compute in, any but int8; normalisations stay in float32.
-            compiles: whether the image tower's blocks are compiled, if that works here; takes
-                seconds.
+            compiles: whether the image tower's blocks are compiled, which takes seconds, and
+                batch sizes that come again are run as CUDA graphs; each only if it works here.
+            cuda: streams and graphs; None takes PyTorch's own where the device is CUDA.
 
         Raises:
             InvalidCheckpoint: weights and architecture do not belong together.
@@ -76,20 +80,30 @@ class TorchEncoder(EncoderPort):
                 f"it computes in {', '.join(DTYPES)}."
             )
         self._device = torch.device(device.name)
-        self._dtype = DTYPES[precision]
-        model = build(checkpoint, self._dtype)
-        self._normalisation = Normalisation(checkpoint.preprocessing)
+        dtype = DTYPES[precision]
+        model = build(checkpoint, dtype)
+        normalisation = Normalisation(checkpoint.preprocessing)
         with loading(checkpoint.model):
             model = model.to(self._device)
-            self._normalisation = self._normalisation.to(self._device)
+            normalisation = normalisation.to(self._device)
         self._image_tower = take_image_tower(model)
+        self._forward = _forward(self._image_tower, normalisation, dtype)
         self._text_tower = TorchTextTower(model, checkpoint, self._device)
+        self._lanes: ImageTowerLanes | None = None
+        if self._device.type == "cuda" or cuda is not None:
+            self._lanes = ImageTowerLanes(self._forward, self._device, cuda=cuda)
         if compiles:
             self._compile(checkpoint)
+            if self._lanes is not None:
+                self._lanes.capture_graphs()
         gpu = find_gpu() if device.cuda_available else None
         self._memory = None if gpu is None else ProcessMemory(gpu)
         self._description = encoder_description(
-            checkpoint, backend="torch", precision=str(precision), device=device
+            checkpoint,
+            backend="torch",
+            precision=str(precision),
+            device=device,
+            concurrent_calls=1 if self._lanes is None else CALLS_AT_ONCE,
         )
 
     @property
@@ -123,16 +137,18 @@ class TorchEncoder(EncoderPort):
         pixels = samples(checkpoint.preprocessing.image_input)
         compile_blocks(self._image_tower, self._run, pixels)
 
-    @torch.inference_mode()
     def _run(self, batch: PixelBatch) -> RawEmbeddings:
-        with device_failures():
-            pixels = self._normalisation(to_device(batch, self._device))
-            features: torch.Tensor = self._image_tower(pixels.to(self._dtype))
-            return to_host(features)
+        if self._lanes is not None:
+            return self._lanes.run(batch)
+        with torch.inference_mode(), device_failures():
+            return to_host(self._forward(to_device(batch, self._device)))
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""
-        return self._text_tower.encode_texts(texts) if texts else self._none()
+        if not texts:
+            return self._none()
+        with nullcontext() if self._lanes is None else self._lanes.turn():
+            return self._text_tower.encode_texts(texts)
 
     def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """See `EncoderPort.count_tokens`."""
@@ -148,6 +164,16 @@ class TorchEncoder(EncoderPort):
 
     def _none(self) -> RawEmbeddings:
         return np.empty((0, self._description.embedding_dimension), dtype=np.float32)
+
+
+def _forward(tower: torch.nn.Module, normalisation: Normalisation, dtype: torch.dtype) -> Forward:
+    """The way from pixels to embeddings, which holds the tower and not its encoder."""
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = tower(normalisation(pixels).to(dtype))
+        return features
+
+    return forward
 
 
 def build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:

@@ -1,0 +1,225 @@
+"""Two calls at once on CUDA, each in a stream of its own, and frequent batch sizes as CUDA graphs.
+
+Graphs are captured here and not by ``torch.compile`` in its mode ``reduce-overhead``: that keeps
+its graphs by thread, where calls come from several; it captures each compiled block by itself, of
+which a tower has 24; and it needs a compiler where this does not. A graph of the whole tower takes
+one launch instead of some hundred, which is what a small batch waits for.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import torch
+
+from adapters.encoders.cuda import OutOfDeviceMemory
+from adapters.encoders.torch.device import device_failures, to_device, to_host
+from application.ports import EncoderLost, PixelBatch, RawEmbeddings
+from domain.embedding import Embedding, smallest_cosine
+
+logger = logging.getLogger(__name__)
+
+CALLS_AT_ONCE: Final = 2
+"""While the card computes one batch, the next one is copied in and the last one out."""
+
+_WARM: Final = 3
+"""Calls with as many images before a CUDA graph of them is captured."""
+
+_GRAPHS: Final = 8
+"""Most CUDA graphs of one lane. They share what they compute in, and each keeps its input."""
+
+_LEAST_COSINE: Final = 0.999
+"""Of a graph against the very calls that it repeats."""
+
+Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Pixels on the device, float32 ``[n, 3, h, w]`` → embeddings ``[n, dimension]``."""
+
+
+class TorchCuda:
+    """What PyTorch has of streams and graphs; tests pass another."""
+
+    def stream(self, device: torch.device) -> Any:
+        """A new stream, in which the work that was begun before is done."""
+        torch.cuda.synchronize(device)
+        return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def using(self, stream: Any) -> AbstractContextManager[Any]:
+        """In the block this thread's work goes into that stream."""
+        return torch.cuda.stream(stream)
+
+    def pool(self) -> Any:
+        """A new pool of memory for graphs that never run at the same time."""
+        return torch.cuda.graph_pool_handle()
+
+    def capture(
+        self, stream: Any, pool: Any, work: Callable[[], torch.Tensor]
+    ) -> tuple[Any, torch.Tensor]:
+        """A graph of the work, which has a ``replay``, and where that puts its result."""
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, which run the text tower or another encoder, may allocate meanwhile.
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            result = work()
+        return graph, result
+
+    def give_back(self) -> None:
+        """Return the memory that PyTorch keeps for reuse."""
+        torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    """A graph, where it reads its images, and where it writes their embeddings."""
+
+    graph: Any
+    pixels: torch.Tensor
+    features: torch.Tensor
+
+    def run(self, batch: PixelBatch) -> RawEmbeddings:
+        pixels = torch.from_numpy(batch)
+        if self.pixels.is_cuda:
+            pixels = pixels.pin_memory()
+        self.pixels.copy_(pixels, non_blocking=True)
+        self.graph.replay()
+        return to_host(self.features)
+
+
+@dataclass(slots=True)
+class _Lane:
+    stream: Any
+    pool: Any
+    graphs: dict[int, _Captured] = field(default_factory=dict)
+
+
+class ImageTowerLanes:
+    """Runs an image tower on CUDA, from `CALLS_AT_ONCE` threads at a time."""
+
+    def __init__(
+        self, forward: Forward, device: torch.device, *, cuda: TorchCuda | None = None
+    ) -> None:
+        """Make the streams.
+
+        Args:
+            forward: the image tower.
+            device: where it is.
+            cuda: streams and graphs.
+
+        Raises:
+            EncoderLost: the device failed.
+        """
+        self._forward = forward
+        self._device = device
+        self._cuda = cuda or TorchCuda()
+        self._captures = False
+        self._calls: dict[int, int] = {}
+        """By the number of images."""
+        self._capturing = threading.Lock()
+        self._free: queue.LifoQueue[_Lane] = queue.LifoQueue()
+        with device_failures():
+            for _ in range(CALLS_AT_ONCE):
+                self._free.put(_Lane(self._cuda.stream(device), self._cuda.pool()))
+
+    def capture_graphs(self) -> None:
+        """From now on run batch sizes that come again as CUDA graphs, as long as that works.
+
+        Called once the tower is what it stays: a graph repeats what was captured.
+        """
+        self._captures = True
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """For other work of this encoder, in the stream of a lane."""
+        with self._lane():
+            yield
+
+    @torch.inference_mode()
+    def run(self, batch: PixelBatch) -> RawEmbeddings:
+        """float32 ``[n, dimension]``, not normalised, of n images.
+
+        Raises:
+            OutOfDeviceMemory: not enough for this many images now; fewer may fit.
+            EncoderLost: the device failed.
+            RuntimeError: PyTorch refused this call.
+        """
+        with self._lane() as lane:
+            captured = lane.graphs.get(len(batch))
+            try:
+                with device_failures():
+                    rows = self._eager(batch) if captured is None else captured.run(batch)
+            except OutOfDeviceMemory:
+                self._drop_graphs(lane)  # so that there is room for a smaller batch
+                raise
+        if captured is None and self._comes_often(len(batch)):
+            self._capture(batch, rows)
+        return rows
+
+    @contextmanager
+    def _lane(self) -> Iterator[_Lane]:
+        # The one that was used last first: with one call at a time the other takes no memory.
+        lane = self._free.get()
+        try:
+            with self._cuda.using(lane.stream):
+                yield lane
+        finally:
+            self._free.put(lane)
+
+    def _eager(self, batch: PixelBatch) -> RawEmbeddings:
+        return to_host(self._forward(to_device(batch, self._device)))
+
+    def _comes_often(self, count: int) -> bool:
+        if not self._captures:
+            return False
+        self._calls[count] = self._calls.get(count, 0) + 1
+        sizes = sum(calls > _WARM for calls in self._calls.values())
+        return self._calls[count] > _WARM and sizes <= _GRAPHS
+
+    def _capture(self, batch: PixelBatch, expected: RawEmbeddings) -> None:
+        """Capture a batch size in every lane, and keep that where it computes the same.
+
+        No call runs meanwhile: not all that CUDA does is allowed beside a capture.
+        """
+        if not self._capturing.acquire(blocking=False):
+            return  # another size is being captured; this one comes again
+        # Nobody else waits for a second lane, so that nobody waits for ever.
+        lanes = [self._free.get() for _ in range(CALLS_AT_ONCE)]
+        try:
+            for lane in lanes:
+                lane.graphs[len(batch)] = self._captured(lane, batch, expected)
+        except EncoderLost:
+            raise
+        except Exception as failure:  # of a tower or a PyTorch that cannot be captured
+            self._captures = False
+            for lane in lanes:
+                self._drop_graphs(lane)
+            reason = str(failure).partition("\n")[0]
+            logger.warning("PyTorch goes on without CUDA graphs: %s", reason)
+        finally:
+            for lane in reversed(lanes):
+                self._free.put(lane)
+            self._capturing.release()
+
+    def _captured(self, lane: _Lane, batch: PixelBatch, expected: RawEmbeddings) -> _Captured:
+        with self._cuda.using(lane.stream), device_failures():
+            # Libraries allocate at the first call of a thread in a stream, which a capture forbids.
+            self._eager(batch)
+            pixels = to_device(batch, self._device).clone()
+            graph, features = self._cuda.capture(
+                lane.stream, lane.pool, lambda: self._forward(pixels)
+            )
+            captured = _Captured(graph, pixels, features)
+            made = captured.run(batch)
+        cosine = smallest_cosine(
+            *([Embedding.from_encoder(r) for r in n] for n in (made, expected))
+        )
+        if cosine <= _LEAST_COSINE:
+            raise RuntimeError(f"a graph's embeddings differ (cosine {cosine:.4f})")
+        return captured
+
+    def _drop_graphs(self, lane: _Lane) -> None:
+        if lane.graphs:
+            lane.graphs.clear()
+            lane.pool = self._cuda.pool()
+            self._cuda.give_back()
