@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +31,15 @@ _PATIENCE_S: Final = 900.0
 _CLEARLY: Final = 1.1
 """How many times as fast another candidate must be to be worth a change; noise is less."""
 
+CARD_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Sizes of batches that are measured on a card."""
+
+_NEARLY: Final = 0.95
+"""Of the most images a second: larger batches would only make each response wait longer."""
+
 
 class Candidate(msgspec.Struct, frozen=True):
-    """One way of running the model on the processor.
+    """One way of running the model.
 
     Attributes:
         encoder: the runtime.
@@ -136,6 +142,16 @@ def fastest_runtime(
     return now.encoder
 
 
+def best_batch(per_second: Mapping[int, float]) -> int:
+    """The smallest batch with nearly the most images a second.
+
+    Args:
+        per_second: images a second, by the size of the batch; not empty.
+    """
+    enough = _NEARLY * max(per_second.values())
+    return min(size for size, rate in per_second.items() if rate >= enough)
+
+
 def cosine(figures: Figures, exact: Figures) -> float:
     """The smallest cosine between the embeddings of two candidates."""
     return smallest_cosine(
@@ -180,11 +196,12 @@ def measure(
 
 
 def images_a_second(encoder: EncoderPort, batch: int, seconds: float) -> float:
-    """The rate over all calls in the given time, after two that do not count."""
+    """The rate over all calls in the given time, after some that do not count."""
     side = encoder.description.image_input.size
     shape = (batch, 3, side, side)
     pixels = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    for _ in range(2):
+    # On CUDA until the size is run as a graph.
+    for _ in range(6 if encoder.description.device.cuda_available else 2):
         encoder.encode_images(pixels)
     calls, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from adapters.encoders.cuda import Cuda, OutOfDeviceMemory, driver_version
+from adapters.encoders.measuring import best_batch
 from adapters.encoders.reference import reference_embeddings
 from adapters.encoders.tensorrt.engines import find_installation
 from adapters.encoders.tensorrt_backend import TensorRtBackend
@@ -51,6 +52,7 @@ COMPILED: Final = "PyTorch, compiled"
 PROMISED_MB: Final = {"torch": 800, "tensorrt": 600}
 """Video memory by the contract."""
 LARGEST_BATCH: Final = 32
+"""Of the engines: larger batches are encoded in several calls."""
 _JUDGED: Final = (1, 2, 3, 4, 5, 8, LARGEST_BATCH)
 _TIMED: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 _RELOADS: Final = 50
@@ -273,6 +275,11 @@ def speed_table(report: Report, card: str) -> None:
             share = "" if peak is None else f"{rate * OPERATIONS_PER_IMAGE / peak:.0%}"
             report.lines.append(f"| {name} | {batch} | {each:.2f} | {rate:.0f} | {share} |")
     report.lines.append("")
+    for name, times in report.figures.items():
+        if not times:
+            continue
+        best = best_batch({int(batch): 1000 * int(batch) / each for batch, each in times.items()})
+        report.say(f"{name}: CLIP_MAX_BATCH_SIZE={best} is enough for nearly all of its speed")
     if peak is not None:
         report.say(
             f"by its data sheet this card could do {peak / OPERATIONS_PER_IMAGE:.0f} images a "

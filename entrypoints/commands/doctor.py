@@ -14,6 +14,8 @@ from entrypoints.commands.progress import working
 from entrypoints.commands.starting import compose, settings_or_exit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from application.ports import EncoderDescription, EncoderPort
     from entrypoints.container import Container
     from entrypoints.settings import Settings
@@ -29,7 +31,8 @@ _TIMED_S: Final = 4.0
     "--measure",
     is_flag=True,
     help="Also measure every encoder and precision of this processor on the model, and keep the "
-    "fastest runtime for CLIP_ENCODER=auto. Takes a minute or two, the first time longer.",
+    "fastest runtime for CLIP_ENCODER=auto; on a GPU, every size of batch. Takes a minute or two, "
+    "the first time longer.",
 )
 def doctor(*, measure: bool) -> None:
     """Check the machine and the settings before serving.
@@ -49,7 +52,11 @@ def doctor(*, measure: bool) -> None:
     _hardware()
     problems = _model(container, settings)
     if measure and not problems:
-        _measured(settings)
+        device = container.encoder_loader().probe_device()
+        if device.cuda_available and device.gpu_wanted:
+            _measured_on_card(settings)
+        else:
+            _measured(settings)
     problems += _address(settings)
     click.echo()
     if problems:
@@ -228,6 +235,42 @@ def _measured(settings: "Settings") -> None:
                 f"  - {size} at once: {better.name} is {times:.1f} times as fast. "
                 f"Set {better.settings}."
             )
+
+
+def _measured_on_card(settings: "Settings") -> None:
+    from adapters.encoders.measuring import CARD_BATCHES, Candidate, measure
+    from adapters.encoders.selection import EncoderChoice
+    from adapters.models.precision import Precision
+    from application.ports import EncoderUnavailable
+
+    candidate = Candidate(EncoderChoice.TORCH, settings.precision or Precision.FP16)
+    _heading(f"Measured on the GPU with {candidate.name}, in a process of its own")
+    try:
+        with working(f"measuring {candidate.name}"):
+            figures = measure(candidate, settings.model_path, settings.cache, CARD_BATCHES)
+    except EncoderUnavailable as unavailable:
+        click.echo(f"  {unavailable}")
+        return
+    for line in batches_on_card(figures.per_second, settings.max_batch):
+        click.echo(f"  {line}")
+
+
+def batches_on_card(per_second: "Mapping[int, float]", now: int) -> list[str]:
+    """What was measured, and which ``CLIP_MAX_BATCH_SIZE`` is best.
+
+    Args:
+        per_second: images a second, by the size of the batch.
+        now: the size that the settings ask for.
+    """
+    from adapters.encoders.measuring import best_batch
+
+    best = best_batch(per_second)
+    lines = [
+        f"{size:>4} at once: {_two_digits(rate)} images/s" for size, rate in per_second.items()
+    ]
+    if best == now:
+        return [*lines, f"CLIP_MAX_BATCH_SIZE={best}, as it is, is best for this card."]
+    return [*lines, f"Set CLIP_MAX_BATCH_SIZE={best}: it is best for this card. It is {now} now."]
 
 
 def _address(settings: "Settings") -> list[str]:

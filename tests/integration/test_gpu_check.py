@@ -98,6 +98,8 @@ def test_the_report_is_a_page_with_a_table_and_a_plot(tmp_path: Path) -> None:
     report = Report(figures={"TensorRT": {"1": 2.0, "8": 8.0}})
     check.speed_table(report, "NVIDIA GeForce RTX 4090")
     assert "| TensorRT | 8 | 8.00 | 1000 | 98% |" in report.lines
+    best = "- TensorRT: CLIP_MAX_BATCH_SIZE=8 is enough for nearly all of its speed"
+    assert best in report.lines
     with report.section("Broken"):
         int("no kernel image")
     report.write(tmp_path / "gpu-report.md")

@@ -9,6 +9,7 @@ from adapters.encoders.kept_choice import keep_choice, kept_choice
 from adapters.encoders.measuring import (
     Candidate,
     Figures,
+    best_batch,
     candidates,
     clearly_faster,
     cosine,
@@ -17,6 +18,7 @@ from adapters.encoders.measuring import (
 )
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.models.precision import Precision
+from entrypoints.commands.doctor import batches_on_card
 
 OPENVINO, TORCH = EncoderChoice.OPENVINO, EncoderChoice.TORCH
 FP32, BF16, INT8 = Precision.FP32, Precision.BF16, Precision.INT8
@@ -108,4 +110,24 @@ def test_a_candidate_says_how_to_get_it() -> None:
     assert candidate.name == "OpenVINO bf16, 2 streams"
     assert candidate.settings == (
         "CLIP_ENCODER=openvino CLIP_PRECISION=bf16 CLIP_OPENVINO_STREAMS=2"
+    )
+
+
+def test_the_best_batch_is_the_smallest_that_is_nearly_the_fastest() -> None:
+    assert best_batch({1: 90.0, 8: 400.0, 32: 705.0, 64: 740.0, 128: 735.0}) == 32
+    assert best_batch({1: 90.0, 8: 400.0, 32: 700.0, 64: 740.0, 128: 735.0}) == 64
+    assert best_batch({1: 10.0, 2: 10.1}) == 1
+    assert best_batch({8: 3.0}) == 8
+
+
+def test_doctor_says_which_batch_is_best_for_a_card() -> None:
+    measured = {8: 400.0, 32: 705.0, 64: 740.0}
+    assert batches_on_card(measured, 32) == [
+        "   8 at once: 400 images/s",
+        "  32 at once: 700 images/s",
+        "  64 at once: 740 images/s",
+        "CLIP_MAX_BATCH_SIZE=32, as it is, is best for this card.",
+    ]
+    assert batches_on_card(measured, 8)[-1] == (
+        "Set CLIP_MAX_BATCH_SIZE=32: it is best for this card. It is 8 now."
     )
