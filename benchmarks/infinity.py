@@ -1,4 +1,7 @@
-"""A peer: infinity-emb from PyPI, started as its manual says, on the port that ``PORT`` says."""
+"""A peer: infinity-emb from PyPI, started as its manual says, on the port that ``PORT`` says.
+
+On the processor, or where ``INFINITY_DEVICE`` says.
+"""
 
 import os
 import sys
@@ -18,7 +21,7 @@ if __name__ == "__main__":
             "--engine",
             "torch",
             "--device",
-            "cpu",
+            os.environ.get("INFINITY_DEVICE", "cpu"),
             "--host",
             "127.0.0.1",
             "--port",

@@ -7,7 +7,6 @@ exit status is 1 if anything is not as promised.
 """
 
 import asyncio
-import importlib.util
 import json
 import os
 import subprocess
@@ -403,7 +402,7 @@ def check_endpoints(report: Report, settings: dict[str, str], backend: str | Non
         near = score.status_code == 200 and score.json()["anomaly_score"] < 1e-3
         report.check("/anomaly-score", near, score.text[:100])
         for clients in (1, 8, _MOST_CLIENTS):
-            rate = _rate(server.url, picture, clients)
+            rate = _rate(f"{server.url}/embed", json.dumps(body).encode(), clients)
             report.say(f"{clients} clients at once over HTTP: {rate:.1f} requests a second")
 
 
@@ -419,7 +418,8 @@ def check_fronts(report: Report, settings: dict[str, str], numbers: Sequence[int
             ) as server,
         ):
             wait_for(server, "/health/ready")
-            rate = _rate(server.url, _picture(), _MOST_CLIENTS)
+            body = json.dumps({"image": b64encode(_picture()).decode()}).encode()
+            rate = _rate(f"{server.url}/embed", body, _MOST_CLIENTS)
             report.say(f"{number} HTTP processes, {_MOST_CLIENTS} clients: {rate:.1f} a second")
 
 
@@ -429,20 +429,26 @@ def _picture() -> bytes:
     return as_file(photo())
 
 
-def _rate(url: str, picture: bytes, clients: int, seconds: float = 5.0) -> float:
-    """Responses a second; the load comes from a process of its own."""
+def _rate(url: str, body: bytes, clients: int, seconds: float = 5.0) -> float:
+    """Responses a second to a body; the load comes from a process of its own.
+
+    Raises:
+        OSError: there were others than 200.
+    """
     from benchmarks.load import Plan, Result
 
-    with tempfile.NamedTemporaryFile() as body:
-        body.write(json.dumps({"image": b64encode(picture).decode()}).encode())
-        body.flush()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(body)
+        file.flush()
         load = subprocess.run(
             [sys.executable, "-m", "benchmarks.load"],
-            input=msgspec.json.encode(Plan(f"{url}/embed", [body.name], clients, seconds)),
+            input=msgspec.json.encode(Plan(url, [file.name], clients, seconds)),
             stdout=subprocess.PIPE,
             check=True,
         )
     result = msgspec.json.decode(load.stdout, type=Result)
+    if result.failures:
+        raise OSError(f"{result.failures} requests to {url} were not answered with 200")
     return len(result.latencies_s) / result.elapsed_s
 
 
@@ -459,10 +465,12 @@ def http_section(report: Report, subject: Subject) -> None:
 
 
 def peers_section(report: Report, subject: Subject) -> None:
-    """Which other servers could be measured beside this one."""
-    for name in ("infinity_emb", "vllm"):
-        there = importlib.util.find_spec(name) is not None
-        report.say(f"{name}: {'installed, see make bench' if there else 'not installed'}")
+    """Other servers with the same checkpoint and picture, to be seen beside "Over HTTP"."""
+    from checks.gpu.peers import infinity, measure_peers, vllm
+
+    peers = (infinity(subject.source), vllm(subject.source))
+    clients = (1, 8, _MOST_CLIENTS)
+    measure_peers(report, peers, _picture(), rate=_rate, clients=clients, logs=subject.directory)
 
 
 # --- Sections ---------------------------------------------------------------------------------
@@ -470,9 +478,9 @@ def peers_section(report: Report, subject: Subject) -> None:
 
 def random_vit_l(directory: Path) -> Path:
     """A ViT-L/14 with random weights, for a machine without a checkpoint."""
-    from tests.support.checkpoints import full_size_clip, save_hugging_face
+    from benchmarks.checkpoint import checkpoint_at
 
-    return save_hugging_face(full_size_clip(), directory)
+    return checkpoint_at(directory)
 
 
 def torch_encoder(checkpoint: Checkpoint, *, compiles: bool = False) -> EncoderPort:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from adapters.encoders.cuda import Cuda, find_gpu
@@ -13,10 +14,13 @@ from adapters.images.photos import samples
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device
-from checks.gpu import cards, check
+from benchmarks.contestants import Contestant
+from checks.gpu import cards, check, peers
 from checks.gpu.report import Report
 from tests.support.engines import Workshop
 from tests.support.host_cuda import HostCuda
+from tests.support.photos import as_file, photo
+from tests.support.servers import SERVE
 
 CPU = Device("cpu", cuda_available=False)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -128,6 +132,42 @@ def test_a_section_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
         failed = check.in_a_process("fp16", subject)
         assert failed.failures == 1
         assert "TensorRT needs an NVIDIA GPU" in failed.lines[-1]
+
+
+def test_other_servers_are_measured_where_they_are_installed(tmp_path: Path) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def rate(url: str, body: bytes, clients: int) -> float:
+        response = httpx.post(url, content=body, timeout=60)
+        assert response.status_code == 200, response.text
+        asked.append((url.rpartition("/")[2], clients))
+        return 12.5
+
+    # This server speaks vLLM's protocol.
+    ours = {"CLIP_ENCODER": "fake"}
+    stand_in = Contestant("vllm", SERVE, ours, ready="/health/ready", embed="/v1/embeddings")
+    broken = Contestant("infinity_emb", (sys.executable, "-c", "raise SystemExit('no CUDA')"))
+    report = Report()
+    peers.measure_peers(
+        report,
+        (
+            peers.Peer("other", None, bytes),
+            peers.Peer("infinity_emb", broken, broken.embed_body),
+            peers.Peer("vllm", stand_in, peers.vllm_body),
+        ),
+        as_file(photo()),
+        rate=rate,
+        clients=(1, 8),
+        logs=tmp_path,
+    )
+    assert report.failures == 0
+    missing, failed, *measured = report.lines
+    assert missing == "- other: not installed"
+    assert failed == (
+        "- infinity_emb: installed, and could not be measured: the server ended: no CUDA"
+    )
+    assert measured == [f"- vllm, {n} clients: 12.5 requests a second" for n in (1, 8)]
+    assert asked == [("embeddings", 1), ("embeddings", 8)]
 
 
 def test_every_endpoint_of_a_real_server_is_asked() -> None:

@@ -1,0 +1,117 @@
+"""Other servers on the same card, where they are installed: infinity and vLLM."""
+
+import base64
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.contestants import Contestant
+from checks.gpu.report import Report
+from tests.support.servers import free_port, launched, wait_for
+
+_START_WITHIN_S: Final = 600
+_PLACES: Final = (Path(sys.executable).parent, Path(".bench/infinity/bin"))
+"""Where commands are looked for after ``PATH``: the second is what ``make bench`` installs."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another server.
+
+    Attributes:
+        name: of its command.
+        contestant: how it is started; None where it is not installed.
+        body: of the request for the embedding of a JPEG file.
+    """
+
+    name: str
+    contestant: Contestant | None
+    body: Callable[[bytes], bytes]
+
+
+def installed(command: str) -> Path | None:
+    """Where a command is; None where it is not installed."""
+    place = shutil.which(command) or next(
+        (found for each in _PLACES if (found := shutil.which(command, path=str(each)))), None
+    )
+    return None if place is None else Path(place).absolute()
+
+
+def infinity(source: Path) -> Peer:
+    """As ``make bench`` starts it, on the card."""
+    if (command := installed("infinity_emb")) is None:
+        return Peer("infinity_emb", None, bytes)
+    contestant = Contestant(
+        "infinity_emb",
+        (sys.executable, "-m", "benchmarks.infinity", str(command)),
+        {"CLIP_MODEL_PATH": str(source), "INFINITY_DEVICE": "cuda"},
+        embed="/embeddings",
+        openai=True,
+    )
+    return Peer(contestant.name, contestant, contestant.embed_body)
+
+
+def vllm(source: Path) -> Peer:
+    """By its manual: ``vllm serve`` as a pooling model."""
+    if (command := installed("vllm")) is None:
+        return Peer("vllm", None, vllm_body)
+    port = str(free_port())
+    contestant = Contestant(
+        "vllm",
+        (
+            *(str(command), "serve", str(source), "--served-model-name", "clip"),
+            *("--runner", "pooling", "--dtype", "float16", "--host", "127.0.0.1", "--port", port),
+        ),
+        {"PORT": port},
+        embed="/v1/embeddings",
+    )
+    return Peer(contestant.name, contestant, vllm_body)
+
+
+def vllm_body(picture: bytes) -> bytes:
+    """vLLM takes a picture as a message of the user's."""
+    uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": uri}}]
+    return json.dumps(
+        {"model": "clip", "messages": [{"role": "user", "content": content}]}
+    ).encode()
+
+
+def measure_peers(
+    report: Report,
+    peers: Sequence[Peer],
+    picture: bytes,
+    *,
+    rate: Callable[[str, bytes, int], float],
+    clients: Sequence[int],
+    logs: Path,
+) -> None:
+    """How many requests each takes; one that is not there or does not start is named.
+
+    Args:
+        report: where it goes. What becomes of others is no promise of this server's.
+        peers: the others.
+        picture: a JPEG file.
+        rate: responses a second of an address to a body, from so many clients.
+        clients: how many at once.
+        logs: a directory for what they print.
+    """
+    for peer in peers:
+        if peer.contestant is None:
+            report.say(f"{peer.name}: not installed")
+            continue
+        log = logs / f"{peer.name}.log"
+        command, variables = list(peer.contestant.command), peer.contestant.environment
+        try:
+            with launched(command, log, **variables) as server:
+                wait_for(server, peer.contestant.ready, _START_WITHIN_S)
+                for number in clients:
+                    found = rate(server.url + peer.contestant.embed, peer.body(picture), number)
+                    report.say(f"{peer.name}, {number} clients: {found:.1f} requests a second")
+        except (AssertionError, OSError) as failure:
+            last = " ".join(str(failure).split())[-200:]
+            report.say(f"{peer.name}: installed, and could not be measured: {last}")
