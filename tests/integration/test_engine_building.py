@@ -26,7 +26,7 @@ from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import CLIPS_INPUT, EncoderUnavailable
 from tests.support.checkpoints import full_size_clip, save_hugging_face, save_resnet
-from tests.support.families import save_siglip, small_siglip
+from tests.support.families import save_siglip, save_xlm_roberta_image_tower, small_siglip
 
 BOTH = [Precision.FP32, Precision.FP16]
 ADA = "8.9"
@@ -156,6 +156,7 @@ def test_an_engine_that_takes_levels_is_built(
     checkpoints = {
         "clip": DEMO,
         "siglip": str(save_siglip(small_siglip(), tmp_path / "siglip", size=64)),
+        "xlm-roberta": str(save_xlm_roberta_image_tower(tmp_path / "xlm-roberta")),
         "traced": str(save_resnet(tmp_path / "resnet")),
     }
     for name, source in checkpoints.items():

@@ -18,7 +18,7 @@ from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, PixelBatch
 from tests.support.checkpoints import full_size_clip, save_hugging_face, save_resnet, small_clip
-from tests.support.families import save_siglip, small_siglip
+from tests.support.families import save_siglip, save_xlm_roberta_image_tower, small_siglip
 from tests.support.photos import photos
 from tests.support.rows import smallest_cosine
 
@@ -84,7 +84,7 @@ def test_a_tower_of_another_kind_is_traced(
 
 
 @pytest.mark.parametrize("precision", BOTH)
-@pytest.mark.parametrize("family", ["demo", "clip", "siglip", "traced"])
+@pytest.mark.parametrize("family", ["demo", "clip", "siglip", "xlm-roberta", "traced"])
 def test_a_graph_that_takes_levels_is_the_same_tower(
     family: str, precision: Precision, tmp_path: Path
 ) -> None:
@@ -93,6 +93,7 @@ def test_a_graph_that_takes_levels_is_the_same_tower(
         "demo": lambda: DEMO,
         "clip": lambda: str(save_hugging_face(small_clip(), tmp_path / "clip")),
         "siglip": lambda: str(save_siglip(small_siglip(), tmp_path / "siglip", size=64)),
+        "xlm-roberta": lambda: str(save_xlm_roberta_image_tower(tmp_path / "xlm-roberta")),
         "traced": lambda: str(save_resnet(tmp_path / "resnet")),
     }
     checkpoint = read_checkpoint(makers[family]())

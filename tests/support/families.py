@@ -181,3 +181,23 @@ def save_open_clips(
     weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     save_file(weights, directory / "open_clip_model.safetensors")
     return directory
+
+
+def save_xlm_roberta_image_tower(directory: Path) -> Path:
+    """Write a small CLIP with an XLM-RoBERTa, whose image tower alone can be used.
+
+    The real text tower has 278 million weights in its smallest size; here a few stand in its place.
+    """
+    import open_clip.model
+    import torch
+
+    torch.manual_seed(5)
+    config = open_clip.get_model_config("xlm-roberta-base-ViT-B-32")
+    config["embed_dim"] = 32
+    vision = {"image_size": 64, "patch_size": 16, "layers": 2, "width": 64, "head_width": 32}
+    config["vision_cfg"] = vision
+    text = {"width": 64, "heads": 2, "layers": 1, "vocab_size": 300}
+    model = open_clip.model.CustomTextCLIP(**{**config, "text_cfg": text}).eval()
+    save_open_clips(model, config, {}, directory)
+    save_xlm_roberta_tokenizer(directory)
+    return directory
