@@ -147,6 +147,16 @@ def test_a_graph_that_computes_something_else_is_dropped(
     assert "without CUDA graphs: a graph's embeddings differ (cosine -1.0000)" in caplog.text
 
 
+def test_a_graph_that_never_reads_its_images_is_dropped(
+    lanes: ImageTowerLanes, tower: Tower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would give each later request the embeddings of the first."""
+    tower.cuda.ignores_input = True
+    check(lanes, 2, 8)
+    assert tower.cuda.replays == 1
+    assert "without CUDA graphs: a graph's embeddings differ" in caplog.text
+
+
 def test_a_device_that_is_lost_is_not_taken_for_a_fault(
     lanes: ImageTowerLanes, tower: Tower
 ) -> None:

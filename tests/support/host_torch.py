@@ -17,12 +17,13 @@ class HostGraph:
         self._cuda = cuda
         self._work = work
         # A capture computes nothing: until the first replay there is only rubbish.
-        self.result = torch.full_like(work(), float("nan"))
+        self._captured = work()
+        self.result = torch.full_like(self._captured, float("nan"))
 
     def replay(self) -> None:
         assert self._cuda.current() is not None, "outside of a lane's stream"
         self._cuda.replays += 1
-        rows = self._work()
+        rows = self._captured if self._cuda.ignores_input else self._work()
         self.result.copy_(-rows if self._cuda.replays_wrongly else rows)
 
 
@@ -34,6 +35,7 @@ class HostTorchCuda(TorchCuda):
         self.captures = 0
         self.given_back = 0
         self.replays_wrongly = False
+        self.ignores_input = False
         self.capture_fails: Exception | None = None
         self.most_at_once = 0
         self.streams_used: set[int] = set()

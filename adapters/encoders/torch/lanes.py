@@ -33,7 +33,7 @@ _GRAPHS: Final = 8
 """Most CUDA graphs of one lane. They share what they compute in, and each keeps its input."""
 
 _LEAST_COSINE: Final = 0.999
-"""Of a graph against the very calls that it repeats."""
+"""Of a graph against the same call without one."""
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Pixels on the device, float32 ``[n, 3, h, w]`` → embeddings ``[n, dimension]``."""
@@ -153,7 +153,7 @@ class ImageTowerLanes:
                 self._drop_graphs(lane)  # so that there is room for a smaller batch
                 raise
         if captured is None and self._comes_often(len(batch)):
-            self._capture(batch, rows)
+            self._capture(batch)
         return rows
 
     @contextmanager
@@ -176,7 +176,7 @@ class ImageTowerLanes:
         sizes = sum(calls > _WARM for calls in self._calls.values())
         return self._calls[count] > _WARM and sizes <= _GRAPHS
 
-    def _capture(self, batch: PixelBatch, expected: RawEmbeddings) -> None:
+    def _capture(self, batch: PixelBatch) -> None:
         """Capture a batch size in every lane, and keep that where it computes the same.
 
         No call runs meanwhile: not all that CUDA does is allowed beside a capture.
@@ -187,7 +187,7 @@ class ImageTowerLanes:
         lanes = [self._free.get() for _ in range(CALLS_AT_ONCE)]
         try:
             for lane in lanes:
-                lane.graphs[len(batch)] = self._captured(lane, batch, expected)
+                lane.graphs[len(batch)] = self._captured(lane, batch)
         except EncoderLost:
             raise
         except Exception as failure:  # of a tower or a PyTorch that cannot be captured
@@ -201,16 +201,18 @@ class ImageTowerLanes:
                 self._free.put(lane)
             self._capturing.release()
 
-    def _captured(self, lane: _Lane, batch: PixelBatch, expected: RawEmbeddings) -> _Captured:
+    def _captured(self, lane: _Lane, batch: PixelBatch) -> _Captured:
+        # Other pictures than those it is captured with, or one that never reads its input would do.
+        others = 1 - batch
         with self._cuda.using(lane.stream), device_failures():
             # Libraries allocate at the first call of a thread in a stream, which a capture forbids.
-            self._eager(batch)
+            expected = self._eager(others)
             pixels = to_device(batch, self._device).clone()
             graph, features = self._cuda.capture(
                 lane.stream, lane.pool, lambda: self._forward(pixels)
             )
             captured = _Captured(graph, pixels, features)
-            made = captured.run(batch)
+            made = captured.run(others)
         cosine = smallest_cosine(
             *([Embedding.from_encoder(r) for r in n] for n in (made, expected))
         )
