@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 
@@ -23,18 +24,27 @@ class BulkOutput:
         self._file = output / "_run.json"  # readers of Parquet folders pass over such names
         self.folder = output.with_name(f"{output.name}.journal")
 
+    def check_unfinished(self) -> None:
+        """See that there is something left to do, which needs neither a cluster nor a model.
+
+        Raises:
+            BulkFailure: the folder is complete, or holds something else.
+        """
+        if self._file.exists():
+            if self._earlier()["complete"]:
+                raise BulkFailure(f"{self._output} is complete already; name another folder.")
+        elif self._output.exists() and any(self._output.iterdir()):
+            raise BulkFailure(f"{self._output} holds something else already; name another folder.")
+
     def begin(self, model: EncoderDescription) -> None:
         """Begin, or continue where an earlier job stopped.
 
         Raises:
             BulkFailure: the folder is complete, of another model, or something else.
         """
-        if self._output.exists() and not self._file.exists() and any(self._output.iterdir()):
-            raise BulkFailure(f"{self._output} holds something else already; name another folder.")
+        self.check_unfinished()
         if self._file.exists():
-            earlier = json.loads(self._file.read_text(encoding="utf-8"))
-            if earlier["complete"]:
-                raise BulkFailure(f"{self._output} is complete already; name another folder.")
+            earlier = self._earlier()
             if earlier["model_fingerprint"] != model.fingerprint:
                 raise BulkFailure(
                     f"{self._output} holds embeddings of the model with fingerprint "
@@ -53,6 +63,10 @@ class BulkOutput:
         self._output.mkdir(exist_ok=True)
         self._fingerprint = model.fingerprint
         self._write(complete=False)
+
+    def _earlier(self) -> dict[str, Any]:
+        earlier: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        return earlier
 
     def complete(self, expected: int) -> int:
         """Mark the output as complete, and delete what was kept to continue the job.

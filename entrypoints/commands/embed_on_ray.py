@@ -52,12 +52,15 @@ def embed_on_ray(
         from adapters.system.installation import install_command
 
         fail(f"embed-on-ray needs Ray, which is not installed. Run: {install_command('ray')}")
+    from adapters.ray.bulk_output import BulkOutput
     from application.bulk_ports import BulkFailure
     from domain.errors import ModelNotReady
     from entrypoints.ray.bulk import Resources, embed_on_ray
 
-    ray.init(address=address, log_to_driver=False)
     try:
+        # Before the cluster is joined, which takes half a minute.
+        BulkOutput(output.absolute()).check_unfinished()
+        ray.init(address=address, log_to_driver=False)
         rows = embed_on_ray(
             paths,
             output.absolute(),
