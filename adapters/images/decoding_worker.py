@@ -67,26 +67,34 @@ _MOST_TRACEBACK: Final = 8000
 
 def fork_server(control: socket.socket, decode: Decoder, configuration: dict[str, Any]) -> None:
     """Fork and end workers as told, until the server at the other end is gone."""
+    # A server that is killed with a reply unread resets the connection instead of ending it.
+    with suppress(ConnectionError):
+        while _one_order(control, decode, configuration):
+            pass
+
+
+def _one_order(control: socket.socket, decode: Decoder, configuration: dict[str, Any]) -> bool:
+    """Wait for an order and carry it out; returns whether there may be another."""
     own_pid = os.getpid()
-    while True:
-        message, files, _, _ = socket.recv_fds(control, ORDER.size, 2)
-        if len(message) < ORDER.size:
-            return  # the server has ended
-        order, pid = ORDER.unpack(message)
-        result = error = 0
-        try:
-            if order == END:
-                # Here and not in the server: here the number cannot be another process's by now.
-                os.kill(pid, signal.SIGKILL)
-                result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            elif (result := os.fork()) == 0:
-                control.close()
-                _work_and_exit(files, decode, configuration, own_pid)
-        except OSError as failure:
-            error = failure.errno or errno.EIO
-        for file in files:
-            os.close(file)
-        control.sendall(RESULT.pack(result, error))
+    message, files, _, _ = socket.recv_fds(control, ORDER.size, 2)
+    if len(message) < ORDER.size:
+        return False  # the server has ended
+    order, pid = ORDER.unpack(message)
+    result = error = 0
+    try:
+        if order == END:
+            # Here and not in the server: here the number cannot be another process's by now.
+            os.kill(pid, signal.SIGKILL)
+            result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        elif (result := os.fork()) == 0:
+            control.close()
+            _work_and_exit(files, decode, configuration, own_pid)
+    except OSError as failure:
+        error = failure.errno or errno.EIO
+    for file in files:
+        os.close(file)
+    control.sendall(RESULT.pack(result, error))
+    return True
 
 
 def _work_and_exit(

@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -17,8 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapters.images.decoding_worker import END, ORDER
+from adapters.images.decoding_worker import fork_server as serve_forks
 from adapters.images.decoding_workers import Budget, DecodingWorkers
 from adapters.images.fork_server import ForkServer, ForkServerLost
+from adapters.images.picture import decode_picture
 from adapters.images.pillow_preparation import PillowImagePreparation
 from adapters.images.preprocessing import normalise
 from application.ports import CLIPS_INPUT, ImageInput, Pixels
@@ -228,6 +232,16 @@ def test_a_fork_server_that_another_thread_has_closed_is_lost() -> None:
         server.fork((theirs.fileno(), theirs.fileno()))
 
 
+def test_the_fork_server_ends_quietly_when_its_server_was_killed_with_a_reply_unread() -> None:
+    here, there = socket.socketpair()
+    with ThreadPoolExecutor(1) as threads, there:
+        running = threads.submit(serve_forks, there, decode_picture, {})
+        here.sendall(ORDER.pack(END, 2**31 - 1))  # no process has that number
+        assert select.select([here], [], [], 20)[0]
+        here.close()
+        running.result(20)
+
+
 def test_the_fork_server_killed() -> None:
     with workers(2) as pool:
         pool.start()
@@ -283,6 +297,8 @@ def test_a_limit_that_others_set_is_the_machines_and_not_the_pictures() -> None:
     program = f"""
 import resource
 from pathlib import Path
+from adapters.images.decoding_worker import END, ORDER
+from adapters.images.decoding_worker import fork_server as serve_forks
 from adapters.images.decoding_workers import Budget, DecodingWorkers
 from domain.errors import OutOfMemory
 
@@ -367,6 +383,8 @@ def test_workers_outlive_the_signals_that_stop_the_server(name: str) -> None:
 def test_workers_end_with_a_server_that_is_killed() -> None:
     program = f"""
 import threading, time
+from adapters.images.decoding_worker import END, ORDER
+from adapters.images.decoding_worker import fork_server as serve_forks
 from adapters.images.decoding_workers import DecodingWorkers
 pool = DecodingWorkers(2, decoder={decoders.NAME!r})
 pool.start()
