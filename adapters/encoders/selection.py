@@ -135,7 +135,7 @@ class EncoderSelection(EncoderLoaderPort):
         )
         if is_installed("openvino"):
             kept = kept_choice(self.cache, self.checkpoint)
-            if kept == EncoderChoice.TORCH and is_installed("torch"):
+            if kept == EncoderChoice.TORCH and self._torch_is_possible:
                 return EncoderChoice.TORCH, f"{without}, and it was measured to be the fastest"
             return EncoderChoice.OPENVINO, f"{without}, and OpenVINO is installed"
         return EncoderChoice.TORCH, f"{without}, and OpenVINO is not installed"
@@ -162,10 +162,15 @@ class EncoderSelection(EncoderLoaderPort):
         try:
             return self._load_openvino()
         except (InvalidCheckpoint, EncoderUnavailable) as unsuited:
-            if not is_installed("torch"):
+            if not self._torch_is_possible:
                 raise
             logger.warning("not on OpenVINO: %s Trying PyTorch.", unsuited)
             return self._load_torch()
+
+    @property
+    def _torch_is_possible(self) -> bool:
+        """Whether PyTorch can stand in for OpenVINO, which alone computes in int8."""
+        return is_installed("torch") and self.precision is not Precision.INT8
 
     def _load_tensorrt(self) -> EncoderPort:
         if self.tensorrt is None:

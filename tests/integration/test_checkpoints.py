@@ -291,13 +291,18 @@ def test_another_embedding_dimension_is_refused(hugging_face_directory: Path) ->
         selection.load()
 
 
-def test_int8_is_refused_where_it_would_be_no_faster(hugging_face_directory: Path) -> None:
+@pytest.mark.parametrize("choice", [EncoderChoice.OPENVINO, EncoderChoice.AUTO])
+def test_int8_is_refused_where_it_would_be_no_faster(
+    choice: EncoderChoice, hugging_face_directory: Path
+) -> None:
+    """Nor is PyTorch tried, whose refusal would hide the reason."""
     selection = EncoderSelection(
-        EncoderChoice.OPENVINO,
+        choice,
         str(hugging_face_directory),
         768,
         precision=Precision.INT8,
         int8_is_faster=lambda: False,
+        probe_gpu=lambda: Device("cpu", cuda_available=False),
     )
     with pytest.raises(EncoderUnavailable, match=r"no instructions for int8.*CLIP_PRECISION=auto"):
         selection.load()

@@ -100,6 +100,14 @@ def test_auto_takes_what_was_kept(tmp_path: Path) -> None:
     assert (choice, "measured" in reason) == (TORCH, True)
 
 
+def test_pytorch_is_not_taken_for_what_it_cannot_compute(tmp_path: Path) -> None:
+    keep_choice(tmp_path, "model", "torch")
+    selection = EncoderSelection(
+        EncoderChoice.AUTO, "model", cache=tmp_path, precision=Precision.INT8
+    )
+    assert selection.preferred()[0] == OPENVINO
+
+
 def test_embeddings_are_compared_by_direction() -> None:
     assert cosine(figures(1, [2.0, 0.0]), figures(1, [1.0, 0.0])) == pytest.approx(1)
     assert cosine(figures(1, [1.0, 1.0]), figures(1, [1.0, 0.0])) == pytest.approx(np.sqrt(0.5))
