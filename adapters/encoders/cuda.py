@@ -24,6 +24,18 @@ from domain.errors import EncoderFault
 _DEVICE: Final = 0
 _FLOAT32: Final[np.dtype[Any]] = np.dtype(np.float32)
 
+CALLS_AT_ONCE: Final = 2
+"""While the card computes one batch, the next one is copied in and the last one out."""
+
+CALLS_BEFORE_GRAPH: Final = 3
+"""Calls with as many images before a CUDA graph of them is captured."""
+
+CALLS_UNTIL_FINAL: Final = CALLS_BEFORE_GRAPH + 3
+"""Calls of one batch size until it is run as all later ones are."""
+
+MOST_GRAPHS: Final = 8
+"""CUDA graphs at most for each stream: each takes some megabytes of its own."""
+
 _OLD_S: Final = 1.0
 """Age at which a number of NVML's is asked for again, when somebody reads it."""
 

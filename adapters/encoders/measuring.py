@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from adapters.encoders.cuda import CALLS_UNTIL_FINAL
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.photos import samples
 from adapters.models.precision import Precision
@@ -201,7 +202,7 @@ def images_a_second(encoder: EncoderPort, batch: int, seconds: float) -> float:
     shape = (batch, 3, side, side)
     pixels = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     # On CUDA until the size is run as a graph.
-    for _ in range(6 if encoder.description.device.cuda_available else 2):
+    for _ in range(CALLS_UNTIL_FINAL if encoder.description.device.cuda_available else 2):
         encoder.encode_images(pixels)
     calls, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:

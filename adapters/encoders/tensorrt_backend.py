@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from adapters.artifacts.store import Store, reason_of
-from adapters.encoders.cuda import ProcessMemory
+from adapters.encoders.cuda import CALLS_AT_ONCE, ProcessMemory
 from adapters.encoders.engine_making import Commission, MakingCrashed, make_in_a_process
 from adapters.encoders.tensorrt import library
 from adapters.images.photos import picture_samples
@@ -262,7 +262,6 @@ class TensorRtBackend(EncoderUpgradePort):
         text_tower: TextTower,
     ) -> EncoderPort:
         from adapters.encoders.tensorrt.encoder import TensorRtEncoder
-        from adapters.encoders.tensorrt.runner import CALLS_AT_ONCE
 
         description = encoder_description(
             checkpoint,

@@ -378,8 +378,7 @@ def check_endpoints(report: Report, settings: dict[str, str], backend: str | Non
 
     from tests.support.servers import SERVE, running, wait_for
 
-    picture = _picture()
-    body = {"image": b64encode(picture).decode()}
+    body = {"image": b64encode(_picture()).decode()}
     with (
         tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch,
         running(SERVE, Path(scratch) / "log", **settings) as server,
@@ -402,7 +401,7 @@ def check_endpoints(report: Report, settings: dict[str, str], backend: str | Non
         near = score.status_code == 200 and score.json()["anomaly_score"] < 1e-3
         report.check("/anomaly-score", near, score.text[:100])
         for clients in (1, 8, _MOST_CLIENTS):
-            rate = _rate(f"{server.url}/embed", json.dumps(body).encode(), clients)
+            rate = _embed_rate(server.url, clients)
             report.say(f"{clients} clients at once over HTTP: {rate:.1f} requests a second")
 
 
@@ -418,8 +417,7 @@ def check_fronts(report: Report, settings: dict[str, str], numbers: Sequence[int
             ) as server,
         ):
             wait_for(server, "/health/ready")
-            body = json.dumps({"image": b64encode(_picture()).decode()}).encode()
-            rate = _rate(f"{server.url}/embed", body, _MOST_CLIENTS)
+            rate = _embed_rate(server.url, _MOST_CLIENTS)
             report.say(f"{number} HTTP processes, {_MOST_CLIENTS} clients: {rate:.1f} a second")
 
 
@@ -427,6 +425,11 @@ def _picture() -> bytes:
     from tests.support.photos import as_file, photo
 
     return as_file(photo())
+
+
+def _embed_rate(url: str, clients: int) -> float:
+    body = json.dumps({"image": b64encode(_picture()).decode()}).encode()
+    return _rate(f"{url}/embed", body, clients)
 
 
 def _rate(url: str, body: bytes, clients: int, seconds: float = 5.0) -> float:

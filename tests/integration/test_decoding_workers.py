@@ -297,8 +297,6 @@ def test_a_limit_that_others_set_is_the_machines_and_not_the_pictures() -> None:
     program = f"""
 import resource
 from pathlib import Path
-from adapters.images.decoding_worker import END, ORDER
-from adapters.images.decoding_worker import fork_server as serve_forks
 from adapters.images.decoding_workers import Budget, DecodingWorkers
 from domain.errors import OutOfMemory
 
@@ -383,8 +381,6 @@ def test_workers_outlive_the_signals_that_stop_the_server(name: str) -> None:
 def test_workers_end_with_a_server_that_is_killed() -> None:
     program = f"""
 import threading, time
-from adapters.images.decoding_worker import END, ORDER
-from adapters.images.decoding_worker import fork_server as serve_forks
 from adapters.images.decoding_workers import DecodingWorkers
 pool = DecodingWorkers(2, decoder={decoders.NAME!r})
 pool.start()

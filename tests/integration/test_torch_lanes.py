@@ -138,23 +138,22 @@ def test_what_cannot_be_captured_goes_on_as_it_was(
     assert tower.cuda.replays == 0
 
 
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [("replays_wrongly", "differ (cosine -1.0000)"), ("ignores_input", "differ")],
+)
 def test_a_graph_that_computes_something_else_is_dropped(
-    lanes: ImageTowerLanes, tower: Tower, caplog: pytest.LogCaptureFixture
+    lanes: ImageTowerLanes,
+    tower: Tower,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+    told: str,
 ) -> None:
-    tower.cuda.replays_wrongly = True
+    """One that never reads its images would give later requests the embeddings of the first."""
+    setattr(tower.cuda, fault, True)
     check(lanes, 2, 8)
     assert tower.cuda.replays == 1
-    assert "without CUDA graphs: a graph's embeddings differ (cosine -1.0000)" in caplog.text
-
-
-def test_a_graph_that_never_reads_its_images_is_dropped(
-    lanes: ImageTowerLanes, tower: Tower, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It would give each later request the embeddings of the first."""
-    tower.cuda.ignores_input = True
-    check(lanes, 2, 8)
-    assert tower.cuda.replays == 1
-    assert "without CUDA graphs: a graph's embeddings differ" in caplog.text
+    assert f"without CUDA graphs: a graph's embeddings {told}" in caplog.text
 
 
 def test_a_device_that_is_lost_is_not_taken_for_a_fault(

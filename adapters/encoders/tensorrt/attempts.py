@@ -1,7 +1,7 @@
 """Loads that ended their process: a mark beside an engine while it is loaded and first used.
 
-A crash leaves nothing that a process could catch: the mark that stays behind is what the next one
-knows it by. Beside ``NAME.engine`` there is ``NAME.engine.loading.json`` meanwhile.
+A process cannot catch its own crash, but it leaves the mark, ``NAME.engine.loading.json``, where
+the next process finds it.
 """
 
 import json
@@ -21,8 +21,8 @@ from adapters.encoders.tensorrt.engine_file import EngineIdentity
 logger = logging.getLogger(__name__)
 
 CRASHES_ALLOWED: Final = 1
-"""Loads in a row that may end their process: once it may have been somebody's ``kill -9``, the
-kernel for want of memory, or a power cut."""
+"""Loads in a row that may end their process: a single one may have been a ``kill -9``, a lack of
+memory or a power cut."""
 
 
 def mark_file(engine: Path) -> Path:

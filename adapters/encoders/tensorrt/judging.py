@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from adapters.encoders.cuda import OutOfDeviceMemory
+from adapters.encoders.cuda import CALLS_AT_ONCE, CALLS_UNTIL_FINAL, OutOfDeviceMemory
 from adapters.encoders.tensorrt.engine_file import BatchRange
-from adapters.encoders.tensorrt.runner import CALLS_AT_ONCE, CALLS_UNTIL_FINAL, EngineRunner
+from adapters.encoders.tensorrt.runner import EngineRunner
 from application.ports import PixelBatch, RawEmbeddings
 from domain.embedding import Embedding, smallest_cosine
 from domain.limits import SMALLEST_COSINE

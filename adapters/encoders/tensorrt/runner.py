@@ -11,7 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from adapters.encoders.cuda import Allocations, Cuda, OutOfDeviceMemory, as_array
+from adapters.encoders.cuda import (
+    CALLS_AT_ONCE,
+    CALLS_BEFORE_GRAPH,
+    MOST_GRAPHS,
+    Allocations,
+    Cuda,
+    OutOfDeviceMemory,
+    as_array,
+)
 from adapters.encoders.tensorrt.engine_file import EngineUnusable
 from adapters.encoders.tensorrt.library import Messages, TensorRt, messages_of
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT
@@ -23,18 +31,6 @@ logger = logging.getLogger(__name__)
 
 _FLOAT: Final = 4
 """Bytes of a float32."""
-
-CALLS_AT_ONCE: Final = 2
-"""While the card computes one batch, the next one is copied in and the last one out."""
-
-_WARM: Final = 3
-"""Calls with as many images before a CUDA graph of them is captured."""
-
-CALLS_UNTIL_FINAL: Final = _WARM + 3
-"""Calls of one batch size until it is run as all later ones are."""
-
-_GRAPHS: Final = 8
-"""Most CUDA graphs of one lane; each has an execution context of its own, some megabytes."""
 
 
 class EngineRunner(ABC):
@@ -364,7 +360,7 @@ class _Lane:
         if count in self.repeated:
             return self.repeated[count]
         self.calls[count] = self.calls.get(count, 0) + 1
-        if self.calls[count] <= _WARM or len(self.repeated) >= _GRAPHS:
+        if self.calls[count] <= CALLS_BEFORE_GRAPH or len(self.repeated) >= MOST_GRAPHS:
             return None
         self.repeated[count] = _Repeated(self._context(self.shape.profile_for(count)))
         return self.repeated[count]

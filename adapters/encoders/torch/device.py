@@ -48,8 +48,13 @@ def check_cuda() -> None:
 
 def to_device(batch: NDArray[Any], device: torch.device) -> torch.Tensor:
     """A batch as a tensor on the device; on CUDA by way of pinned memory, so that nobody waits."""
+    return pinned(batch, device).to(device, non_blocking=True)
+
+
+def pinned(batch: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """A batch as a tensor in main memory, ready to be copied to the device."""
     tensor = torch.from_numpy(batch)
-    return tensor.pin_memory().to(device, non_blocking=True) if _is_cuda(device) else tensor
+    return tensor.pin_memory() if _is_cuda(device) else tensor
 
 
 def to_host(features: torch.Tensor) -> RawEmbeddings:

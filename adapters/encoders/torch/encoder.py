@@ -10,11 +10,11 @@ import numpy as np
 import open_clip.model
 import torch
 
-from adapters.encoders.cuda import ProcessMemory, find_gpu
+from adapters.encoders.cuda import CALLS_AT_ONCE, ProcessMemory, find_gpu
 from adapters.encoders.fitting import encode_as_it_fits
 from adapters.encoders.torch.compiling import compile_blocks, compiler_missing
 from adapters.encoders.torch.device import device_failures, loading, to_device, to_host
-from adapters.encoders.torch.lanes import CALLS_AT_ONCE, Forward, ImageTowerLanes, TorchCuda
+from adapters.encoders.torch.lanes import Forward, ImageTowerLanes, TorchCuda
 from adapters.encoders.torch.modules import convert, siglip, xlm_roberta_clip
 from adapters.encoders.torch.normalisation import Normalisation
 from adapters.encoders.torch.text_tower import TorchTextTower

@@ -12,35 +12,28 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
-from adapters.encoders.cuda import OutOfDeviceMemory
-from adapters.encoders.torch.device import device_failures, to_device, to_host
+from adapters.encoders.cuda import (
+    CALLS_AT_ONCE,
+    CALLS_BEFORE_GRAPH,
+    MOST_GRAPHS,
+    OutOfDeviceMemory,
+)
+from adapters.encoders.torch.compiling import LEAST_COSINE, smallest_row_cosine
+from adapters.encoders.torch.device import device_failures, pinned, to_device, to_host
 from application.ports import EncoderLost, PixelBatch, RawEmbeddings
-from domain.embedding import Embedding, smallest_cosine
 
 logger = logging.getLogger(__name__)
-
-CALLS_AT_ONCE: Final = 2
-"""While the card computes one batch, the next one is copied in and the last one out."""
-
-_WARM: Final = 3
-"""Calls with as many images before a CUDA graph of them is captured."""
-
-_GRAPHS: Final = 8
-"""Most CUDA graphs of one lane. They share what they compute in, and each keeps its input."""
-
-_LEAST_COSINE: Final = 0.999
-"""Of a graph against the same call without one."""
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Pixels on the device, float32 ``[n, 3, h, w]`` → embeddings ``[n, dimension]``."""
 
 
 class TorchCuda:
-    """What PyTorch has of streams and graphs; tests pass another."""
+    """PyTorch's streams and graphs; tests pass another."""
 
     def stream(self, device: torch.device) -> Any:
         """A new stream, in which the work that was begun before is done."""
@@ -79,10 +72,7 @@ class _Captured:
     features: torch.Tensor
 
     def run(self, batch: PixelBatch) -> RawEmbeddings:
-        pixels = torch.from_numpy(batch)
-        if self.pixels.is_cuda:
-            pixels = pixels.pin_memory()
-        self.pixels.copy_(pixels, non_blocking=True)
+        self.pixels.copy_(pinned(batch, self.pixels.device), non_blocking=True)
         self.graph.replay()
         return to_host(self.features)
 
@@ -173,8 +163,8 @@ class ImageTowerLanes:
         if not self._captures:
             return False
         self._calls[count] = self._calls.get(count, 0) + 1
-        sizes = sum(calls > _WARM for calls in self._calls.values())
-        return self._calls[count] > _WARM and sizes <= _GRAPHS
+        sizes = sum(calls > CALLS_BEFORE_GRAPH for calls in self._calls.values())
+        return self._calls[count] > CALLS_BEFORE_GRAPH and sizes <= MOST_GRAPHS
 
     def _capture(self, batch: PixelBatch) -> None:
         """Capture a batch size in every lane, and keep that where it computes the same.
@@ -213,10 +203,8 @@ class ImageTowerLanes:
             )
             captured = _Captured(graph, pixels, features)
             made = captured.run(others)
-        cosine = smallest_cosine(
-            *([Embedding.from_encoder(r) for r in n] for n in (made, expected))
-        )
-        if cosine <= _LEAST_COSINE:
+        cosine = smallest_row_cosine(made, expected)
+        if cosine <= LEAST_COSINE:
             raise RuntimeError(f"a graph's embeddings differ (cosine {cosine:.4f})")
         return captured
 
