@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from domain.embedding import Embedding
 from domain.limits import CONTEXT_LENGTH, IMAGE_SIZE
 
-Pixels: TypeAlias = NDArray[np.float32]
-"""One preprocessed image: float32 ``[3, size, size]``, RGB, normalised with CLIP's mean and std.
+Pixels: TypeAlias = NDArray[np.uint8 | np.float32]
+"""One preprocessed image, ``[3, size, size]``, RGB.
 
-Where the encoder is in another process it is uint8, the levels before they are normalised: a
-quarter of the bytes. What lies between preparation and encoder looks at neither.
+uint8 is what a picture is decoded to, levels from 0 to 255: a quarter of the bytes to keep, copy
+and send. float32 is normalised with CLIP's mean and standard deviation already.
 
-The size is the model's, see `ImageInput`. Encoders of models with another mean and standard
-deviation convert.
+The size is the model's, see `ImageInput`. Encoders normalise levels, and convert for models with
+another mean and standard deviation.
 """
 
-PixelBatch: TypeAlias = NDArray[np.float32]
-"""Preprocessed images of one model: float32 ``[n, 3, size, size]``."""
+PixelBatch: TypeAlias = NDArray[np.uint8 | np.float32]
+"""Preprocessed images of one model, ``[n, 3, size, size]``: all levels, or all normalised."""
 
 RawEmbeddings: TypeAlias = NDArray[np.float32]
 """What a tower returns: float32 ``[n, dimension]``; the domain normalises each row."""
@@ -142,7 +142,10 @@ class EncoderPort(ABC):
 
     @abstractmethod
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
-        """Image tower. ``[n, 3, size, size]`` → ``[n, dimension]``, same order, n may be 0."""
+        """Image tower. ``[n, 3, size, size]`` → ``[n, dimension]``, same order, n may be 0.
+
+        Takes levels in uint8 and normalised pixels in float32, see `Pixels`.
+        """
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
@@ -247,7 +250,7 @@ class ImagePreparationPort(ABC):
 
     @abstractmethod
     def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
-        """Check, decode, resize, crop and normalise one image file.
+        """Check, decode, resize and crop one image file.
 
         Args:
             data: the file's bytes.

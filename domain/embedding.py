@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from domain.limits import SMALLEST_COSINE
 
 Vector: TypeAlias = NDArray[np.float32]
 """One-dimensional float32 array."""
+
+_SAFE_LENGTHS: Final = (1e-140, 1e140)
+"""Between these, no square of a component over- or underflows in float64 enough to matter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,12 +166,16 @@ def agrees(these: Sequence[Embedding], those: Sequence[Embedding]) -> bool:
 def _unit(raw: NDArray[np.floating]) -> Vector | None:
     """``raw`` scaled to length one in float32; None when zero or not finite."""
     wide = np.asarray(raw, dtype=np.float64)
-    largest = float(np.max(np.abs(wide), initial=0.0))
-    if not math.isfinite(largest) or largest == 0.0:
-        return None
-    # Dividing by the largest component first keeps the squares from over- or underflowing.
-    wide = wide / largest
-    unit = (wide / np.linalg.norm(wide)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = math.sqrt(wide @ wide)
+    if not _SAFE_LENGTHS[0] < length < _SAFE_LENGTHS[1]:  # nor is NaN
+        largest = float(np.max(np.abs(wide), initial=0.0))
+        if not math.isfinite(largest) or largest == 0.0:
+            return None
+        # The squares have over- or underflown: smaller numbers have the same direction.
+        wide = wide / largest
+        length = math.sqrt(wide @ wide)
+    unit = (wide / length).astype(np.float32)
     unit.flags.writeable = False
     return unit
 

@@ -25,9 +25,7 @@ from adapters.system.hardware import usable_cores
 from adapters.system.memory import SystemMemory
 from application.inference.admission import Admission
 from application.inference.batcher import Batcher
-from application.inference.image_embeddings import ImageEmbeddings
-from application.inference.image_preparation import ImagePreparation
-from application.inference.inference import Inference
+from application.inference.inference import ImageEmbeddings, ImagePreparation, Inference
 from application.inference.text_cache import TextEmbeddings
 from application.model.supervisor import Supervisor
 from application.ports import ALONE
@@ -86,7 +84,6 @@ class Container(containers.DeclarativeContainer):
         torch_compiles=settings.provided.torch_compiles,
         require_gpu=settings.provided.require_gpu,
     )
-    normalises = providers.Object(True)
     # Processes that serve HTTP on this machine share its cores.
     sharing_processes = providers.Object(1)
     decoders = providers.Callable(_share_of_cores, sharing_processes)
@@ -98,7 +95,6 @@ class Container(containers.DeclarativeContainer):
             DecodingWorkers,
             workers=decoders,
             max_pixels=settings.provided.max_decoded_pixels,
-            normalises=normalises,
         )
         if workers_possible()
         else in_process_preparation

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from adapters.images.preprocessing import levels_of
 from adapters.models.clip_tokenizer import ClipTokenizer
 from application.ports import (
     Device,
@@ -49,7 +50,9 @@ class FakeEncoder(EncoderPort):
 
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
         """See `EncoderPort.encode_images`."""
-        return self._vectors([np.ascontiguousarray(pixels).data for pixels in batch])
+        levels = levels_of(batch)
+        images = batch if levels is None else levels
+        return self._vectors([np.ascontiguousarray(image).data for image in images])
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`; here a word stands for a token."""

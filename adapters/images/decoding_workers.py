@@ -25,7 +25,7 @@ from adapters.images.decoding_worker import (
     REQUEST,
 )
 from adapters.images.fork_server import ForkServer, ForkServerLost, shared_memory
-from adapters.images.preprocessing import channels_first, normalise
+from adapters.images.preprocessing import channels_first
 from application.ports import CLIPS_INPUT, ImageInput, ImagePreparationPort, Pixels
 from domain.errors import (
     ClipError,
@@ -185,7 +185,6 @@ class DecodingWorkers(ImagePreparationPort):
         budget: Budget | None = None,
         max_pixels: int = MAX_DECODED_PIXELS,
         decoder: str = DECODER,
-        normalises: bool = True,
     ) -> None:
         """Make one; nothing is started before `start` or the first picture.
 
@@ -194,9 +193,7 @@ class DecodingWorkers(ImagePreparationPort):
             budget: for each picture; None: as `domain.limits` has it.
             max_pixels: see `adapters.images.picture.decode_picture`.
             decoder: the function that does it, as ``module:function``.
-            normalises: False where that is done in the encoder's process, see `Pixels`.
         """
-        self._normalises = normalises
         self._budget = budget or Budget()
         self._configuration = {
             "decoder": decoder,
@@ -243,8 +240,7 @@ class DecodingWorkers(ImagePreparationPort):
                     worker = None
                 worker = worker or self._started_worker(image_input.size)
                 try:
-                    levels = worker.decode(data, image_input, self._budget)
-                    return normalise(levels) if self._normalises else channels_first(levels)
+                    return channels_first(worker.decode(data, image_input, self._budget))
                 except TimeoutError:
                     raise ServiceUnavailable(
                         f"the image was not decoded within {self._budget.wall_s:g} seconds, the "

@@ -1,7 +1,7 @@
-"""The image preparation of the service: decoding, then normalising."""
+"""Image preparation where it is called, for systems without decoding workers."""
 
 from adapters.images.picture import decode_picture
-from adapters.images.preprocessing import normalise
+from adapters.images.preprocessing import channels_first
 from application.ports import CLIPS_INPUT, ImageInput, ImagePreparationPort, Pixels
 from domain.limits import MAX_DECODED_PIXELS
 
@@ -14,4 +14,5 @@ class PillowImagePreparation(ImagePreparationPort):
 
     def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         """See `ImagePreparationPort.prepare`."""
-        return normalise(decode_picture(data, image_input=image_input, max_pixels=self._max_pixels))
+        levels = decode_picture(data, image_input=image_input, max_pixels=self._max_pixels)
+        return channels_first(levels)

@@ -1,19 +1,20 @@
 """The one preprocessing: what happens to every image before every encoder.
 
-It becomes a square of the model's size in the model's way, and loses CLIP's mean and standard
-deviation. For plain CLIP (short side to 224, bicubic, centre crop) this is what
-``transformers.CLIPImageProcessor`` does; how near the numbers are says `adapters.images.resizing`.
+It becomes a square of the model's size in the model's way, as uint8 levels. The encoder takes out
+CLIP's mean and standard deviation (`as_pixels`), or has its device do it. For plain CLIP (short
+side to 224, bicubic, centre crop) this is what ``transformers.CLIPImageProcessor`` does; how near
+the numbers are says `adapters.images.resizing`.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from adapters.images.resizing import Box, resized
-from application.ports import CLIPS_INPUT, Fit, ImageInput, Pixels
+from application.ports import CLIPS_INPUT, Fit, ImageInput, PixelBatch
 
 Resize: TypeAlias = Callable[[Image.Image, tuple[int, int], str, Box], Image.Image]
 
@@ -43,7 +44,7 @@ _NORMALISED: Final = np.ascontiguousarray(
 """float32 ``[3, 256]``: what each of the 256 levels of each channel becomes."""
 
 
-def preprocess(image: Image.Image, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
+def preprocess(image: Image.Image, image_input: ImageInput = CLIPS_INPUT) -> NDArray[np.float32]:
     """What the image tower takes of an image.
 
     Args:
@@ -56,7 +57,7 @@ def preprocess(image: Image.Image, image_input: ImageInput = CLIPS_INPUT) -> Pix
     return normalise(np.asarray(square(image, image_input)))
 
 
-def normalise(pixels: NDArray[np.uint8]) -> Pixels:
+def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the image tower takes of a decoded picture.
 
     Args:
@@ -68,37 +69,42 @@ def normalise(pixels: NDArray[np.uint8]) -> Pixels:
     return normalised(pixels.transpose(2, 0, 1))
 
 
-def channels_first(levels: NDArray[np.uint8]) -> Pixels:
-    """A decoded picture for an encoder in another process, not normalised; see `Pixels`.
+def channels_first(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of a decoded picture as encoders take it, see `Pixels`.
 
     Args:
         levels: uint8 ``[size, size, 3]``.
+
+    Returns:
+        uint8 ``[3, size, size]``, C-contiguous.
     """
-    copied = np.ascontiguousarray(levels.transpose(2, 0, 1))
-    return cast(Pixels, copied)
+    return np.ascontiguousarray(levels.transpose(2, 0, 1))
 
 
 def normalised(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Eight-bit levels ``[…, 3, size, size]`` with CLIP's mean and standard deviation taken out."""
     pixels = np.empty(levels.shape, dtype=np.float32)
-    for channel, table in enumerate(_NORMALISED):
+    # Channel by channel: numpy copies what is not contiguous before and after it is looked up.
+    for place in np.ndindex(levels.shape[:-2]):
         # Looked up instead of computed: half the time, and the same to the last bit.
-        np.take(table, levels[..., channel, :, :], out=pixels[..., channel, :, :], mode="clip")
+        np.take(_NORMALISED[place[-1]], levels[place], out=pixels[place], mode="clip")
     return pixels
 
 
-def as_pixels(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-    """Images that have travelled as eight-bit levels or as pixels, as pixels."""
+def as_pixels(images: PixelBatch) -> NDArray[np.float32]:
+    """Images as the image tower takes them, from levels or from what is normalised already."""
     if images.dtype == np.uint8:
         return normalised(images.astype(np.uint8, copy=False))
     return images.astype(np.float32, copy=False)
 
 
-def levels_of(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
-    """What `normalised` made ``pixels`` of, exactly; None if it did not.
+def levels_of(pixels: PixelBatch) -> NDArray[np.uint8] | None:
+    """The levels that ``pixels`` are or were made of, exactly; None if they were not.
 
     A quarter of the bytes, where pixels travel.
     """
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
     levels = np.empty(pixels.shape, dtype=np.uint8)
     several = (-1, *pixels.shape[-3:])
     with np.errstate(invalid="ignore"):  # what is not finite comes out different, as it should

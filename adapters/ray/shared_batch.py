@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from adapters.images.preprocessing import as_pixels
-from adapters.ray.remote_encoder import RemoteEmbeddings, TravellingPixels
+from adapters.ray.remote_encoder import RemoteEmbeddings
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.errors import EncoderFault
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def encode_together(
-    encoder: EncoderPort, calls: Sequence[TravellingPixels]
+    encoder: EncoderPort, calls: Sequence[PixelBatch]
 ) -> list[RemoteEmbeddings | Exception]:
     """Run the image tower for several calls at once.
 
@@ -26,7 +26,7 @@ def encode_together(
         Each call's rows, in the same order, or its own failure.
     """
     try:
-        rows = _rows(encoder, np.concatenate([as_pixels(call) for call in calls]))
+        rows = _rows(encoder, _together(calls))
     except Exception as failure:
         if len(calls) == 1:
             return [failure]
@@ -36,6 +36,13 @@ def encode_together(
     ends = np.cumsum([len(call) for call in calls])
     fingerprint = encoder.description.fingerprint
     return [RemoteEmbeddings(part, fingerprint) for part in np.split(rows, ends[:-1])]
+
+
+def _together(calls: Sequence[PixelBatch]) -> PixelBatch:
+    """All images as one batch: levels stay levels where no call has anything else."""
+    if all(call.dtype == np.uint8 for call in calls):
+        return np.concatenate(calls)
+    return np.concatenate([as_pixels(call) for call in calls])
 
 
 def _rows(encoder: EncoderPort, batch: PixelBatch) -> RawEmbeddings:

@@ -42,7 +42,7 @@ class _Entry:
 
 @dataclass(eq=False, slots=True)
 class ImageEntry(_Entry):
-    """One image waiting for its embedding, float32 ``[3, size, size]``."""
+    """One image waiting for its embedding."""
 
     pixels: Pixels
     lease: Lease
@@ -81,15 +81,19 @@ class WaitingEntries:
     def next_batch(self, max_images: int) -> TextsEntry | list[ImageEntry] | None:
         """The texts of one request, or up to ``max_images`` images for one encoder; None if empty.
 
-        The further images of a batch may stand anywhere.
+        The further images of a batch may stand anywhere. All are levels or all are normalised.
         """
         first = self._entries.pop()
         if first is None or isinstance(first, TextsEntry):
             return first
-        encoder = first.lease.encoder
+        encoder, kind = first.lease.encoder, first.pixels.dtype
 
         def shares_the_batch(entry: Entry) -> bool:
-            return isinstance(entry, ImageEntry) and entry.lease.encoder is encoder
+            return (
+                isinstance(entry, ImageEntry)
+                and entry.lease.encoder is encoder
+                and entry.pixels.dtype == kind
+            )
 
         batch = [first]
         while len(batch) < max_images and (more := self._entries.pop(shares_the_batch)) is not None:
@@ -135,7 +139,7 @@ class Batcher:
         return len(self._waiting)
 
     async def encode_image(self, pixels: Pixels, lease: Lease) -> Embedding:
-        """Embedding of one preprocessed image, float32 ``[3, size, size]``.
+        """Embedding of one preprocessed image.
 
         Raises:
             ServiceUnavailable: the lease's encoder must not be used now.

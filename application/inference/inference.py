@@ -2,20 +2,217 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
-from typing import Self
+from typing import Self, TypeAlias, TypeVar
 
 from application.inference.admission import Admission
 from application.inference.batcher import Batcher
-from application.inference.image_embeddings import ImageEmbeddings, Outcome
-from application.inference.image_preparation import ImagePreparation
+from application.inference.fair_queue import FairQueue
 from application.inference.text_cache import TextEmbeddings
 from application.model.states import Lease
 from application.model.supervisor import Supervisor
-from application.ports import EncoderDescription, TokenCount
+from application.ports import (
+    UNOBSERVED,
+    EncoderDescription,
+    ImageInput,
+    ImagePreparationPort,
+    ObserverPort,
+    Pixels,
+    Stage,
+    TokenCount,
+)
 from domain.embedding import Embedding
+from domain.errors import InvalidInput
 from domain.limits import TEXTS_AT_ONCE
+
+_Result = TypeVar("_Result")
+
+Outcome: TypeAlias = Embedding | Exception
+"""The outcome of one image: its embedding, or why there is none."""
+
+
+class ImagePreparation:
+    """Runs the preparation port in a pool of threads, so that decoding overlaps encoding.
+
+    Used from the event loop only.
+    """
+
+    def __init__(
+        self, port: ImagePreparationPort, *, threads: int, observer: ObserverPort = UNOBSERVED
+    ) -> None:
+        """Make one.
+
+        Args:
+            port: does the work.
+            threads: images that it is given at once.
+            observer: hears how long each image waited, and how long it took.
+        """
+        self._port = port
+        self._observer = observer
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
+        self._free = threads
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(asyncio.Future.done)
+
+    def start(self) -> None:
+        """Begin to make what the first image would have to wait for, without waiting for it."""
+        self._pool.submit(self._port.start)
+
+    async def prepare(self, data: bytes, image_input: ImageInput, *, client: str = "") -> Pixels:
+        """Levels for the image tower, uint8 ``[3, size, size]``.
+
+        Args:
+            data: the bytes of one image file.
+            image_input: what the image tower takes.
+            client: who asks; while there is more to do than threads, clients take turns.
+
+        Raises:
+            ImageTooLarge, InvalidImage, ServiceUnavailable: as `ImagePreparationPort.prepare` says.
+        """
+        asked_s = time.perf_counter()
+        await self._turn_of(client)
+        try:
+            running = asyncio.get_running_loop().run_in_executor(
+                self._pool, self._prepare, data, image_input
+            )
+        except RuntimeError:  # closed
+            self._hand_on()
+            raise
+        # The thread is busy until it returns, whether anyone still waits for it or not.
+        running.add_done_callback(self._freed)
+        pixels, started_s, ended_s = await asyncio.shield(running)
+        self._observer.stage_passed(Stage.DECODE_QUEUE, asked_s, started_s)
+        self._observer.stage_passed(Stage.DECODE, started_s, ended_s)
+        return pixels
+
+    def close(self) -> None:
+        """Let the threads end once they have finished what they are doing, and then the port."""
+        self._pool.submit(self._port.close)
+        self._pool.shutdown(wait=False)
+
+    async def _turn_of(self, client: str) -> None:
+        """Return once a thread is this caller's."""
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn, client)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it was given the thread at that moment
+                self._hand_on()
+            raise
+
+    def _freed(self, running: asyncio.Future[tuple[Pixels, float, float]]) -> None:
+        if not running.cancelled():
+            running.exception()  # looked at: its caller may have gone
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Give the free thread to whose turn it is."""
+        if (turn := self._waiting.pop()) is not None:
+            turn.set_result(None)
+        else:
+            self._free += 1
+
+    def _prepare(self, data: bytes, image_input: ImageInput) -> tuple[Pixels, float, float]:
+        started_s = time.perf_counter()
+        return self._port.prepare(data, image_input), started_s, time.perf_counter()
+
+
+class ImageEmbeddings:
+    """Prepares and encodes images in groups of the encoder's batch size.
+
+    A group is prepared while the one before it is encoded, so that the encoder is given full
+    batches and need not wait for decoding. A request has at most two groups under way, however
+    many images it holds: its pixels take bounded memory, and another's lone image never waits
+    behind more than two of its batches.
+    """
+
+    def __init__(self, images: ImagePreparation, batcher: Batcher, *, group: int) -> None:
+        """Prepare and encode in groups.
+
+        Args:
+            images: prepares them.
+            batcher: encodes them.
+            group: images that are encoded together; the encoder's largest batch.
+        """
+        self._images = images
+        self._batcher = batcher
+        self._group = group
+
+    def groups_of(self, count: int) -> int:
+        """How many groups ``count`` images make."""
+        return -(-count // self._group)
+
+    async def encode_each(self, files: Sequence[bytes], lease: Lease) -> list[Outcome]:
+        """The outcome of each image file, in their order; never raises."""
+        outcomes: list[Outcome] = []
+        async with aclosing(self.encode_in_groups(files, lease)) as groups:
+            async for group in groups:
+                outcomes += group
+        return outcomes
+
+    async def encode_all(self, files: Mapping[str, bytes], lease: Lease) -> list[Embedding]:
+        """Embeddings of all image files, in their order.
+
+        Args:
+            files: the files' bytes under the names by which the client knows them.
+            lease: of the encoder.
+
+        Raises:
+            InvalidInput: one of them breaks a rule; the error names the first that does.
+            ServiceUnavailable, EncoderFault: as `Batcher.encode_image` says.
+        """
+        names = list(files)
+        embeddings: list[Embedding] = []
+        async with aclosing(self.encode_in_groups(list(files.values()), lease)) as groups:
+            async for group in groups:
+                for outcome in group:
+                    if isinstance(outcome, InvalidInput):
+                        raise outcome.about(names[len(embeddings)])
+                    if isinstance(outcome, Exception):
+                        raise outcome
+                    embeddings.append(outcome)
+        return embeddings
+
+    async def encode_in_groups(
+        self, files: Sequence[bytes], lease: Lease
+    ) -> AsyncGenerator[list[Outcome], None]:
+        """The outcomes of image files, in their order, a group as soon as it is encoded."""
+        under_way: deque[asyncio.Task[list[Outcome]]] = deque()
+        try:
+            for start in range(0, len(files), self._group):
+                group = files[start : start + self._group]
+                prepared = await asyncio.gather(
+                    *(
+                        _outcome(self._images.prepare(file, lease.image_input, client=lease.client))
+                        for file in group
+                    )
+                )
+                under_way.append(asyncio.create_task(self._encode(prepared, lease)))
+                if len(under_way) == 2:
+                    yield await under_way.popleft()
+            while under_way:
+                yield await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+
+    async def _encode(self, prepared: Sequence[Pixels | Exception], lease: Lease) -> list[Outcome]:
+        """Encode, together, what could be prepared; the rest keeps its failure."""
+        pixels = [item for item in prepared if not isinstance(item, Exception)]
+        # All are in the queue before its worker looks, so that they share a batch.
+        encoded = iter(
+            await asyncio.gather(
+                *(_outcome(self._batcher.encode_image(item, lease)) for item in pixels)
+            )
+        )
+        return [item if isinstance(item, Exception) else next(encoded) for item in prepared]
 
 
 class Inference:
@@ -169,3 +366,10 @@ class Inference:
         with self._admission.admit(places, client=self._client):
             async with self._model.lease(client=self._client) as lease:
                 yield lease
+
+
+async def _outcome(work: Awaitable[_Result]) -> _Result | Exception:
+    try:
+        return await work
+    except Exception as failure:
+        return failure

@@ -17,7 +17,7 @@ from application.bulk_ports import (
     error_of,
 )
 from application.inference.batcher import Batcher
-from application.inference.image_preparation import ImagePreparation
+from application.inference.inference import ImagePreparation
 from application.model.states import Lease
 from application.model.supervisor import Supervisor
 from domain.errors import EncoderFault, InvalidInput

@@ -26,8 +26,7 @@ from entrypoints.http.errors.table import (
     rendered,
 )
 from entrypoints.http.middleware import HttpApp
-from entrypoints.http.middleware.auth import KEY_HEADER, OPEN_OPTION, Auth
-from entrypoints.http.middleware.clients import ClientIdentity
+from entrypoints.http.middleware.auth import KEY_HEADER, OPEN_OPTION, Auth, ClientIdentity
 from entrypoints.http.middleware.envelope import (
     FINGERPRINT,
     REQUEST_ID,

@@ -25,7 +25,6 @@ from adapters.encoders.process.messages import (
     packed,
     read_question,
 )
-from adapters.images.preprocessing import as_pixels
 from adapters.observability.observers import EncoderEventsOnly
 from application.model.states import Lease
 from domain.embedding import Embedding
@@ -165,9 +164,8 @@ class EncoderProcess:
     async def _encode_images(self, fingerprint: str, images: Array) -> Array:
         async with self._model.lease() as lease:
             _check(lease, fingerprint)
-            # Now and not in the encoder's thread: a batch may hold another front's float32 images.
             embeddings = await asyncio.gather(
-                *(self._batcher.encode_image(pixels, lease) for pixels in as_pixels(images))
+                *(self._batcher.encode_image(pixels, lease) for pixels in images)
             )
             return _rows(embeddings)
 

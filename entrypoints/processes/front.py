@@ -69,7 +69,6 @@ def front_container(member: Membership, *, fronts: int) -> Container:
     container.encoder_loader.override(providers.Object(loader))
     container.places.override(SharedPlaces(member.table, member.row))
     container.sharing_processes.override(fronts)
-    container.normalises.override(providers.Object(False))
     container.concurrent_calls.override(_CALLS)
     # The encoder's process notices a call that hangs, and keeps the one text cache.
     container.call_timeout_s.override(providers.Object(None))

@@ -26,7 +26,6 @@ from adapters.bulk.local_files import LocalImageFiles
 from adapters.bulk.table_formats import parquet_schema
 from adapters.images.decoding_workers import DecodingWorkers, workers_possible
 from adapters.images.pillow_preparation import PillowImagePreparation
-from adapters.images.preprocessing import as_pixels, levels_of
 from adapters.ray.bulk_output import BulkOutput, count_rows
 from application.bulk_ports import BulkFailure, ImageFile, error_of
 from application.model.states import grant
@@ -137,9 +136,7 @@ class _Prepare:
         for place, (path, image) in enumerate(zip(batch["path"], images, strict=True)):
             try:
                 data = _read(str(path)) if image is None else bytes(image)
-                found = levels_of(port.prepare(data, self._image_input))
-                assert found is not None, "preparation yields eight-bit levels"
-                levels[place] = found
+                levels[place] = port.prepare(data, self._image_input)
             except (InvalidInput, OSError) as failure:
                 errors[place] = error_of(failure)
         return {"path": batch["path"], "levels": levels, "error": errors}
@@ -163,7 +160,7 @@ class _Encode:
         fit = [place for place, error in enumerate(errors) if error is None]
         for start in range(0, len(fit), self._max_batch):
             places = fit[start : start + self._max_batch]
-            rows = self._encoder.encode_images(as_pixels(batch["levels"][places]))
+            rows = self._encoder.encode_images(batch["levels"][places])
             for place, row in zip(places, rows, strict=True):
                 try:
                     vectors[place] = Embedding.from_encoder(row).vector

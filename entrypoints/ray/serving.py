@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from dependency_injector import providers
 from ray import serve
 
-from adapters.ray.remote_encoder import RemoteEmbeddings, RemoteEncoderLoader, TravellingPixels
+from adapters.ray.remote_encoder import RemoteEmbeddings, RemoteEncoderLoader
 from adapters.ray.shared_batch import encode_together
 from application.model.supervisor import Supervisor
-from application.ports import EncoderDescription, EncoderPort, TokenCount
+from application.ports import EncoderDescription, EncoderPort, PixelBatch, TokenCount
 from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 
@@ -69,7 +69,7 @@ class EncoderReplica:
         """As `EncoderPort.count_tokens`."""
         return await asyncio.to_thread(self._encoder.count_tokens, texts)
 
-    async def encode_images(self, batch: TravellingPixels) -> RemoteEmbeddings:
+    async def encode_images(self, batch: PixelBatch) -> RemoteEmbeddings:
         """Image tower, as `EncoderPort.encode_images`."""
         # Ray forms a batch without checking whether the encoder is free. So a batch waits for more
         # calls for as long as the batch before it will take, and not at all if the encoder is idle.
@@ -81,13 +81,11 @@ class EncoderReplica:
         return result
 
     @serve.batch(batch_wait_timeout_s=0, batch_size_fn=_images)
-    async def _batched(self, batches: list[TravellingPixels]) -> list[RemoteEmbeddings | Exception]:
+    async def _batched(self, batches: list[PixelBatch]) -> list[RemoteEmbeddings | Exception]:
         """The results of several calls, in their order; Ray forms the batch."""
         return await self._call(self._encode_together, batches)
 
-    def _encode_together(
-        self, batches: Sequence[TravellingPixels]
-    ) -> list[RemoteEmbeddings | Exception]:
+    def _encode_together(self, batches: Sequence[PixelBatch]) -> list[RemoteEmbeddings | Exception]:
         start_s = time.monotonic()
         self._free_at_s = start_s + self._last_took_s
         results = encode_together(self._encoder, batches)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adapters.images.preprocessing import preprocess
+from adapters.images.preprocessing import normalised, preprocess
 from application.ports import EncoderPort, PixelBatch, TokenCount
 from tests.support.photos import photos, plain
 from tests.support.rows import unit
@@ -60,6 +60,16 @@ def test_one_finite_row_per_text_in_float32(encoder: EncoderPort, dimension: int
 def test_nothing_in_nothing_out(encoder: EncoderPort, batch: PixelBatch, dimension: int) -> None:
     assert encoder.encode_images(batch[:0]).shape == (0, dimension)
     assert encoder.encode_texts([]).shape == (0, dimension)
+
+
+def test_levels_and_normalised_pixels_are_the_same_image(encoder: EncoderPort) -> None:
+    side = encoder.description.image_input.size
+    levels = np.random.default_rng(5).integers(0, 256, (3, 3, side, side), dtype=np.uint8)
+    levels.flags.writeable = False  # as what comes from a socket
+    expected = unit(encoder.encode_images(normalised(levels)))
+    cosines = (unit(encoder.encode_images(levels)) * expected).sum(axis=1)
+    assert cosines.min() > COMPANY[encoder.description.precision]
+    assert encoder.encode_images(levels[:0]).shape == (0, len(expected[0]))
 
 
 def test_same_input_same_embedding(encoder: EncoderPort, batch: PixelBatch) -> None:

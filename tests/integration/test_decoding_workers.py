@@ -24,7 +24,7 @@ from adapters.images.decoding_workers import Budget, DecodingWorkers
 from adapters.images.fork_server import ForkServer, ForkServerLost
 from adapters.images.picture import decode_picture
 from adapters.images.pillow_preparation import PillowImagePreparation
-from adapters.images.preprocessing import normalise
+from adapters.images.preprocessing import channels_first
 from application.ports import CLIPS_INPUT, ImageInput, Pixels
 from domain.errors import (
     ClipError,
@@ -63,7 +63,7 @@ def workers(
 
 def expected(number: int) -> Pixels:
     """Of ``pixels NUMBER``."""
-    return normalise(decoders.levels(number, SIZE))
+    return channels_first(decoders.levels(number, SIZE))
 
 
 def goes_on(pool: DecodingWorkers) -> bool:
@@ -214,7 +214,7 @@ def test_results_of_any_size_come_out_whole_in_turn() -> None:
         pool.start()
         for side in (224, 384, 64, 512, 224):
             found = pool.prepare(b"pixels 70000", ImageInput(size=side))
-            np.testing.assert_array_equal(found, normalise(decoders.levels(70_000, side)))
+            np.testing.assert_array_equal(found, channels_first(decoders.levels(70_000, side)))
 
 
 def test_a_fork_server_that_another_thread_has_closed_is_lost() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.photos import samples
-from adapters.images.preprocessing import preprocess
+from adapters.images.preprocessing import as_pixels, preprocess
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, DEMO_DIRECTORY
 from application.ports import EncoderPort
@@ -66,7 +66,7 @@ def test_reduced_decoding_of_large_jpegs_changes_no_embedding(tmp_path: Path) ->
         large = np.asarray(image.resize((2560, 1440), Image.Resampling.LANCZOS), dtype=np.float32)
         noisy = (large + rng.normal(0, 12, large.shape)).clip(0, 255).astype(np.uint8)
         data = as_file(Image.fromarray(noisy), quality=90)
-        reduced.append(PillowImagePreparation().prepare(data))
+        reduced.append(as_pixels(PillowImagePreparation().prepare(data)))
         with Image.open(io.BytesIO(data)) as file:
             whole.append(preprocess(file.convert("RGB")))
     a, b = (unit(encoder.encode_images(np.stack(batch))) for batch in (reduced, whole))

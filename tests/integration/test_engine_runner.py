@@ -86,7 +86,7 @@ def test_levels_travel_as_bytes_and_are_the_same_picture(
     expected = pixels.mean(axis=(1, 2, 3))[:, None] + np.arange(DIMENSION)
     np.testing.assert_allclose(runner.run(pixels), expected, rtol=1e-5)
     assert max(len(cuda.allocated[address]) for address in cuda.pinned) == levels.nbytes
-    np.testing.assert_allclose(runner.run(levels), expected, rtol=1e-5)  # type: ignore[arg-type]
+    np.testing.assert_allclose(runner.run(levels), expected, rtol=1e-5)
 
 
 def test_every_level_comes_back_from_its_pixel() -> None:

@@ -9,13 +9,16 @@ import pytest
 from PIL import Image
 
 from adapters.images.pillow_preparation import PillowImagePreparation
-from adapters.images.preprocessing import preprocess
+from adapters.images.preprocessing import as_pixels, preprocess
 from application.ports import Pixels
 from domain.errors import ImageTooLarge, InvalidImage
 from tests.support import hostile_files as files
 from tests.support.photos import as_file, photo, plain
 
-prepare = PillowImagePreparation().prepare
+
+def prepare(data: bytes) -> Pixels:
+    """What the image tower sees of a file."""
+    return as_pixels(PillowImagePreparation().prepare(data))
 
 
 def difference(a: Pixels, b: Pixels) -> float:
@@ -173,7 +176,7 @@ def test_a_jpeg_is_decoded_smaller_where_its_pixels_would_be_too_many() -> None:
     wide = photo("china").resize((8000, 500))
     data = as_file(wide, "JPEG", quality=90)
     reduced = PillowImagePreparation(max_pixels=1_000_000).prepare(data)
-    assert difference(reduced, preprocess(wide)) < 4
+    assert difference(as_pixels(reduced), preprocess(wide)) < 4
 
 
 def test_a_jpegs_own_size_is_limited_too() -> None:

@@ -40,7 +40,7 @@ class Tower:
         if self.fails is not None:
             raise self.fails
         self.cuda.computed()
-        return pixels.reshape(len(pixels), 12, -1).mean(dim=2)
+        return pixels.float().reshape(len(pixels), 12, -1).mean(dim=2)
 
 
 @pytest.fixture
@@ -80,6 +80,17 @@ def test_a_size_that_comes_again_is_replayed(lanes: ImageTowerLanes, tower: Towe
     check(lanes, 2, 5)
     assert (tower.cuda.captures, tower.cuda.replays) == (2, before + 5)
     check(lanes, 3, 5)
+    assert tower.cuda.captures == 4
+    check(lanes, 2, 2)
+
+
+def test_levels_and_normalised_pixels_have_graphs_of_their_own(
+    lanes: ImageTowerLanes, tower: Tower
+) -> None:
+    check(lanes, 2)
+    levels = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
+    for _ in range(6):
+        np.testing.assert_allclose(lanes.run(levels), right(levels), atol=1e-3)
     assert tower.cuda.captures == 4
     check(lanes, 2, 2)
 

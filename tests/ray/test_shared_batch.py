@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from adapters.ray.remote_encoder import RemoteEmbeddings, TravellingPixels
+from adapters.ray.remote_encoder import RemoteEmbeddings
 from adapters.ray.shared_batch import encode_together
+from application.ports import PixelBatch
 from domain.errors import EncoderFault
 from tests.support.encoders import RecordingEncoder, pixels_of, vector_of
 
 
-def call(*numbers: float) -> TravellingPixels:
+def call(*numbers: float) -> PixelBatch:
     return np.stack([pixels_of(number) for number in numbers])
 
 

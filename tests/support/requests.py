@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from application.inference.batcher import Batcher
-from application.inference.image_embeddings import ImageEmbeddings, Outcome
-from application.inference.image_preparation import ImagePreparation
+from application.inference.inference import ImageEmbeddings, ImagePreparation, Outcome
 from application.inference.text_cache import TextEmbeddings
 from application.model.supervisor import Supervisor
 from application.ports import UNOBSERVED, ImagePreparationPort, ObserverPort, Pixels

@@ -87,6 +87,24 @@ async def test_a_caller_that_left_costs_nothing(
     assert isinstance(responses[1], asyncio.CancelledError)
 
 
+async def test_levels_and_normalised_pixels_never_share_a_batch(
+    requests: Requests, encoder: RecordingEncoder
+) -> None:
+    first = await occupy(requests, encoder)
+    kinds = (np.float32, np.uint8, np.uint8, np.float32)
+    waiting = [
+        asyncio.create_task(requests.encode_image(pixels_of(number).astype(kind)))
+        for number, kind in enumerate(kinds)
+    ]
+    await settle()
+    encoder.gate.set()
+    responses = await asyncio.gather(*waiting)
+    await first
+    assert encoder.image_batches[1:] == [[0.0, 3.0], [1.0, 2.0]]
+    for number, response in enumerate(responses):
+        assert response.vector == pytest.approx(vector_of(number))
+
+
 async def test_one_bad_image_fails_alone(requests: Requests, encoder: RecordingEncoder) -> None:
     first = await occupy(requests, encoder)
     encoder.poison = 1.0

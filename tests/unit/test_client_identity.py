@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from entrypoints.http.middleware.clients import ClientIdentity
+from entrypoints.http.middleware.auth import ClientIdentity
 
 
 def scope(address: str | None, *headers: tuple[bytes, bytes]) -> Any:

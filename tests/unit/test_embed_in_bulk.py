@@ -12,7 +12,7 @@ from application.bulk_ports import (
     ImageFile,
     Progress,
 )
-from application.inference.image_preparation import ImagePreparation
+from application.inference.inference import ImagePreparation
 from application.ports import EncoderDescription
 from application.use_cases.bulk import EmbedInBulk
 from domain.errors import InvalidImage, ModelNotReady

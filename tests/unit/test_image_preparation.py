@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from application.inference.image_preparation import ImagePreparation
+from application.inference.inference import ImagePreparation
 from application.ports import CLIPS_INPUT, ImageInput, Pixels
 from domain.errors import InvalidImage
 from tests.support.encoders import settle

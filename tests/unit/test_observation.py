@@ -6,7 +6,7 @@ import pytest
 
 from adapters.observability.observers import Observers
 from adapters.observability.stage_times import StageTimes
-from application.inference.image_preparation import ImagePreparation
+from application.inference.inference import ImagePreparation
 from application.ports import CLIPS_INPUT, ObserverPort, Stage
 from domain.errors import InvalidImage
 from tests.support.encoders import RecordingEncoder, pixels_of, settle, warm

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT, TEXT_INPUT, TEXT_OUTPUT
+from adapters.images.preprocessing import as_pixels
 from adapters.models.bundle import Bundle
 from adapters.models.tokens import batches_by_length
 from adapters.system.hardware import usable_cores
@@ -22,7 +23,7 @@ class OnnxImageTower:
 
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
         """See `EncoderPort.encode_images`; at least one image."""
-        (rows,) = self._session.run([IMAGE_OUTPUT], {IMAGE_INPUT: batch})
+        (rows,) = self._session.run([IMAGE_OUTPUT], {IMAGE_INPUT: as_pixels(batch)})
         return np.asarray(rows, dtype=np.float32)
 
 

@@ -18,6 +18,7 @@ from adapters.artifacts.checksums import record_checksums, what_changed_in
 from adapters.artifacts.store import Store, Unusable, get_or_build
 from adapters.encoders.openvino.quantization import int8_image_tower
 from adapters.encoders.openvino.runtime import openvino
+from adapters.images.preprocessing import as_pixels
 from adapters.models.bundle import Bundle
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.encoder_description import encoder_description
@@ -121,7 +122,7 @@ class OpenVinoEncoder(EncoderPort):
         """See `EncoderPort.encode_images`."""
         if len(batch) == 0:
             return self._none()
-        return self._image_tower(batch)
+        return self._image_tower(as_pixels(batch))
 
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """See `EncoderPort.encode_texts`."""

@@ -23,7 +23,7 @@ from adapters.encoders.cuda import (
 from adapters.encoders.tensorrt.engine_file import EngineUnusable
 from adapters.encoders.tensorrt.library import Messages, TensorRt, messages_of
 from adapters.export.towers import IMAGE_INPUT, IMAGE_OUTPUT
-from adapters.images.preprocessing import write_nearest_levels
+from adapters.images.preprocessing import as_pixels, write_nearest_levels
 from application.ports import EncoderLost, PixelBatch, RawEmbeddings
 from domain.errors import EncoderFault
 
@@ -293,7 +293,7 @@ class _Lane:
         if self.shape.takes_levels:
             write_nearest_levels(batch, as_array(host_in, batch.shape, np.dtype(np.uint8)))
         else:
-            as_array(host_in, batch.shape)[...] = batch
+            as_array(host_in, batch.shape)[...] = as_pixels(batch)
         if repeated is not None and repeated.graph is not None:
             self.cuda.launch(repeated.graph, self.stream)
         else:

@@ -53,7 +53,8 @@ def to_device(batch: NDArray[Any], device: torch.device) -> torch.Tensor:
 
 def pinned(batch: NDArray[Any], device: torch.device) -> torch.Tensor:
     """A batch as a tensor in main memory, ready to be copied to the device."""
-    tensor = torch.from_numpy(batch)
+    # PyTorch warns of arrays that it must not write to, such as those from a socket.
+    tensor = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
     return tensor.pin_memory() if _is_cuda(device) else tensor
 
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from adapters.encoders.cuda import (
@@ -29,7 +30,10 @@ from application.ports import EncoderLost, PixelBatch, RawEmbeddings
 logger = logging.getLogger(__name__)
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
-"""Pixels on the device, float32 ``[n, 3, h, w]`` → embeddings ``[n, dimension]``."""
+"""Pixels on the device, ``[n, 3, h, w]`` → embeddings ``[n, dimension]``."""
+
+_Kind: TypeAlias = tuple[int, str]
+"""What a graph is for: so many images, and whether they are levels or normalised."""
 
 
 class TorchCuda:
@@ -81,7 +85,7 @@ class _Captured:
 class _Lane:
     stream: Any
     pool: Any
-    graphs: dict[int, _Captured] = field(default_factory=dict)
+    graphs: dict[_Kind, _Captured] = field(default_factory=dict)
 
 
 class ImageTowerLanes:
@@ -104,8 +108,7 @@ class ImageTowerLanes:
         self._device = device
         self._cuda = cuda or TorchCuda()
         self._captures = False
-        self._calls: dict[int, int] = {}
-        """By the number of images."""
+        self._calls: dict[_Kind, int] = {}
         self._capturing = threading.Lock()
         self._free: queue.LifoQueue[_Lane] = queue.LifoQueue()
         with device_failures():
@@ -135,14 +138,14 @@ class ImageTowerLanes:
             RuntimeError: PyTorch refused this call.
         """
         with self._lane() as lane:
-            captured = lane.graphs.get(len(batch))
+            captured = lane.graphs.get(_kind_of(batch))
             try:
                 with device_failures():
                     rows = self._eager(batch) if captured is None else captured.run(batch)
             except OutOfDeviceMemory:
                 self._drop_graphs(lane)  # so that there is room for a smaller batch
                 raise
-        if captured is None and self._comes_often(len(batch)):
+        if captured is None and self._comes_often(_kind_of(batch)):
             self._capture(batch)
         return rows
 
@@ -159,15 +162,15 @@ class ImageTowerLanes:
     def _eager(self, batch: PixelBatch) -> RawEmbeddings:
         return to_host(self._forward(to_device(batch, self._device)))
 
-    def _comes_often(self, count: int) -> bool:
+    def _comes_often(self, kind: _Kind) -> bool:
         if not self._captures:
             return False
-        self._calls[count] = self._calls.get(count, 0) + 1
-        sizes = sum(calls > CALLS_BEFORE_GRAPH for calls in self._calls.values())
-        return self._calls[count] > CALLS_BEFORE_GRAPH and sizes <= MOST_GRAPHS
+        self._calls[kind] = self._calls.get(kind, 0) + 1
+        frequent = sum(calls > CALLS_BEFORE_GRAPH for calls in self._calls.values())
+        return self._calls[kind] > CALLS_BEFORE_GRAPH and frequent <= MOST_GRAPHS
 
     def _capture(self, batch: PixelBatch) -> None:
-        """Capture a batch size in every lane, and keep that where it computes the same.
+        """Capture batches like this one in every lane, and keep that where it computes the same.
 
         No call runs meanwhile: not all that CUDA does is allowed beside a capture.
         """
@@ -177,7 +180,7 @@ class ImageTowerLanes:
         lanes = [self._free.get() for _ in range(CALLS_AT_ONCE)]
         try:
             for lane in lanes:
-                lane.graphs[len(batch)] = self._captured(lane, batch)
+                lane.graphs[_kind_of(batch)] = self._captured(lane, batch)
         except EncoderLost:
             raise
         except Exception as failure:  # of a tower or a PyTorch that cannot be captured
@@ -193,7 +196,7 @@ class ImageTowerLanes:
 
     def _captured(self, lane: _Lane, batch: PixelBatch) -> _Captured:
         # Other pictures than those it is captured with, or one that never reads its input would do.
-        others = 1 - batch
+        others = np.bitwise_not(batch) if batch.dtype == np.uint8 else 1 - batch
         with self._cuda.using(lane.stream), device_failures():
             # Libraries allocate at the first call of a thread in a stream, which a capture forbids.
             expected = self._eager(others)
@@ -213,3 +216,7 @@ class ImageTowerLanes:
             lane.graphs.clear()
             lane.pool = self._cuda.pool()
             self._cuda.give_back()
+
+
+def _kind_of(batch: PixelBatch) -> _Kind:
+    return len(batch), batch.dtype.str
