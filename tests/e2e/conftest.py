@@ -11,7 +11,7 @@ from tests.support.servers import Server, demo_server
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real server with the demo model, ready to response."""
+    """A real server with the demo model, ready to respond."""
     log = tmp_path_factory.mktemp("server") / "log"
     with demo_server(log) as server:
         yield server

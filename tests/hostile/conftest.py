@@ -10,7 +10,7 @@ from tests.support.servers import Server, demo_server
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real server with the demo model, ready to response."""
+    """A real server with the demo model, ready to respond."""
     with demo_server(tmp_path_factory.mktemp("server") / "log") as server:
         yield server
 

@@ -39,7 +39,7 @@ class RunningCluster:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    """A cluster of three nodes with the demo model on it, ready to response."""
+    """A cluster of three nodes with the demo model on it, ready to respond."""
     port = free_port()
     log = tmp_path_factory.mktemp("cluster") / "log"
     with log.open("w") as errors:

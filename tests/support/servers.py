@@ -66,7 +66,7 @@ def _children(pid: int) -> list[int]:
 
 @contextmanager
 def running(command: list[str], log_file: Path, **environment: str) -> Iterator[Server]:
-    """Start a server as `launched` does and wait for it to response."""
+    """Start a server as `launched` does and wait for it to respond."""
     with launched(command, log_file, **environment) as server:
         wait_for(server, "/health/live")
         yield server
@@ -74,7 +74,7 @@ def running(command: list[str], log_file: Path, **environment: str) -> Iterator[
 
 @contextmanager
 def demo_server(log: Path) -> Iterator[Server]:
-    """A real server with the demo model, ready to response."""
+    """A real server with the demo model, ready to respond."""
     with running(SERVE, log, CLIP_MODEL_PATH="builtin:demo", CLIP_ENCODER="openvino") as server:
         wait_for(server, "/health/ready")
         yield server
