@@ -39,10 +39,6 @@ class FakeEncoder(EncoderPort):
             logit_scale=100.0,
         )
 
-    @functools.cached_property
-    def _tokenizer(self) -> ClipTokenizer:
-        return ClipTokenizer()
-
     @property
     def description(self) -> EncoderDescription:
         """See `EncoderPort.description`."""
@@ -60,7 +56,7 @@ class FakeEncoder(EncoderPort):
 
     def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """See `EncoderPort.count_tokens`: as CLIP counts."""
-        return self._tokenizer.count(texts)
+        return _tokenizer().count(texts)
 
     def device_memory_used(self) -> int | None:
         """See `EncoderPort.device_memory_used`."""
@@ -73,3 +69,8 @@ class FakeEncoder(EncoderPort):
             direction = np.random.default_rng(seed).standard_normal(row.shape)
             row[:] = direction / np.linalg.norm(direction)
         return vectors
+
+
+@functools.cache
+def _tokenizer() -> ClipTokenizer:
+    return ClipTokenizer()

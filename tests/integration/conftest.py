@@ -1,31 +1,43 @@
 """The app in process, on the fake encoder."""
 
+import inspect
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from litestar.testing import AsyncTestClient
+import pytest_asyncio
 
-from entrypoints.container import Container, decode_in_this_process, http_service
-from entrypoints.settings import read_settings
+from entrypoints.container import Container
+from tests.support.app import composed, serving
+from tests.support.responses import Client
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that share a service in the event loop of their module, as it does."""
+    for item in items:
+        shared = {"shared_client", "keyed", "kept_out"} & set(getattr(item, "fixturenames", ()))
+        if shared and inspect.iscoroutinefunction(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"))
 
 
 @pytest.fixture
 def container() -> Container:
     """The service as it is composed, on the fake encoder; without decoding workers, for speed."""
-    container = Container(settings=read_settings({"CLIP_ENCODER": "fake"}))
-    decode_in_this_process(container)
-    return container
+    return composed()
 
 
 @pytest.fixture
-async def client(container: Container) -> AsyncIterator[AsyncTestClient[Any]]:
+async def client(container: Container) -> AsyncIterator[Client]:
     """A client of the app, whose model has been loaded."""
-    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+    async with serving(container) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_client() -> AsyncIterator[Client]:
+    """The same for all tests of a module, which leave the service as it was."""
+    async with serving(composed()) as client:
         yield client
 
 

@@ -1,15 +1,13 @@
 """Who may come in: keys, browsers from elsewhere, what is closed, and what every response says."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from litestar.testing import AsyncTestClient
+import pytest_asyncio
 
-from entrypoints.container import Container, http_service
 from entrypoints.http.middleware.auth import ApiKeys
-from entrypoints.settings import read_settings
+from tests.support.app import composed, serving
 from tests.support.photos import as_base64, photo
 from tests.support.responses import Client
 
@@ -23,21 +21,15 @@ ENDPOINTS = ["/embed", "/anomaly-score", "/classify", "/similarity", "/batch-sim
 EMBED = {"image": as_base64(photo("cat"))}
 
 
-@asynccontextmanager
-async def serving(**environment: str) -> AsyncIterator[Client]:
-    """A client of the app on the fake encoder, with variables of the environment set."""
-    settings = read_settings({"CLIP_ENCODER": "fake", **environment})
-    app = http_service(Container(settings=settings))
-    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def keyed() -> AsyncIterator[Client]:
+    async with serving(composed(CLIP_API_KEYS=f"{KEY}, {OTHER_KEY}")) as client:
         yield client
 
 
 @pytest.fixture
-async def keyed() -> AsyncIterator[Client]:
-    async with serving(CLIP_API_KEYS=f"{KEY}, {OTHER_KEY}") as client:
-        yield client
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 @pytest.mark.parametrize(
@@ -102,7 +94,7 @@ async def test_without_keys_a_key_is_ignored(client: Client) -> None:
 
 @pytest.mark.parametrize("keys", [None, KEY])
 async def test_the_schema_asks_for_a_key_where_there_are_keys(keys: str | None) -> None:
-    async with serving(**{} if keys is None else {"CLIP_API_KEYS": keys}) as client:
+    async with serving(composed(**{} if keys is None else {"CLIP_API_KEYS": keys})) as client:
         schema = (await client.get("/docs/openapi.json")).json()
     assert "401" in schema["paths"]["/embed"]["post"]["responses"]
     if keys is None:
@@ -185,7 +177,7 @@ async def test_cors_is_off_unless_asked_for(client: Client) -> None:
     ],
 )
 async def test_cors_for_those_who_are_listed(origins: str, origin: str, allowed: bool) -> None:
-    async with serving(CLIP_CORS_ORIGINS=origins, CLIP_API_KEYS=KEY) as client:
+    async with serving(composed(CLIP_CORS_ORIGINS=origins, CLIP_API_KEYS=KEY)) as client:
         preflight = await client.options(
             "/embed",
             headers={
@@ -274,7 +266,7 @@ async def test_every_answer_tells_browsers_to_be_careful(
 async def test_what_is_closed_is_not_there(variable: str, paths: list[str]) -> None:
     everything = {"/metrics", "/docs", "/"}
     closed: Mapping[str, Any] = {variable: "false"}
-    async with serving(**closed) as client:
+    async with serving(composed(**closed)) as client:
         for path in paths:
             response = await client.get(path)
             assert (response.status_code, response.json()["code"]) == (404, "not_found")

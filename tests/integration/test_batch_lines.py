@@ -15,7 +15,8 @@ from adapters.encoders.fake import FakeEncoder
 from adapters.images.pillow_preparation import PillowImagePreparation
 from application.ports import PixelBatch, Pixels, RawEmbeddings
 from domain.errors import OutOfMemory
-from entrypoints.container import Container, http_service
+from entrypoints.container import Container
+from tests.support.app import serving
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, plain
 from tests.support.responses import Client, problem, succeeded
@@ -46,9 +47,7 @@ def encoder() -> Shaky:
 @pytest.fixture
 async def client(container: Container, encoder: Shaky) -> AsyncIterator[AsyncTestClient[Any]]:
     container.encoder_loader.override(providers.Object(Loader(encoder)))
-    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+    async with serving(container) as client:
         yield client
 
 

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar.testing import AsyncTestClient
 
-from entrypoints.container import Container, http_service
-from entrypoints.settings import read_settings
+from tests.support.app import composed, serving
 from tests.support.photos import as_base64, as_file, photo, plain
 from tests.support.responses import Client, problem, succeeded
 
@@ -27,6 +25,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "/similarity": {"text": "a cat & a dog: 50 % each + one"},
     "/batch-similarity": {"texts": ["a dog", "a cat"]},
 }
+
+
+@pytest.fixture
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 def without_time(response: Any) -> dict[str, Any]:
@@ -249,7 +252,7 @@ async def test_when_there_is_an_ensemble(
     default: bool, fields: dict[str, Any], ensemble: str | None
 ) -> None:
     variables = {"CLIP_ENCODER": "fake", "CLIP_USE_ENSEMBLE": str(default)}
-    async with serving(**variables) as client:
+    async with serving(composed(**variables)) as client:
         body = {"image": IMAGE, "labels": ["a", "b"], **fields}
         metadata = succeeded(await client.post("/classify", json=body))["ensemble_metadata"]
     assert (metadata and metadata["camera_type"]) == ensemble
@@ -274,7 +277,7 @@ async def test_when_there_is_an_ensemble(
 async def test_texts_that_were_meant_as_images_are_refused(text: str, code: str | None) -> None:
     for checks in (True, False):
         variables = {"CLIP_ENCODER": "fake", "CLIP_OPENAI_TEXT_CHECKS": str(checks)}
-        async with serving(**variables) as client:
+        async with serving(composed(**variables)) as client:
             response = await client.post("/v1/embeddings", json={"input": ["a cat", text]})
             meant = await client.post("/v1/embeddings", json={"input": text, "modality": "text"})
         assert meant.status_code == 200
@@ -285,20 +288,3 @@ async def test_texts_that_were_meant_as_images_are_refused(text: str, code: str 
             assert (response.status_code, error["code"]) == (400, code)
             assert "input[1]" in error["message"]
             assert "data:image/" in error["message"]
-
-
-class serving:  # noqa: N801 # a context manager that reads as a verb
-    """A client of the service with variables of the environment set, its model loaded."""
-
-    def __init__(self, **variables: str) -> None:
-        service = http_service(Container(settings=read_settings(variables)))
-        self._client = AsyncTestClient(service, raise_server_exceptions=False)
-
-    async def __aenter__(self) -> AsyncTestClient[Any]:
-        client = await self._client.__aenter__()
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
-        return client
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._client.__aexit__(*error)

@@ -9,12 +9,18 @@ from litestar.testing import AsyncTestClient
 
 from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
+from tests.support.app import serving
 from tests.support.photos import as_base64, photo, photos, plain
 from tests.support.responses import Client, problem, succeeded
 
 CAT, COFFEE = as_base64(photo("cat")), as_base64(photo("coffee"))
 NO_IMAGE = "bm8gaW1hZ2U="
 AXIS = [1.0] + [0.0] * 767
+
+
+@pytest.fixture
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 async def embed(client: Client, image: str) -> list[float]:
@@ -168,9 +174,7 @@ async def test_a_request_of_many_images_takes_several_places() -> None:
     )
     container = Container(settings=settings)
     images = [as_base64(plain(n, 0, 0), "PNG") for n in range(8)]
-    async with AsyncTestClient(http_service(container)) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+    async with serving(container) as client:
         assert (await client.post("/embed/batch", json={"images": images})).status_code == 200
         with container.admission().admit():
             response = await client.post("/embed/batch", json={"images": images})

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from litestar.testing import AsyncTestClient
 
-from entrypoints.container import Container, decode_in_this_process, http_service
+from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
 from entrypoints.variables import InvalidSetting
+from tests.support.app import composed, serving
 from tests.support.photos import as_base64, photo
 from tests.support.responses import Client
 
@@ -21,16 +23,16 @@ LONG = "dog " * 100
 KEY = "a-key-of-24-characters-x"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def kept_out() -> AsyncIterator[Client]:
     """A client without a key, of a service that has one and speaks no dialect but Weaviate's."""
-    settings = {"CLIP_ENCODER": "fake", "CLIP_DIALECTS": "weaviate", "CLIP_API_KEYS": KEY}
-    container = Container(settings=read_settings(settings))
-    decode_in_this_process(container)
-    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
-        while (await client.get("/.well-known/ready")).status_code != 204:
-            pass
+    async with serving(composed(CLIP_DIALECTS="weaviate", CLIP_API_KEYS=KEY)) as client:
         yield client
+
+
+@pytest.fixture
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 async def embedded(client: Client, **fields: Any) -> list[list[float]]:
@@ -481,12 +483,7 @@ async def test_roboflow_refuses(
 
 
 async def test_roboflows_key_stands_in_the_query_and_only_there() -> None:
-    settings = {"CLIP_ENCODER": "fake", "CLIP_API_KEYS": KEY}
-    container = Container(settings=read_settings(settings))
-    decode_in_this_process(container)
-    async with AsyncTestClient(http_service(container)) as client:
-        while (await client.get("/health/ready")).status_code != 200:
-            pass
+    async with serving(composed(CLIP_API_KEYS=KEY)) as client:
         for path, query, status in (
             ("/clip/embed_text", {"api_key": KEY}, 200),
             ("/clip/embed_text", {"api_key": "another"}, 401),
@@ -550,20 +547,20 @@ async def test_what_is_closed_does_not_exist(kept_out: Client) -> None:
     assert (await kept_out.post("/v1/embeddings", json={"input": ["a"]})).status_code == 200
 
 
-async def test_a_full_server_refuses_in_the_dialects_shape(
-    client: Client, container: Container
-) -> None:
-    container.admission().start_draining()
-    for path, shape in (
-        ("/embeddings", "llamacpp"),
-        ("/v2/embed", "cohere"),
-        ("/vectorize", "weaviate"),
-        ("/clip/embed_text", "roboflow"),
-    ):
-        response = await client.post(path, json={"texts": ["a"], "input": "a", "text": "a"})
-        assert response.status_code == 503
-        assert int(response.headers["Retry-After"]) > 0
-        assert message(response, shape)
+async def test_a_full_server_refuses_in_the_dialects_shape() -> None:
+    container = composed()
+    async with serving(container) as client:
+        container.admission().start_draining()
+        for path, shape in (
+            ("/embeddings", "llamacpp"),
+            ("/v2/embed", "cohere"),
+            ("/vectorize", "weaviate"),
+            ("/clip/embed_text", "roboflow"),
+        ):
+            response = await client.post(path, json={"texts": ["a"], "input": "a", "text": "a"})
+            assert response.status_code == 503
+            assert int(response.headers["Retry-After"]) > 0
+            assert message(response, shape)
 
 
 def test_the_setting() -> None:

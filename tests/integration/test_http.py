@@ -9,14 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 from litestar import get
-from litestar.testing import AsyncTestClient, RequestFactory
+from litestar.testing import RequestFactory
 
 from adapters.encoders.fake import FakeEncoder
 from application.ports import EncoderPort, PixelBatch, RawEmbeddings
 from domain.limits import MAX_IMAGE_BYTES
-from entrypoints.container import Container, http_service
+from entrypoints.container import Container
 from entrypoints.http.errors.table import Shape, shape_at
 from entrypoints.http.routes.documentation import openapi_config
+from tests.support.app import serving
 from tests.support.broken_encoder import BrokenEncoder
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, as_file, photo
@@ -31,6 +32,11 @@ ENDPOINTS: dict[str, dict[str, Any]] = {
     "/similarity": {"text": "a cat"},
     "/batch-similarity": {"texts": ["a dog", "a cat"]},
 }
+
+
+@pytest.fixture
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 async def ask(client: Client, path: str, **fields: Any) -> dict[str, Any]:
@@ -165,9 +171,7 @@ async def test_the_unforeseen_is_500_without_internals(
 ) -> None:
     broken: EncoderPort = encoder(embedding_dimension=768)
     container.encoder_loader.override(Loader(broken))
-    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+    async with serving(container) as client:
         body = await refused(client, "/embed", 500)
         ready = await client.get("/health/ready")
         assert ready.status_code == 503

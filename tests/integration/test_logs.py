@@ -10,8 +10,9 @@ from litestar.testing import AsyncTestClient
 
 from adapters.encoders.fake import FakeEncoder
 from application.ports import PixelBatch, RawEmbeddings
-from entrypoints.container import Container, http_service
+from entrypoints.container import Container
 from entrypoints.logs import LogFormat, LogLevel, configure_logging
+from tests.support.app import serving
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, photo
 
@@ -88,9 +89,7 @@ async def test_a_failure_has_its_traceback_and_the_id_that_its_answer_has(
     container: Container, capsys: Captured
 ) -> None:
     container.encoder_loader.override(Loader(BrokenEncoder(embedding_dimension=768)))
-    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+    async with serving(container) as client:
         configure_logging(LogFormat.JSON, LogLevel.INFO)
         response = await client.post("/embed", json={"image": IMAGE})
     assert response.status_code == 500

@@ -14,6 +14,7 @@ from application.use_cases.embed import is_called
 from domain.limits import MAX_BODY_BYTES, TEXTS_AT_ONCE
 from entrypoints.container import Container, http_service
 from entrypoints.settings import read_settings
+from tests.support.app import serving
 from tests.support.broken_encoder import BrokenEncoder
 from tests.support.encoders import Loader
 from tests.support.photos import as_base64, photo, plain
@@ -21,6 +22,11 @@ from tests.support.responses import Client
 
 IMAGE = "data:image/jpeg;base64," + as_base64(photo("cat"))
 EXAMPLE_FIELDS = {"object", "data", "model", "usage"}
+
+
+@pytest.fixture
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 def error(response: Any, status: int) -> dict[str, Any]:
@@ -107,9 +113,7 @@ async def test_tokens_are_counted_in_slices_and_not_on_the_event_loop(
             return TokenCount(len(texts), 0)
 
     container.encoder_loader.override(providers.Object(Loader(Counting(embedding_dimension=768))))
-    async with AsyncTestClient(http_service(container)) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+    async with serving(container) as client:
         inputs = [f"text {number}" for number in range(2 * TEXTS_AT_ONCE + 1)]
         body = (await client.post("/v1/embeddings", json={"input": inputs})).json()
     assert body["usage"]["total_tokens"] == len(inputs)
@@ -166,9 +170,7 @@ async def test_other_statuses(client: Client) -> None:
 
 async def test_503_and_500(container: Container) -> None:
     container.encoder_loader.override(Loader(BrokenEncoder(embedding_dimension=768)))
-    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+    async with serving(container) as client:
         told = error(await client.post("/v1/embeddings", json={"input": IMAGE}), 500)
         assert (told["type"], told["code"]) == ("server_error", "internal_error")
         assert "secret" not in told["message"]

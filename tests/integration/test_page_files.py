@@ -2,15 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from litestar.testing import AsyncTestClient
+
+from tests.support.responses import Client
 
 FOLDER = Path("entrypoints/web/page")
 FILES = sorted(path.name for path in FOLDER.iterdir() if path.suffix in {".js", ".css", ".svg"})
 
-Client = AsyncTestClient[Any]
+
+@pytest.fixture
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 @pytest.mark.parametrize("path", ["/", *(f"/page/{name}" for name in FILES)])

@@ -9,10 +9,16 @@ from litestar.testing import AsyncTestClient
 from entrypoints.container import Container, http_service
 from entrypoints.logs import LogFormat, LogLevel, configure_logging
 from entrypoints.settings import read_settings
+from tests.support.app import composed, serving
 from tests.support.photos import as_base64, photo
 from tests.support.responses import Client, problem
 
 IMAGE = {"image": as_base64(photo("cat"))}
+
+
+@pytest.fixture
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 @pytest.mark.parametrize("beside", ["/docs-assets/", "/page/", "/v1/models/", "/"])
@@ -60,11 +66,8 @@ async def test_other_forms_of_a_path_are_the_same_endpoint(client: Client, path:
 
 @pytest.mark.parametrize("path", ["/embed", *OTHER_FORMS, "/v1/embeddings/", "/v1//embeddings"])
 async def test_no_form_of_a_path_goes_round_load_shedding(path: str) -> None:
-    settings = read_settings({"CLIP_ENCODER": "fake", "CLIP_MAX_REQUESTS": "1"})
-    container = Container(settings=settings)
-    async with AsyncTestClient(http_service(container), raise_server_exceptions=False) as client:
-        while not (await client.get("/health/ready")).json()["ready"]:
-            pass
+    container = composed(CLIP_MAX_REQUESTS="1")
+    async with serving(container) as client:
         with container.admission().admit(client="testclient"):
             # Refused before its body is looked at: this would be 415.
             response = await client.post(
