@@ -18,7 +18,8 @@ from application.ports import EncoderPort
 from domain.classification import classify
 from domain.embedding import Embedding
 from tests.support.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face, small_clip
-from tests.support.photos import photos
+from tests.support.photos import large_pictures, photos
+from tests.support.reduced_decoding import cosines
 from tests.support.rows import unit
 
 # Shorter, exactly (75 words and the two special tokens), and longer than 77 tokens.
@@ -108,3 +109,7 @@ def test_full_size_random_checkpoint(tmp_path: Path) -> None:
     check_parity(model, tmp_path, list(photos().values())[:2])
     encoder = EncoderSelection(EncoderChoice.AUTO, str(tmp_path / "checkpoint"), 768).load()
     assert encoder.description.model == "clip-vit-large-patch14"
+    # A photo, and the finest text: the demo model's test has more of them.
+    large = large_pictures()
+    found = cosines(encoder, {name: large[name] for name in ("cat 1280", "text 8 1280")})
+    assert min(found.values()) >= 0.9995

@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 
 @functools.cache
@@ -47,3 +47,27 @@ def as_base64(image: Image.Image, file_format: str = "JPEG", **options: Any) -> 
 def plain(red: int, green: int, blue: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
     """An image of one colour."""
     return Image.new("RGB", size, (red, green, blue))
+
+
+def page_of_text(width: int, height: int, letters: int) -> Image.Image:
+    """Black lines on white, with letters of so many pixels: the finest detail there is."""
+    page = Image.new("RGB", (width, height), "white")
+    font = ImageFont.load_default(size=letters)
+    line = "the quick brown fox 0123456789 " * 20
+    for top in range(0, height, letters + 6):
+        ImageDraw.Draw(page).text((4, top), line, "black", font=font)
+    return page
+
+
+def large_pictures() -> dict[str, Image.Image]:
+    """Photos and pages of fine text, larger than any image tower takes by twice and more."""
+    sizes = ((1280, 960), (2560, 1440))
+    found = {
+        f"{name} {width}": image.resize((width, height), Image.Resampling.LANCZOS)
+        for name, image in photos().items()
+        for width, height in sizes
+    }
+    for width, height in sizes:
+        for letters in (8, 14):
+            found[f"text {letters} {width}"] = page_of_text(width, height, letters)
+    return found
