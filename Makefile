@@ -16,6 +16,9 @@ TENSORRT ?= tensorrt
 # An engine is built again for any other version, so that images which are rebuilt keep this one.
 TENSORRT_VERSION := 11.4.0.106
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# What only tests and checks need is compiled to bytecode on all cores; pip does it on one, for minutes.
+INSTALL_UNCOMPILED := $(INSTALL) --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # some packages hold templates of Python 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,7 +33,8 @@ serve: install ## Install and serve on port 8093 the embedded demo model, or MOD
 install: $(VENV)/.serve-$(EXTRAS) ## Install what `make serve` runs; EXTRAS=torch,tensorrt chooses what
 
 test: $(VENV)/.test ## Install and run every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	@# The tests start hundreds of servers, which would each compile this project's own files.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 hostile: $(VENV)/.test ## Send the server requests that are meant to stop it, and print what each one cost
 	$(BIN)/python -m checks.hostile
@@ -123,7 +127,8 @@ $(VENV)/.serve-$(EXTRAS): pyproject.toml constraints.txt | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(VENV)/.made
-	$(INSTALL) --editable '.[test]' --editable $(CLIENT)
+	$(INSTALL_UNCOMPILED) --editable '.[test]' --editable $(CLIENT)
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/.made
@@ -151,10 +156,11 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(VENV)/.made
-	$(INSTALL) --editable '.[lint]' --editable $(CLIENT)
+	$(INSTALL_UNCOMPILED) --editable '.[lint]' --editable $(CLIENT)
 	@touch $@
 
 # The type checker reads the types of everything that is imported anywhere.
 $(VENV)/.types: pyproject.toml $(CLIENT)/pyproject.toml constraints.txt | $(VENV)/.made
-	$(INSTALL) --editable '.[test,lint,demo-training,bench]' --editable $(CLIENT)
-	@touch $@
+	$(INSTALL_UNCOMPILED) --editable '.[test,lint,demo-training,bench]' --editable $(CLIENT)
+	@$(COMPILE)
+	@touch $(VENV)/.lint $(VENV)/.test $@
