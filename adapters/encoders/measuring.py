@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,10 @@ from adapters.encoders.cuda import CALLS_UNTIL_FINAL
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.photos import samples
 from adapters.models.precision import Precision
+from adapters.system.installation import is_installed
 from application.ports import EncoderPort, EncoderUnavailable
-from domain.embedding import Embedding, smallest_cosine
+from domain.embedding import Embedding, agrees, smallest_cosine
+from domain.errors import EncoderFault
 
 _CALLS_S: Final = 3.0
 """Of timed calls for each batch size."""
@@ -31,6 +34,16 @@ _PATIENCE_S: Final = 900.0
 
 _CLEARLY: Final = 1.1
 """How many times as fast another candidate must be to be worth a change; noise is less."""
+
+TEXTS: Final = (
+    "a photo of a cat",
+    "two people in front of a door at night",
+    "Ein Lastwagen fährt rückwärts in eine enge Einfahrt, während es regnet.",
+    "a long text that is cut " * 30,
+)
+"""What two text towers are compared on."""
+
+_MODULES: Final = {EncoderChoice.OPENVINO: "openvino", EncoderChoice.TORCH: "torch"}
 
 CARD_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 """Sizes of batches that are measured on a card."""
@@ -71,13 +84,18 @@ class Figures(msgspec.Struct, frozen=True):
 
     Attributes:
         per_second: images a second, by the size of the batch.
-        rows: embeddings of the sample photos, one after the other.
+        rows: embeddings of the sample photos and then of `TEXTS`, one after the other.
         peak_bytes: most memory that the process held.
     """
 
     per_second: dict[int, float]
     rows: list[list[float]]
     peak_bytes: int
+
+    @property
+    def embeddings(self) -> Sequence[Embedding]:
+        """The rows as embeddings."""
+        return [Embedding.from_encoder(np.asarray(row, np.float32)) for row in self.rows]
 
 
 def candidates(
@@ -108,13 +126,23 @@ def candidates(
     return found
 
 
-def taken_by_auto(found: Sequence[Candidate]) -> Candidate | None:
-    """Which of them ``CLIP_ENCODER=auto`` takes, see `EncoderSelection`."""
-    for encoder in (EncoderChoice.OPENVINO, EncoderChoice.TORCH):
-        for precision in (Precision.BF16, Precision.FP32):
-            if Candidate(encoder, precision) in found:
-                return Candidate(encoder, precision)
-    return None
+def considered_by_auto(selection: EncoderSelection) -> Sequence[Candidate]:
+    """What ``CLIP_ENCODER=auto`` may take on this processor; the first is what it takes now.
+
+    They differ in the runtime alone: precision and streams are the settings'. Empty where it takes
+    something that is not measured on a processor.
+    """
+    taken, _ = replace(selection, choice=EncoderChoice.AUTO).preferred()
+    elsewhere = selection.openvino_device != "CPU" or selection.probe_device().cuda_available
+    if elsewhere or not is_installed(_MODULES[taken]):
+        return ()
+    precision = selection.processor_precision
+    possible = [Candidate(EncoderChoice.OPENVINO, precision, selection.openvino_streams)]
+    # OpenVINO alone computes in int8.
+    if precision is not Precision.INT8:
+        possible.append(Candidate(EncoderChoice.TORCH, precision))
+    installed = [each for each in possible if is_installed(_MODULES[each.encoder])]
+    return sorted(installed, key=lambda each: each.encoder is not taken)
 
 
 def clearly_faster(
@@ -128,18 +156,29 @@ def clearly_faster(
 
 
 def fastest_runtime(
-    measured: dict[Candidate, Figures], now: Candidate, largest: int
+    considered: Sequence[Candidate], measured: Mapping[Candidate, Figures], largest: int
 ) -> EncoderChoice:
-    """The runtime that ``auto`` should take, in the precision that it takes now.
+    """The runtime that ``auto`` should take from now on.
 
-    Another one only if it is clearly faster with single images and not slower in full batches.
+    Another one only if it is clearly faster with single images, not slower in full batches, and its
+    embeddings are those of the one that it takes now.
+
+    Args:
+        considered: as `considered_by_auto` has them; not empty.
+        measured: those of them that could be measured, and maybe others.
+        largest: images in a full batch.
     """
-    for candidate, figures in measured.items():
-        if candidate.precision is not now.precision or candidate.streams > 1:
+    now, *others = considered
+    if now not in measured:
+        return now.encoder
+    rates, exact = measured[now].per_second, measured[now].embeddings
+    for other in others:
+        if other not in measured:
             continue
-        single = figures.per_second[1] >= _CLEARLY * measured[now].per_second[1]
-        if single and figures.per_second[largest] >= measured[now].per_second[largest]:
-            return candidate.encoder
+        single = measured[other].per_second[1] >= _CLEARLY * rates[1]
+        full = measured[other].per_second[largest] >= rates[largest]
+        if single and full and agrees(measured[other].embeddings, exact):
+            return other.encoder
     return now.encoder
 
 
@@ -155,12 +194,7 @@ def best_batch(per_second: Mapping[int, float]) -> int:
 
 def cosine(figures: Figures, exact: Figures) -> float:
     """The smallest cosine between the embeddings of two candidates."""
-    return smallest_cosine(
-        *(
-            [Embedding.from_encoder(np.asarray(row, np.float32)) for row in each.rows]
-            for each in (figures, exact)
-        )
-    )
+    return smallest_cosine(figures.embeddings, exact.embeddings)
 
 
 def measure(
@@ -227,11 +261,12 @@ def main(arguments: str) -> int:
         pictures = samples(encoder.description.image_input)
         figures = Figures(
             per_second={batch: images_a_second(encoder, batch, _CALLS_S) for batch in batches},
-            rows=encoder.encode_images(pictures).tolist(),
+            rows=[*encoder.encode_images(pictures).tolist(), *encoder.encode_texts(TEXTS).tolist()],
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
-    except EncoderUnavailable as unavailable:
-        sys.stdout.write(" ".join(str(unavailable).split()) + "\n")
+        assert figures.embeddings  # raises where a row is not an embedding
+    except (EncoderUnavailable, EncoderFault) as failure:
+        sys.stdout.write(" ".join(str(failure).split()) + "\n")
         return 1
     sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
     return 0

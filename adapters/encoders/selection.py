@@ -134,11 +134,18 @@ class EncoderSelection(EncoderLoaderPort):
             "PyTorch, which could use CUDA, is not installed" if cuda else "there is no CUDA here"
         )
         if is_installed("openvino"):
-            kept = kept_choice(self.cache, self.checkpoint)
-            if kept == EncoderChoice.TORCH and self._torch_is_possible:
+            kept = kept_choice(self.cache, self.checkpoint, self.processor_precision)
+            # It was measured on the processor, and says nothing about another device.
+            on_processor = self.openvino_device == "CPU"
+            if kept == EncoderChoice.TORCH and on_processor and self._torch_is_possible:
                 return EncoderChoice.TORCH, f"{without}, and it was measured to be the fastest"
             return EncoderChoice.OPENVINO, f"{without}, and OpenVINO is installed"
         return EncoderChoice.TORCH, f"{without}, and OpenVINO is not installed"
+
+    @property
+    def processor_precision(self) -> Precision:
+        """What an encoder on the processor computes in."""
+        return self.precision or _best_for_processor()
 
     def _load_best(self) -> EncoderPort:
         if not (is_installed("openvino") or is_installed("torch")):
@@ -251,6 +258,8 @@ class EncoderSelection(EncoderLoaderPort):
 
 def _best_for_torch(device: Device) -> Precision:
     """The fastest precision that needs no calibration."""
-    if device.cuda_available:
-        return Precision.FP16
+    return Precision.FP16 if device.cuda_available else _best_for_processor()
+
+
+def _best_for_processor() -> Precision:
     return Precision.BF16 if multiplies_bfloat16() else Precision.FP32

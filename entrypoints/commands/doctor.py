@@ -16,6 +16,7 @@ from entrypoints.commands.starting import compose, settings_or_exit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from adapters.encoders.selection import EncoderSelection
     from application.ports import EncoderDescription, EncoderPort
     from entrypoints.container import Container
     from entrypoints.settings import Settings
@@ -56,7 +57,7 @@ def doctor(*, measure: bool) -> None:
         if device.cuda_available and device.gpu_wanted:
             _measured_on_card(settings)
         else:
-            _measured(settings)
+            _measured(container.encoder_loader(), settings)
     problems += _address(settings)
     click.echo()
     if problems:
@@ -183,16 +184,16 @@ def _what_else(described: "EncoderDescription") -> None:
     click.echo(f"  (estimated, from {_two_digits(rate / 1e9)} billion float32 operations a second)")
 
 
-def _measured(settings: "Settings") -> None:
+def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
     from adapters.encoders.advice import surroundings
     from adapters.encoders.kept_choice import keep_choice
     from adapters.encoders.measuring import (
         candidates,
         clearly_faster,
+        considered_by_auto,
         cosine,
         fastest_runtime,
         measure,
-        taken_by_auto,
     )
     from adapters.system.hardware import multiplies_bfloat16, multiplies_int8, usable_cores
     from application.ports import EncoderUnavailable
@@ -204,11 +205,12 @@ def _measured(settings: "Settings") -> None:
         int8=multiplies_int8(),
         cores=usable_cores(),
     )
+    considered = considered_by_auto(selection)
     _heading("Measured on this processor, each in a process of its own")
     columns = [*(f"{size} at once" for size in batches), "cosine", "memory"]
     click.echo(f"  {'images a second':<26}" + "".join(f"{each:>12}" for each in columns))
     found = {}
-    for candidate in possible:
+    for candidate in dict.fromkeys((*possible, *considered)):
         try:
             with working(f"measuring {candidate.name}"):
                 figures = measure(candidate, settings.model_path, settings.cache, batches)
@@ -220,13 +222,13 @@ def _measured(settings: "Settings") -> None:
         exact = found[next(iter(found))]
         values += [f"{cosine(figures, exact):.5f}", f"{figures.peak_bytes / _GIB:.2f} GiB"]
         click.echo(f"  {candidate.name:<26}" + "".join(f"{each:>12}" for each in values))
-    now = taken_by_auto(list(found))
-    if now is None:
+    if not considered or considered[0] not in found:
         return
-    fastest = fastest_runtime(found, now, batches[-1])
+    now = considered[0]
+    fastest = fastest_runtime(considered, found, batches[-1])
     click.echo(f"  CLIP_ENCODER=auto takes {fastest} in {now.precision} from the next start on.")
     if settings.cache is not None:
-        keep_choice(settings.cache, settings.model_path, fastest)
+        keep_choice(settings.cache, settings.model_path, now.precision, fastest)
     for size in batches:
         better = clearly_faster(found, now, size)
         if better is not None:

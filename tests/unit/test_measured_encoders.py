@@ -12,12 +12,13 @@ from adapters.encoders.measuring import (
     best_batch,
     candidates,
     clearly_faster,
+    considered_by_auto,
     cosine,
     fastest_runtime,
-    taken_by_auto,
 )
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.models.precision import Precision
+from application.ports import Device
 from entrypoints.commands.doctor import batches_on_card
 
 OPENVINO, TORCH = EncoderChoice.OPENVINO, EncoderChoice.TORCH
@@ -47,17 +48,46 @@ def test_the_first_is_exact_so_that_others_can_be_compared_with_it() -> None:
     assert found[0].precision is FP32
 
 
-@pytest.mark.parametrize(
-    ("installed", "bf16", "taken"),
-    [
-        ({"openvino", "torch"}, True, Candidate(OPENVINO, BF16)),
-        ({"openvino", "torch"}, False, Candidate(OPENVINO, FP32)),
-        ({"torch"}, True, Candidate(TORCH, BF16)),
-        (set(), True, None),
-    ],
-)
-def test_what_auto_takes(installed: set[str], bf16: bool, taken: Candidate | None) -> None:
-    assert taken_by_auto(candidates(installed, bf16=bf16, int8=True, cores=2)) == taken
+def on_processor(
+    cache: Path | None = None,
+    *,
+    precision: Precision | None = BF16,
+    choice: EncoderChoice = EncoderChoice.AUTO,
+    device: str = "CPU",
+    streams: int = 1,
+    cuda: bool = False,
+) -> EncoderSelection:
+    return EncoderSelection(
+        choice,
+        "model",
+        cache=cache,
+        precision=precision,
+        openvino_device=device,
+        openvino_streams=streams,
+        probe_gpu=lambda: Device("cuda:0" if cuda else "cpu", cuda_available=cuda),
+    )
+
+
+def test_auto_considers_both_runtimes_as_the_settings_have_them() -> None:
+    for choice in (EncoderChoice.AUTO, TORCH):  # what it would take, whatever is asked for now
+        selection = on_processor(choice=choice, streams=3)
+        assert considered_by_auto(selection) == [
+            Candidate(OPENVINO, BF16, 3),
+            Candidate(TORCH, BF16),
+        ]
+    assert considered_by_auto(on_processor(precision=INT8)) == [Candidate(OPENVINO, INT8)]
+    (precision,) = {each.precision for each in considered_by_auto(on_processor(precision=None))}
+    assert precision in (BF16, FP32)
+
+
+def test_what_auto_takes_now_comes_first(tmp_path: Path) -> None:
+    keep_choice(tmp_path, "model", BF16, "torch")
+    assert considered_by_auto(on_processor(tmp_path))[0] == Candidate(TORCH, BF16)
+
+
+def test_what_runs_elsewhere_than_on_the_processor_is_no_choice() -> None:
+    assert considered_by_auto(on_processor(device="GPU")) == ()
+    assert considered_by_auto(on_processor(cuda=True)) == ()
 
 
 def test_noise_is_no_reason_to_change() -> None:
@@ -67,45 +97,65 @@ def test_noise_is_no_reason_to_change() -> None:
     assert clearly_faster({now: figures(10.0), other: figures(5.0)}, now, 8) is None
 
 
-def both(single: float, batch: float) -> Figures:
-    return Figures({1: single, 8: batch}, [[1.0, 0.0]], 0)
+def both(single: float, batch: float, row: list[float] | None = None) -> Figures:
+    return Figures({1: single, 8: batch}, [row or [1.0, 0.0]], 0)
 
 
-def test_auto_changes_its_runtime_only_for_one_that_is_faster_and_as_exact() -> None:
-    now, other = Candidate(OPENVINO, BF16), Candidate(TORCH, BF16)
-    assert fastest_runtime({now: both(2, 3), other: both(2.3, 3)}, now, 8) == TORCH
-    assert fastest_runtime({now: both(2, 3), other: both(2.1, 3)}, now, 8) == OPENVINO
-    assert fastest_runtime({now: both(2, 3), other: both(4, 2.9)}, now, 8) == OPENVINO
-    for another in (Candidate(TORCH, INT8), Candidate(TORCH, FP32), Candidate(TORCH, BF16, 2)):
-        assert fastest_runtime({now: both(2, 3), another: both(9, 9)}, now, 8) == OPENVINO
+NOW, OTHER = Candidate(OPENVINO, BF16, 2), Candidate(TORCH, BF16)
 
 
-def test_the_choice_is_kept_for_this_processor_and_checkpoint(tmp_path: Path) -> None:
-    assert kept_choice(tmp_path, "model") is None
-    assert kept_choice(None, "model") is None
-    keep_choice(tmp_path, "model", "torch")
-    assert kept_choice(tmp_path, "model") == "torch"
-    assert kept_choice(tmp_path, "another") is None
+@pytest.mark.parametrize(
+    ("other", "taken"),
+    [
+        (both(2.3, 3), TORCH),
+        (both(2.1, 3), OPENVINO),  # no more than noise
+        (both(4, 2.9), OPENVINO),  # slower in full batches
+        (both(4, 4, [1.0, 0.1]), TORCH),  # a cosine of 0.995
+        (both(4, 4, [1.0, 0.2]), OPENVINO),  # a cosine of 0.98
+    ],
+)
+def test_auto_changes_its_runtime_only_for_one_that_is_faster_and_agrees(
+    other: Figures, taken: EncoderChoice
+) -> None:
+    measured = {NOW: both(2, 3), OTHER: other, Candidate(TORCH, FP32): both(9, 9)}
+    assert fastest_runtime([NOW, OTHER], measured, 8) == taken
+
+
+def test_what_could_not_be_measured_is_not_taken() -> None:
+    assert fastest_runtime([NOW, OTHER], {NOW: both(2, 3)}, 8) == OPENVINO
+    assert fastest_runtime([NOW, OTHER], {OTHER: both(2, 3)}, 8) == OPENVINO
+
+
+def test_the_choice_is_kept_for_this_processor_checkpoint_and_precision(tmp_path: Path) -> None:
+    assert kept_choice(tmp_path, "model", BF16) is None
+    assert kept_choice(None, "model", BF16) is None
+    keep_choice(tmp_path, "model", BF16, "torch")
+    assert kept_choice(tmp_path, "model", BF16) == "torch"
+    assert kept_choice(tmp_path, "another", BF16) is None
+    assert kept_choice(tmp_path, "model", FP32) is None
     (file,) = (tmp_path / "measured").iterdir()
     for damaged in ("", "[]", '{"encoder": 1}', '{"encoder": "other"}'):
         file.write_text(damaged)
-        assert kept_choice(tmp_path, "model") is None
+        assert kept_choice(tmp_path, "model", BF16) is None
 
 
 def test_auto_takes_what_was_kept(tmp_path: Path) -> None:
-    selection = EncoderSelection(EncoderChoice.AUTO, "model", cache=tmp_path)
-    assert selection.preferred()[0] == OPENVINO
-    keep_choice(tmp_path, "model", "torch")
-    choice, reason = selection.preferred()
-    assert (choice, "measured" in reason) == (TORCH, True)
+    for precision in (None, FP32):
+        selection = on_processor(tmp_path, precision=precision)
+        assert selection.preferred()[0] == OPENVINO
+        keep_choice(tmp_path, "model", selection.processor_precision, "torch")
+        choice, reason = selection.preferred()
+        assert (choice, "measured" in reason) == (TORCH, True)
+
+
+def test_what_was_measured_on_the_processor_decides_for_no_other_device(tmp_path: Path) -> None:
+    keep_choice(tmp_path, "model", BF16, "torch")
+    assert on_processor(tmp_path, device="GPU").preferred()[0] == OPENVINO
 
 
 def test_pytorch_is_not_taken_for_what_it_cannot_compute(tmp_path: Path) -> None:
-    keep_choice(tmp_path, "model", "torch")
-    selection = EncoderSelection(
-        EncoderChoice.AUTO, "model", cache=tmp_path, precision=Precision.INT8
-    )
-    assert selection.preferred()[0] == OPENVINO
+    keep_choice(tmp_path, "model", INT8, "torch")
+    assert on_processor(tmp_path, precision=INT8).preferred()[0] == OPENVINO
 
 
 def test_embeddings_are_compared_by_direction() -> None:
