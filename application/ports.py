@@ -1,5 +1,6 @@
 """What the use cases need from the outside world. Adapters implement these; tests pass fakes."""
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -229,12 +230,16 @@ class EncoderUpgradePort(ABC):
     def samples(self, image_input: ImageInput) -> PixelBatch:
         """Images on which both encoders must agree, as the image tower takes them."""
 
+    def texts(self) -> Sequence[str]:
+        """Texts on which both must agree; none where both have the same text tower."""
+        return ()
+
     @abstractmethod
     def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
         """Build the faster encoder, which takes seconds or minutes.
 
-        Its text tower returns the same embeddings as the serving encoder's, so that cached ones
-        stay valid. ``serving`` is not called here, since it is busy with requests.
+        Its text tower returns the same embeddings as the serving encoder's, but for rounding, so
+        that cached ones stay valid. ``serving`` is not called here, since it is busy with requests.
 
         Args:
             serving: the encoder that serves meanwhile, and whose parts may be shared.
@@ -243,6 +248,29 @@ class EncoderUpgradePort(ABC):
         Raises:
             EncoderUnavailable: it cannot be built; says why.
         """
+
+
+class EncoderMeasurementPort(EncoderUpgradePort):
+    """Finds out by measuring whether another encoder is faster than the serving one."""
+
+    @abstractmethod
+    def measure(self, serving: EncoderDescription, stop: threading.Event) -> bool | None:
+        """Measure what was not measured before. Takes seconds, the first time maybe minutes.
+
+        Requests are served meanwhile, and slowed down: once ``stop`` is set, nothing computes here
+        any longer. What was finished by then is remembered for the next call.
+
+        Args:
+            serving: the encoder that serves meanwhile.
+            stop: is set by another thread as soon as a request comes.
+
+        Returns:
+            Whether another encoder is clearly faster; None if it was stopped before that was known.
+        """
+
+    @abstractmethod
+    def keep(self, encoder: EncoderDescription) -> None:
+        """Remember which encoder is to be taken from now on; nothing is measured then."""
 
 
 class ImagePreparationPort(ABC):

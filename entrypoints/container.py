@@ -11,6 +11,7 @@ from dependency_injector import containers, providers
 from adapters.bulk.index_files import open_index
 from adapters.bulk.journal import JournalledEmbeddings
 from adapters.bulk.local_files import LocalImageFiles
+from adapters.encoders.measured_upgrade import MeasuredUpgrade
 from adapters.encoders.selection import EncoderSelection
 from adapters.encoders.tensorrt_backend import TensorRtBackend
 from adapters.images.decoding_workers import DecodingWorkers, workers_possible
@@ -84,6 +85,13 @@ class Container(containers.DeclarativeContainer):
         torch_compiles=settings.provided.torch_compiles,
         require_gpu=settings.provided.require_gpu,
     )
+    measured_upgrade = providers.Singleton(
+        MeasuredUpgrade,
+        selection=encoder_loader,
+        largest_batch=settings.provided.max_batch,
+    )
+    # See `measure_encoders`.
+    measurement: providers.Provider[MeasuredUpgrade | None] = providers.Object(None)
     # Processes that serve HTTP on this machine share its cores.
     sharing_processes = providers.Object(1)
     decoders = providers.Callable(_share_of_cores, sharing_processes)
@@ -126,6 +134,7 @@ class Container(containers.DeclarativeContainer):
         memory=memory,
         clock=clock,
         upgrade=tensorrt,
+        measurement=measurement,
         observer=observer,
         concurrent_calls=concurrent_calls,
         call_timeout_s=call_timeout_s,
@@ -264,6 +273,16 @@ def decode_in_this_process(container: Container) -> None:
     Starting a worker would take longer than the picture, and a crash affects nothing else.
     """
     container.image_preparation_port.override(container.in_process_preparation)
+
+
+def measure_encoders(container: Container) -> None:
+    """Have the encoders measured when the model has nothing to do, unless the settings forbid it.
+
+    For the process of a server that holds the model, before its supervisor is made: a command ends
+    too soon for it to pay, or is busy all the time, and other processes hold no model.
+    """
+    if container.settings().measure_encoders:
+        container.measurement.override(container.measured_upgrade)
 
 
 def close_threads(container: Container) -> None:

@@ -183,6 +183,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "many requests and slow down a single one.",
         ),
     ] = 1
+    measure_encoders: Annotated[
+        bool,
+        Variable(
+            "CLIP_MEASURE_ENCODERS",
+            "Encoder",
+            "Whether a server with `CLIP_ENCODER=auto` on a processor measures OpenVINO and "
+            "PyTorch, where both are installed, once nothing is asked for some seconds, keeps "
+            "what is faster in `CLIP_CACHE_DIR` and switches over to it. See [tuning](tuning.md).",
+        ),
+    ] = True
     use_tensorrt: Annotated[
         bool,
         Variable(

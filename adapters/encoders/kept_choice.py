@@ -11,6 +11,17 @@ from adapters.models.precision import Precision
 from adapters.system.hardware import processor
 
 _RUNTIMES: Final = ("openvino", "torch")
+_DIRECTORY: Final = "measured"
+
+
+def can_keep(cache: Path) -> bool:
+    """Whether a choice can be written to the cache."""
+    directory = cache / _DIRECTORY
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(directory, os.W_OK)
 
 
 def keep_choice(cache: Path, checkpoint: str, precision: Precision, encoder: str) -> None:
@@ -44,7 +55,7 @@ def _file(cache: Path, checkpoint: str, precision: Precision) -> Path:
     found = processor()
     what = [checkpoint, precision, found.name, *found.instructions, *map(_version, _RUNTIMES)]
     digest = hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
-    return cache / "measured" / f"{digest}.json"
+    return cache / _DIRECTORY / f"{digest}.json"
 
 
 def _version(package: str) -> str:

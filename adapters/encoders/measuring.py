@@ -1,22 +1,26 @@
 """How fast this machine encodes with each of its encoders, measured on the real model.
 
 Each candidate runs in a process of its own: two runtimes in one would fight over the cores, and
-what one of them holds or breaks stays with it. Run as a module, this is that process: it reads a
-`Candidate` from its arguments and prints a `Figures`.
+what one of them holds or breaks stays with it. Run as a module, this is that process: it reads an
+`Order` from its arguments and prints a `Figures`.
 """
 
+import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import msgspec
 import numpy as np
 
+from adapters.artifacts.store import reason_of
 from adapters.encoders.cuda import CALLS_UNTIL_FINAL
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.photos import samples
@@ -31,6 +35,12 @@ _CALLS_S: Final = 3.0
 
 _PATIENCE_S: Final = 900.0
 """For one candidate: the first time a model is compiled, or quantised."""
+
+_LOOK_EVERY_S: Final = 0.05
+"""How long a process goes on after it was to stop, at most."""
+
+POLITE: Final = 19
+"""The niceness of a process that measures beside a server: whatever else runs goes first."""
 
 _CLEARLY: Final = 1.1
 """How many times as fast another candidate must be to be worth a change; noise is less."""
@@ -96,6 +106,28 @@ class Figures(msgspec.Struct, frozen=True):
     def embeddings(self) -> Sequence[Embedding]:
         """The rows as embeddings."""
         return [Embedding.from_encoder(np.asarray(row, np.float32)) for row in self.rows]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What the process of its own is to measure.
+
+    Attributes:
+        candidate: which.
+        checkpoint: what ``CLIP_MODEL_PATH`` names.
+        cache: directory for compiled models; None where none can be written.
+        batches: sizes of batches.
+        niceness: added to the process's own.
+    """
+
+    candidate: Candidate
+    checkpoint: str
+    cache: str | None
+    batches: Sequence[int]
+    niceness: int = 0
+
+
+class MeasuringStopped(Exception):
+    """It was to stop before it had ended."""
 
 
 def candidates(
@@ -197,37 +229,53 @@ def cosine(figures: Figures, exact: Figures) -> float:
     return smallest_cosine(figures.embeddings, exact.embeddings)
 
 
-def measure(
-    candidate: Candidate, checkpoint: str, cache: Path | None, batches: Sequence[int]
-) -> Figures:
+def measure(order: Order, *, stop: threading.Event | None = None) -> Figures:
     """Measure one candidate in a process of its own. Takes seconds, the first time minutes.
 
     Args:
-        candidate: which.
-        checkpoint: what ``CLIP_MODEL_PATH`` names.
-        cache: directory for compiled models.
-        batches: sizes of batches.
+        order: what to measure.
+        stop: ends the process at once when it is set, from another thread.
 
     Raises:
         EncoderUnavailable: it cannot be measured; says why.
+        MeasuringStopped: ``stop`` was set.
     """
-    place = None if cache is None else str(cache)
-    arguments = msgspec.json.encode((candidate, checkpoint, place, list(batches))).decode()
+    arguments = msgspec.json.encode(order).decode()
     try:
-        run = subprocess.run(  # noqa: S603 our own module
-            [sys.executable, "-m", "adapters.encoders.measuring", arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_PATIENCE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise EncoderUnavailable(f"it took more than {_PATIENCE_S:g} seconds.") from None
-    last = run.stdout.splitlines()[-1] if run.stdout else b""
-    if run.returncode == 0:
+        # A file: what it prints is more than a pipe takes before somebody reads.
+        with (
+            TemporaryFile() as printed,
+            subprocess.Popen(  # noqa: S603 our own module
+                [sys.executable, "-m", "adapters.encoders.measuring", arguments],
+                stdin=subprocess.PIPE,  # at its end the process knows that this one has ended
+                stdout=printed,
+                stderr=subprocess.DEVNULL,
+            ) as process,
+        ):
+            try:
+                _wait(process, stop or threading.Event())
+            finally:
+                process.kill()
+            printed.seek(0)
+            lines = printed.read().splitlines()
+    except OSError as failure:
+        raise EncoderUnavailable(
+            f"its process cannot be started: {reason_of(failure)}."
+        ) from failure
+    last = lines[-1] if lines else b""
+    if process.returncode == 0:
         return msgspec.json.decode(last, type=Figures)
     reason = last.decode(errors="replace").strip()
-    raise EncoderUnavailable(reason or f"its process ended with status {run.returncode}.")
+    raise EncoderUnavailable(reason or f"its process ended with status {process.returncode}.")
+
+
+def _wait(process: "subprocess.Popen[bytes]", stop: threading.Event) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while process.poll() is None:
+        if stop.wait(_LOOK_EVERY_S):
+            raise MeasuringStopped
+        if time.monotonic() > end:
+            raise EncoderUnavailable(f"it took more than {_PATIENCE_S:g} seconds.")
 
 
 def images_a_second(encoder: EncoderPort, batch: int, seconds: float) -> float:
@@ -247,20 +295,21 @@ def images_a_second(encoder: EncoderPort, batch: int, seconds: float) -> float:
 
 def main(arguments: str) -> int:
     """The process of its own; its exit status."""
-    candidate, checkpoint, cache, batches = msgspec.json.decode(
-        arguments, type=tuple[Candidate, str, str | None, list[int]]
-    )
+    order = msgspec.json.decode(arguments, type=Order)
+    if order.niceness and hasattr(os, "nice"):
+        os.nice(order.niceness)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         encoder = EncoderSelection(
-            candidate.encoder,
-            checkpoint,
-            precision=candidate.precision,
-            openvino_streams=candidate.streams,
-            cache=None if cache is None else Path(cache),
+            order.candidate.encoder,
+            order.checkpoint,
+            precision=order.candidate.precision,
+            openvino_streams=order.candidate.streams,
+            cache=None if order.cache is None else Path(order.cache),
         ).load()
         pictures = samples(encoder.description.image_input)
         figures = Figures(
-            per_second={batch: images_a_second(encoder, batch, _CALLS_S) for batch in batches},
+            per_second={size: images_a_second(encoder, size, _CALLS_S) for size in order.batches},
             rows=[*encoder.encode_images(pictures).tolist(), *encoder.encode_texts(TEXTS).tolist()],
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
@@ -270,6 +319,11 @@ def main(arguments: str) -> int:
         return 1
     sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
     return 0
+
+
+def _end_with_the_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # unbuffered: a buffer's lock would crash the usual end
+    os._exit(3)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ from application.model.states import (
     transition,
     unavailable,
 )
-from application.model.upgrade import faster_encoder
+from application.model.upgrade import EncodersDisagree, faster_encoder
 from application.model.verification import Verification
 from application.ports import (
     MOST_CONCURRENT_CALLS,
@@ -55,6 +55,7 @@ from application.ports import (
     EncoderDescription,
     EncoderLoaderPort,
     EncoderLost,
+    EncoderMeasurementPort,
     EncoderPort,
     EncoderUnavailable,
     EncoderUpgradePort,
@@ -84,6 +85,12 @@ _UNEXPECTED_LOAD = "loading it failed unexpectedly; the server's log has the rea
 
 _FORGETTING_S: Final = 1.0
 
+QUIET_S: Final = 10.0
+"""How long nothing must have been asked before encoders are measured."""
+
+LONGEST_QUIET_S: Final = 600.0
+"""Each time that a request interrupts it, it waits twice as long, up to this."""
+
 _REPEAT_PAUSE_S: Final = 60.0
 """How long to wait before an effect that failed unexpectedly is tried again."""
 
@@ -93,8 +100,9 @@ class Supervisor:
 
     Every call of the encoder goes through `call` and needs a lease. While `run` is running, an
     encoder that misbehaves is suspect until it passes its verification, or is reloaded; a call that
-    does not return is noticed; an idle model is unloaded; and a faster encoder is prepared. Without
-    `run`, as on the command line, there is only `load`: a fault then fails its own call.
+    does not return is noticed; an idle model is unloaded; a faster encoder is prepared; and others
+    are measured while nothing is asked. Without `run`, as on the command line, there is only
+    `load`: a fault then fails its own call.
 
     Used from one event loop at a time.
     """
@@ -106,6 +114,7 @@ class Supervisor:
         memory: MemoryPort,
         clock: ClockPort,
         upgrade: EncoderUpgradePort,
+        measurement: EncoderMeasurementPort | None = None,
         observer: ObserverPort = UNOBSERVED,
         concurrent_calls: int = 1,
         call_timeout_s: float | None = None,
@@ -119,6 +128,7 @@ class Supervisor:
             memory: where freed memory goes back to.
             clock: for pauses and idle time.
             upgrade: prepares a faster encoder.
+            measurement: measures other encoders once that has ended; None: nothing is measured.
             observer: is notified of faults, hung calls and reloads.
             concurrent_calls: calls at the same time of whatever encoder is loaded. 1: as many as
                 it says of itself.
@@ -130,6 +140,9 @@ class Supervisor:
         self._memory = memory
         self._clock = clock
         self._upgrade = upgrade
+        self._measurement = measurement
+        self._measures = False
+        self._stop_measuring: threading.Event | None = None
         self._observer = observer
         self._call_timeout_s = call_timeout_s
         self._idle_s = idle_s
@@ -242,6 +255,8 @@ class Supervisor:
     async def _held(self, client: str = "") -> AsyncIterator[Lease]:
         """A lease whose holder sends nothing."""
         self._leases += 1
+        if self._stop_measuring is not None:
+            self._stop_measuring.set()
         try:
             if isinstance(self._state, Unloaded):
                 await self._until_loaded()
@@ -361,7 +376,7 @@ class Supervisor:
                 while True:
                     effect = await self._effects.get()
                     if isinstance(effect, Upgrade):
-                        tasks.create_task(self._prepare_upgrade())
+                        tasks.create_task(self._find_faster())
                     else:
                         await self._carry_out(effect)
                     del effect  # or it would be the last to hold an encoder
@@ -495,16 +510,33 @@ class Supervisor:
     async def _unload_when_idle(self) -> None:
         if self._idle_s is None:
             return
-        self._idle_since_s = self._clock.now_s()
         while True:
-            remaining_s = self._idle_since_s + self._idle_s - self._clock.now_s()
+            await self._until_idle(self._idle_s)
+            if self._apply(IdleTimePassed()):
+                logger.info("unloaded the model: there was no request for %g seconds", self._idle_s)
+
+    async def _until_idle(self, seconds: float) -> None:
+        """Return once the encoder is ready and nothing was asked for so long, from now on."""
+        begun_s = self._clock.now_s()
+        while True:
+            remaining_s = max(self._idle_since_s, begun_s) + seconds - self._clock.now_s()
             # Calls may still run for clients that have gone.
             if self._leases or self._calls or not isinstance(self._state, Ready):
-                await self._clock.sleep(self._idle_s)
+                await self._clock.sleep(seconds)
             elif remaining_s > 0:
                 await self._clock.sleep(remaining_s)
-            elif self._apply(IdleTimePassed()):
-                logger.info("unloaded the model: there was no request for %g seconds", self._idle_s)
+            else:
+                return
+
+    async def _find_faster(self) -> None:
+        await self._prepare_upgrade()
+        # Loaded again meanwhile, it is still being measured for the encoder of before.
+        if self._measurement is not None and not self._measures:
+            self._measures = True
+            try:
+                await self._take_the_fastest(self._measurement)
+            finally:
+                self._measures = False
 
     async def _prepare_upgrade(self) -> None:
         """Have a faster encoder prepared, and switch over to it if it agrees with the serving one.
@@ -519,8 +551,9 @@ class Supervisor:
             if not await asyncio.to_thread(self._upgrade.wanted, description):
                 return
             self._upgrade_reason = UPGRADING
-            await self._switch_over()
-            await asyncio.to_thread(_free, self._dropped, self._memory)
+            await self._switch_over(self._upgrade)
+            self._upgrade_reason = None
+            await self._free_the_slower()
         except (EncoderUnavailable, ClipError) as unavailable_:
             self._upgrade_reason = str(unavailable_)
             # Most machines have no GPU, and nobody can do anything about it at every start.
@@ -531,13 +564,57 @@ class Supervisor:
             self._upgrade_reason = _UNEXPECTED_UPGRADE
             logger.exception("staying with %s: unexpected failure", description.backend)
 
-    async def _switch_over(self) -> None:
+    async def _take_the_fastest(self, port: EncoderMeasurementPort) -> None:
+        """Have encoders measured while nothing is asked, and switch over to one that is faster.
+
+        Never raises: whatever fails, the service goes on as it is and says so in the log.
+        """
+        serving = self.description
+        if serving is None:
+            return
+        try:
+            if not await asyncio.to_thread(port.wanted, serving):
+                return
+            if await self._another_is_faster(port, serving):
+                try:
+                    serving = await self._switch_over(port)
+                except EncodersDisagree as difference:
+                    logger.warning("staying with %s: %s", serving.backend, difference)
+            await asyncio.to_thread(port.keep, serving)
+            await self._free_the_slower()
+        except (EncoderUnavailable, ClipError) as unavailable_:
+            logger.warning("staying with %s: %s", serving.backend, unavailable_)
+        except Exception:
+            logger.exception("staying with %s: unexpected failure", serving.backend)
+
+    async def _another_is_faster(
+        self, port: EncoderMeasurementPort, serving: EncoderDescription
+    ) -> bool:
+        quiet_s = QUIET_S
+        while True:
+            await self._until_idle(quiet_s)
+            # From here to the thread nothing is awaited, so that no lease goes unnoticed.
+            self._stop_measuring = stop = threading.Event()
+            try:
+                faster = await asyncio.to_thread(port.measure, serving, stop)
+            finally:
+                stop.set()  # for the thread that goes on where this was cancelled
+                self._stop_measuring = None
+            if faster is not None:
+                return faster
+            quiet_s = min(2 * quiet_s, LONGEST_QUIET_S)
+            logger.info(
+                "a request came while encoders were measured; it goes on after %g seconds "
+                "without one",
+                quiet_s,
+            )
+
+    async def _switch_over(self, port: EncoderUpgradePort) -> EncoderDescription:
         """Nothing in here outlives it, or it would be the last to hold the slower encoder."""
         async with self._held() as serving:
-            faster, cosine = await faster_encoder(self._upgrade, serving, self.call)
+            faster, cosine = await faster_encoder(port, serving, self.call)
             if not self._apply(UpgradePrepared(serving.encoder, faster)):
                 raise EncoderUnavailable(_REPLACED)
-            self._upgrade_reason = None
             logger.info(
                 "switched over from %s to %s in %s (cosine at least %.5f)",
                 serving.encoder.description.backend,
@@ -545,8 +622,12 @@ class Supervisor:
                 faster.description.precision,
                 cosine,
             )
-        if self._calls:  # some may still be calls of the slower one
+            return faster.description
+
+    async def _free_the_slower(self) -> None:
+        if self._calls:  # some may still be calls of it
             await asyncio.wait(self._calls.copy())
+        await asyncio.to_thread(_free, self._dropped, self._memory)
 
 
 def _why_not_on_the_gpu(device: Device, encoder: EncoderDescription | None) -> str | None:

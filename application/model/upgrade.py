@@ -15,6 +15,10 @@ Call: TypeAlias = Callable[
 """`Supervisor.call`."""
 
 
+class EncodersDisagree(EncoderUnavailable):
+    """The faster encoder's embeddings are not those of the serving one."""
+
+
 async def faster_encoder(
     port: EncoderUpgradePort, serving: Lease, call: Call
 ) -> tuple[EncoderPort, float]:
@@ -28,7 +32,8 @@ async def faster_encoder(
         call: makes the calls of that encoder.
 
     Raises:
-        EncoderUnavailable: it cannot be prepared, or does not agree.
+        EncodersDisagree: their embeddings differ.
+        EncoderUnavailable: it cannot be prepared.
         ClipError: one of the two returned something that is not embeddings, or must not be used.
     """
     samples = await asyncio.to_thread(port.samples, serving.image_input)
@@ -40,9 +45,14 @@ async def faster_encoder(
     faster = await asyncio.to_thread(port.build, serving.encoder, expected)
     rows = await asyncio.to_thread(faster.encode_images, samples)
     embeddings = [Embedding.from_encoder(row) for row in rows]
+    if texts := port.texts():
+        rows = await call(serving, lambda encoder: encoder.encode_texts(texts))
+        expected += [Embedding.from_encoder(row) for row in rows]
+        rows = await asyncio.to_thread(faster.encode_texts, texts)
+        embeddings += [Embedding.from_encoder(row) for row in rows]
     cosine = smallest_cosine(embeddings, expected)
     if not agrees(embeddings, expected):
-        raise EncoderUnavailable(
+        raise EncodersDisagree(
             f"{faster.description.backend} does not agree with "
             f"{serving.encoder.description.backend}: cosine {cosine:.4f}, more than "
             f"{SMALLEST_COSINE} is needed."

@@ -188,6 +188,7 @@ def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
     from adapters.encoders.advice import surroundings
     from adapters.encoders.kept_choice import keep_choice
     from adapters.encoders.measuring import (
+        Order,
         candidates,
         clearly_faster,
         considered_by_auto,
@@ -206,6 +207,7 @@ def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
         cores=usable_cores(),
     )
     considered = considered_by_auto(selection)
+    cache = None if settings.cache is None else str(settings.cache)
     _heading("Measured on this processor, each in a process of its own")
     columns = [*(f"{size} at once" for size in batches), "cosine", "memory"]
     click.echo(f"  {'images a second':<26}" + "".join(f"{each:>12}" for each in columns))
@@ -213,7 +215,7 @@ def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
     for candidate in dict.fromkeys((*possible, *considered)):
         try:
             with working(f"measuring {candidate.name}"):
-                figures = measure(candidate, settings.model_path, settings.cache, batches)
+                figures = measure(Order(candidate, settings.model_path, cache, batches))
         except EncoderUnavailable as unavailable:
             click.echo(f"  {candidate.name:<26}  {unavailable}")
             continue
@@ -240,7 +242,7 @@ def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
 
 
 def _measured_on_card(settings: "Settings") -> None:
-    from adapters.encoders.measuring import CARD_BATCHES, Candidate, measure
+    from adapters.encoders.measuring import CARD_BATCHES, Candidate, Order, measure
     from adapters.encoders.selection import EncoderChoice
     from adapters.models.precision import Precision
     from application.ports import EncoderUnavailable
@@ -249,7 +251,8 @@ def _measured_on_card(settings: "Settings") -> None:
     _heading(f"Measured on the GPU with {candidate.name}, in a process of its own")
     try:
         with working(f"measuring {candidate.name}"):
-            figures = measure(candidate, settings.model_path, settings.cache, CARD_BATCHES)
+            cache = None if settings.cache is None else str(settings.cache)
+            figures = measure(Order(candidate, settings.model_path, cache, CARD_BATCHES))
     except EncoderUnavailable as unavailable:
         click.echo(f"  {unavailable}")
         return

@@ -114,11 +114,13 @@ def serve(**options: Any) -> None:
 def _serve_in_this_process(settings: "Settings") -> None:
     from adapters.observability.profiling import start_profiling
     from adapters.system.memory import return_large_blocks_at_once
-    from entrypoints.container import Container
+    from entrypoints.container import Container, measure_encoders
     from entrypoints.server.server import serve as serve_http
 
     return_large_blocks_at_once()
     start_profiling(
         wanted=settings.profile, url=settings.pyroscope_url, environment=settings.environment
     )
-    serve_http(Container(settings=settings))
+    container = Container(settings=settings)
+    measure_encoders(container)
+    serve_http(container)

@@ -29,7 +29,7 @@ from adapters.observability.observers import EncoderEventsOnly
 from application.model.states import Lease
 from domain.embedding import Embedding
 from domain.errors import ModelNotReady, ServiceUnavailable
-from entrypoints.container import Container, close_threads
+from entrypoints.container import Container, close_threads, measure_encoders
 from entrypoints.processes.member import Membership, enter, seen_to_work
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def run_encoder(member: Membership, listening: socket.socket) -> None:
     enter(member)
     container = Container(settings=member.settings)
     container.observer.override(EncoderEventsOnly(container.metrics()))
+    measure_encoders(container)
     uvloop.run(_run(EncoderProcess(container), member, listening))
     # A thread may still be in a library that cannot be interrupted.
     os._exit(0)

@@ -90,7 +90,14 @@ def launched(command: list[str], log_file: Path, **environment: str) -> Iterator
         environment: variables beside the caller's own; without ``PORT`` it takes a free one.
     """
     port = int(environment.get("PORT") or free_port())
-    variables = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), **environment}
+    variables = {
+        **os.environ,
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        # A server with nothing to do would take the cores from the next test, and may switch over.
+        "CLIP_MEASURE_ENCODERS": "false",
+        **environment,
+    }
     with log_file.open("w") as log:
         process = subprocess.Popen(
             command, env=variables, stdout=log, stderr=subprocess.STDOUT, text=True

@@ -1,0 +1,171 @@
+"""The runtime that is fastest on this processor, measured while a server has nothing to do."""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from adapters.artifacts.store import reason_of
+from adapters.encoders.kept_choice import can_keep, keep_choice, kept_choice
+from adapters.encoders.measuring import (
+    POLITE,
+    TEXTS,
+    Candidate,
+    Figures,
+    MeasuringStopped,
+    Order,
+    considered_by_auto,
+    fastest_runtime,
+    measure,
+)
+from adapters.encoders.selection import EncoderChoice, EncoderSelection
+from adapters.images.photos import samples
+from adapters.models.checkpoint_files import InvalidCheckpoint
+from adapters.models.reading import fetched, read_checkpoint
+from adapters.system.hardware import memory
+from application.ports import (
+    EncoderDescription,
+    EncoderMeasurementPort,
+    EncoderPort,
+    EncoderUnavailable,
+    ImageInput,
+    PixelBatch,
+)
+from domain.embedding import Embedding
+
+logger = logging.getLogger(__name__)
+
+_GIB: Final = 1024**3
+
+_COPIES: Final = 3
+"""Of the weights, in float32, that there must be memory for: what a runtime takes while it loads,
+and what it makes of them; beside the encoder that serves."""
+
+
+def available_memory() -> int | None:
+    """Bytes that are free now; None where the system does not report it."""
+    return None if (found := memory()) is None else found.available
+
+
+@dataclass(slots=True)
+class MeasuredUpgrade(EncoderMeasurementPort):
+    """Measures what ``CLIP_ENCODER=auto`` may take, and loads the fastest.
+
+    Attributes:
+        selection: what loaded the encoder that serves.
+        largest_batch: images in a full batch.
+        available: free memory in bytes; None: unknown. Tests pass another, as for the next.
+        measure_one: measures a candidate in a process of its own.
+    """
+
+    selection: EncoderSelection
+    largest_batch: int = 8
+    available: Callable[[], int | None] = available_memory
+    measure_one: Callable[[Order, threading.Event], Figures] = lambda order, stop: measure(
+        order, stop=stop
+    )
+    _measured: dict[Candidate, Figures | None] = field(default_factory=dict)
+    _settled: bool = False
+
+    def wanted(self, serving: EncoderDescription) -> bool:
+        """See `EncoderUpgradePort.wanted`: nothing is kept yet, and there is a choice."""
+        selection = self.selection
+        if self._settled or selection.choice is not EncoderChoice.AUTO or selection.cache is None:
+            return False
+        considered = considered_by_auto(selection)
+        # Where another one serves than the first, that one cannot serve this model.
+        if len(considered) < 2 or considered[0].encoder != serving.backend:
+            return False
+        precision = considered[0].precision
+        if kept_choice(selection.cache, selection.checkpoint, precision) is not None:
+            return False
+        try:
+            weights = _bytes_of_weights(selection.checkpoint)
+        except InvalidCheckpoint:
+            return False  # a bundle, which only OpenVINO serves
+        available, needed = self.available(), _COPIES * weights
+        if available is not None and available < needed:
+            logger.info(
+                "not measuring which encoder is the fastest here: that takes %.1f GiB of memory, "
+                "and %.1f GiB are free. Where there is more: clip-server doctor --measure",
+                needed / _GIB,
+                available / _GIB,
+            )
+            return False
+        return can_keep(selection.cache)
+
+    def samples(self, image_input: ImageInput) -> PixelBatch:
+        """See `EncoderUpgradePort.samples`."""
+        return samples(image_input)
+
+    def texts(self) -> Sequence[str]:
+        """See `EncoderUpgradePort.texts`."""
+        return TEXTS
+
+    def measure(self, serving: EncoderDescription, stop: threading.Event) -> bool | None:
+        """See `EncoderMeasurementPort.measure`."""
+        considered = considered_by_auto(self.selection)
+        for candidate in considered:
+            if candidate in self._measured:
+                continue
+            try:
+                self._measured[candidate] = self._figures(candidate, stop)
+            except MeasuringStopped:
+                return None
+            except EncoderUnavailable as unavailable:
+                logger.warning("%s cannot be measured: %s", candidate.name, unavailable)
+                self._measured[candidate] = None
+        measured = {each: found for each, found in self._measured.items() if found is not None}
+        return fastest_runtime(considered, measured, self.largest_batch) != serving.backend
+
+    def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
+        """See `EncoderUpgradePort.build`."""
+        backend = serving.description.backend
+        faster = next(
+            each for each in considered_by_auto(self.selection) if each.encoder != backend
+        )
+        return replace(self.selection, choice=faster.encoder, precision=faster.precision).load()
+
+    def keep(self, encoder: EncoderDescription) -> None:
+        """See `EncoderMeasurementPort.keep`."""
+        self._settled = True
+        selection, precision = self.selection, self.selection.processor_precision
+        assert selection.cache is not None  # or nothing would have been measured
+        try:
+            keep_choice(selection.cache, selection.checkpoint, precision, encoder.backend)
+        except OSError as failure:
+            logger.warning(
+                "which encoder is the fastest cannot be kept, and is measured again at the next "
+                "start: %s",
+                reason_of(failure),
+            )
+            return
+        logger.info(
+            "CLIP_ENCODER=auto takes %s in %s from now on; to measure again: clip-server doctor "
+            "--measure",
+            encoder.backend,
+            encoder.precision,
+        )
+
+    def _figures(self, candidate: Candidate, stop: threading.Event) -> Figures:
+        logger.info("measuring %s while nothing is asked", candidate.name)
+        sizes = tuple(dict.fromkeys((1, self.largest_batch)))
+        order = Order(
+            candidate, self.selection.checkpoint, str(self.selection.cache), sizes, POLITE
+        )
+        figures = self.measure_one(order, stop)
+        rates = (f"{rate:.3g} with {size} at once" for size, rate in figures.per_second.items())
+        logger.info("%s: images a second: %s", candidate.name, ", ".join(rates))
+        return figures
+
+
+def _bytes_of_weights(source: str) -> int:
+    """In float32. Only the headers of the files are read.
+
+    Raises:
+        InvalidCheckpoint: it is not a checkpoint with weights of its own.
+    """
+    weights = read_checkpoint(fetched(source)).weights
+    return 4 * sum(math.prod(tensor.shape) for tensor in weights.values())
