@@ -18,7 +18,12 @@ class FakeClock(ClockPort):
     @property
     def sleeping(self) -> bool:
         """Whether anybody sleeps."""
-        return any(not woken.done() for _, woken in self._sleepers)
+        return self.sleepers > 0
+
+    @property
+    def sleepers(self) -> int:
+        """How many sleep."""
+        return sum(not woken.done() for _, woken in self._sleepers)
 
     async def sleep(self, seconds: float) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
