@@ -46,9 +46,9 @@ class EncoderSelection(EncoderLoaderPort):
 
     `auto` takes TensorRT where there is an engine that may be used, else PyTorch where there is
     CUDA, else OpenVINO, else PyTorch on the CPU; PyTorch before OpenVINO where it was measured to
-    be clearly faster (`clip-server doctor --measure`, `MeasuredUpgrade`). Runtimes are imported when they are first
-    needed and not with this module: importing takes seconds, and the server responds to
-    ``/health`` before.
+    be clearly faster (`clip-server doctor --measure`, or the server itself while nothing is asked).
+    Runtimes are imported when they are first needed and not with this module: importing takes
+    seconds, and the server responds to ``/health`` before.
 
     Attributes:
         choice: which encoder.
