@@ -265,7 +265,11 @@ class EncoderMeasurementPort(EncoderUpgradePort):
             stop: is set by another thread as soon as a request comes.
 
         Returns:
-            Whether another encoder is clearly faster; None if it was stopped before that was known.
+            Whether another encoder is clearly faster; None if it was stopped before that was known,
+            or the machine was too busy to tell.
+
+        Raises:
+            EncoderUnavailable: it cannot be found out here; says why.
         """
 
     @abstractmethod

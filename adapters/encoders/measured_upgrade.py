@@ -10,6 +10,7 @@ from typing import Final
 from adapters.artifacts.store import reason_of
 from adapters.encoders.kept_choice import can_keep, keep_choice, kept_choice
 from adapters.encoders.measuring import (
+    BUSY,
     POLITE,
     TEXTS,
     Candidate,
@@ -44,6 +45,10 @@ _COPIES: Final = 3
 and what it makes of them; beside the encoder that serves."""
 
 
+_TRIES: Final = 5
+"""On a busy machine."""
+
+
 def available_memory() -> int | None:
     """Bytes that are free now; None where the system does not report it."""
     return None if (found := memory()) is None else found.available
@@ -67,6 +72,7 @@ class MeasuredUpgrade(EncoderMeasurementPort):
         order, stop=stop
     )
     _measured: dict[Candidate, Figures | None] = field(default_factory=dict)
+    _busy: int = 0
     _settled: bool = False
 
     def wanted(self, serving: EncoderDescription) -> bool:
@@ -111,12 +117,16 @@ class MeasuredUpgrade(EncoderMeasurementPort):
             if candidate in self._measured:
                 continue
             try:
-                self._measured[candidate] = self._figures(candidate, stop)
+                figures = self._figures(candidate, stop)
             except MeasuringStopped:
                 return None
             except EncoderUnavailable as unavailable:
                 logger.warning("%s cannot be measured: %s", candidate.name, unavailable)
-                self._measured[candidate] = None
+                figures = None
+            if figures is not None and figures.waited > BUSY:
+                self._wait_for_the_others(figures.waited)
+                return None
+            self._measured[candidate] = figures
         measured = {each: found for each, found in self._measured.items() if found is not None}
         return fastest_runtime(considered, measured, self.largest_batch) != serving.backend
 
@@ -148,6 +158,16 @@ class MeasuredUpgrade(EncoderMeasurementPort):
             encoder.backend,
             encoder.precision,
         )
+
+    def _wait_for_the_others(self, waited: float) -> None:
+        self._busy += 1
+        if self._busy == _TRIES:
+            self._settled = True
+            raise EncoderUnavailable(
+                "other programs keep the cores too busy to measure which encoder is the fastest. "
+                "Once they do not, run: clip-server doctor --measure"
+            )
+        logger.info("not counted: other programs had the cores for %.0f %% of it", 100 * waited)
 
     def _figures(self, candidate: Candidate, stop: threading.Event) -> Figures:
         logger.info("measuring %s while nothing is asked", candidate.name)

@@ -25,6 +25,7 @@ from adapters.encoders.cuda import CALLS_UNTIL_FINAL
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.images.photos import samples
 from adapters.models.precision import Precision
+from adapters.system.hardware import core_time
 from adapters.system.installation import is_installed
 from application.ports import EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, agrees, smallest_cosine
@@ -54,6 +55,10 @@ TEXTS: Final = (
 """What two text towers are compared on."""
 
 _MODULES: Final = {EncoderChoice.OPENVINO: "openvino", EncoderChoice.TORCH: "torch"}
+
+BUSY: Final = 0.25
+"""Share of its time that a process may have waited for a core: with more, it measured the others.
+On a machine with other work it was two thirds, and a runtime seemed ten times as slow."""
 
 CARD_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 """Sizes of batches that are measured on a card."""
@@ -96,11 +101,13 @@ class Figures(msgspec.Struct, frozen=True):
         per_second: images a second, by the size of the batch.
         rows: embeddings of the sample photos and then of `TEXTS`, one after the other.
         peak_bytes: most memory that the process held.
+        waited: share of its time in which something else had the cores, so that it seems slower.
     """
 
     per_second: dict[int, float]
     rows: list[list[float]]
     peak_bytes: int
+    waited: float = 0.0
 
     @property
     def embeddings(self) -> Sequence[Embedding]:
@@ -308,10 +315,14 @@ def main(arguments: str) -> int:
             cache=None if order.cache is None else Path(order.cache),
         ).load()
         pictures = samples(encoder.description.image_input)
+        before = core_time()
+        per_second = {size: images_a_second(encoder, size, _CALLS_S) for size in order.batches}
+        waited = core_time().waited_since(before)
         figures = Figures(
-            per_second={size: images_a_second(encoder, size, _CALLS_S) for size in order.batches},
+            per_second=per_second,
             rows=[*encoder.encode_images(pictures).tolist(), *encoder.encode_texts(TEXTS).tolist()],
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            waited=waited,
         )
         assert figures.embeddings  # raises where a row is not an embedding
     except (EncoderUnavailable, EncoderFault) as failure:

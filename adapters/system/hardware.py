@@ -15,6 +15,7 @@ _NVIDIA_CARDS: Final = Path("/proc/driver/nvidia/gpus")
 _CGROUP_MEMORY: Final = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _PROCESSOR: Final = Path("/proc/cpuinfo")
+_THREADS: Final = Path("/proc/self/task")
 INT8_FEATURES: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 """Instructions that multiply int8, by Linux's names."""
 
@@ -47,6 +48,40 @@ def usable_cores(quota: Path = _CGROUP_QUOTA) -> int:
     except (OSError, ValueError, ZeroDivisionError):
         pass  # no cgroup v2 here: no limit
     return max(cores, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTime:
+    """Seconds of all threads of this process together.
+
+    Attributes:
+        computed: on a core.
+        waited: ready to compute, while something else had the core.
+    """
+
+    computed: float
+    waited: float
+
+    def waited_since(self, before: "CoreTime") -> float:
+        """The share of the time since then that was waited; 0 where nothing is known."""
+        waited = max(self.waited - before.waited, 0.0)
+        computed = max(self.computed - before.computed, 0.0)
+        return waited / (waited + computed) if waited else 0.0
+
+
+def core_time(threads: Path = _THREADS) -> CoreTime:
+    """What the threads that there are have computed and waited so far.
+
+    Args:
+        threads: Linux's ``/proc/self/task``. Elsewhere nothing is known.
+    """
+    computed = waited = 0
+    for file in threads.glob("*/schedstat"):
+        with suppress(OSError, ValueError):  # a thread that has just ended
+            on_core, waiting, _ = map(int, file.read_text(encoding="ascii").split())
+            computed += on_core
+            waited += waiting
+    return CoreTime(computed / 1e9, waited / 1e9)
 
 
 def multiplies_bfloat16(cpu_info: Path = _PROCESSOR) -> bool:

@@ -89,7 +89,7 @@ QUIET_S: Final = 10.0
 """How long nothing must have been asked before encoders are measured."""
 
 LONGEST_QUIET_S: Final = 600.0
-"""Each time that a request interrupts it, it waits twice as long, up to this."""
+"""Each time that it does not get to the end, it waits twice as long, up to this."""
 
 _REPEAT_PAUSE_S: Final = 60.0
 """How long to wait before an effect that failed unexpectedly is tried again."""
@@ -604,9 +604,7 @@ class Supervisor:
                 return faster
             quiet_s = min(2 * quiet_s, LONGEST_QUIET_S)
             logger.info(
-                "a request came while encoders were measured; it goes on after %g seconds "
-                "without one",
-                quiet_s,
+                "measuring the encoders goes on after %g seconds without a request", quiet_s
             )
 
     async def _switch_over(self, port: EncoderUpgradePort) -> EncoderDescription:

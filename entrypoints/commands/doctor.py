@@ -188,6 +188,7 @@ def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
     from adapters.encoders.advice import surroundings
     from adapters.encoders.kept_choice import keep_choice
     from adapters.encoders.measuring import (
+        BUSY,
         Order,
         candidates,
         clearly_faster,
@@ -224,6 +225,11 @@ def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
         exact = found[next(iter(found))]
         values += [f"{cosine(figures, exact):.5f}", f"{figures.peak_bytes / _GIB:.2f} GiB"]
         click.echo(f"  {candidate.name:<26}" + "".join(f"{each:>12}" for each in values))
+    if (waited := max((each.waited for each in found.values()), default=0.0)) > BUSY:
+        click.echo(
+            f"  Other programs had the cores for up to {100 * waited:.0f} % of the time: this says "
+            "little. Measure again once they do not."
+        )
     if not considered or considered[0] not in found:
         return
     now = considered[0]

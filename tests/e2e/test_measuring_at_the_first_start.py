@@ -1,6 +1,5 @@
 """A real server that measures the encoders of its processor, and is asked meanwhile."""
 
-import json
 import time
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def wait_for_log(server: Server, text: str) -> None:
         time.sleep(0.05)
 
 
-def test_a_request_interrupts_it_and_what_is_faster_is_kept(tmp_path: Path) -> None:
+def test_a_request_is_answered_at_once_and_it_goes_on_later(tmp_path: Path) -> None:
     settings = {
         "CLIP_MODEL_PATH": "builtin:demo",
         "CLIP_CACHE_DIR": str(tmp_path / "cache"),
@@ -35,9 +34,8 @@ def test_a_request_interrupts_it_and_what_is_faster_is_kept(tmp_path: Path) -> N
         wait_for_log(server, "measuring OpenVINO")
         response = httpx.post(f"{server.url}/embed", json=request, timeout=60)
         assert response.status_code == 200, response.text
-        wait_for_log(server, "a request came while encoders were measured")
-        wait_for_log(server, "CLIP_ENCODER=auto takes")
-        (kept,) = (tmp_path / "cache" / "measured").iterdir()
-        backend = httpx.get(f"{server.url}/health", timeout=60).json()["backend"]
-        assert json.loads(kept.read_text())["encoder"] == backend
+        wait_for_log(server, "goes on after 20 seconds without a request")
+        # How fast OpenVINO is may not count where other tests keep the cores busy.
+        wait_for_log(server, "images a second")
+        assert server.log.count("measuring OpenVINO") >= 2
         assert server.stop() == 0

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from adapters.system.hardware import (
+    CoreTime,
     Memory,
     Processor,
+    core_time,
     memory,
     multiplies_bfloat16,
     multiplies_int8,
@@ -135,3 +137,14 @@ def test_the_drivers_version_is_read(line: str, version: str | None, tmp_path: P
     file.write_text(f"{line}\nGCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04)\n")
     assert nvidia_driver_version(file) == version
     assert nvidia_driver_version(tmp_path / "none") is None
+
+
+def test_threads_add_up_what_they_computed_and_waited(tmp_path: Path) -> None:
+    for number, times in enumerate(("3000000000 500000000 9", "1000000000 500000000 2", "broken")):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "schedstat").write_text(times)
+    before, now = CoreTime(1.0, 0.0), core_time(tmp_path)
+    assert now == CoreTime(4.0, 1.0)
+    assert now.waited_since(before) == 0.25
+    assert before.waited_since(now) == 0.0  # threads that have ended meanwhile
+    assert core_time(tmp_path / "nowhere").waited_since(CoreTime(0.0, 0.0)) == 0.0

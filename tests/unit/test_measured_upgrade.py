@@ -44,6 +44,7 @@ class Measurements:
 
     def __init__(self, outcomes: dict[EncoderChoice, float | Exception]) -> None:
         self.outcomes = outcomes
+        self.waited = 0.0
         self.orders: list[Order] = []
 
     @property
@@ -57,7 +58,7 @@ class Measurements:
         outcome = self.outcomes[order.candidate.encoder]
         if isinstance(outcome, Exception):
             raise outcome
-        return Figures(dict.fromkeys(order.batches, outcome), [[1.0, 0.0]], 0)
+        return Figures(dict.fromkeys(order.batches, outcome), [[1.0, 0.0]], 0, self.waited)
 
 
 def upgrade(
@@ -147,6 +148,28 @@ def test_what_was_finished_is_not_measured_again_after_an_interruption(tmp_path:
     measurements.outcomes[TORCH] = 3.0
     assert port.measure(SERVING, threading.Event()) is True
     assert measurements.candidates == [OPENVINO, TORCH, TORCH]
+
+
+def test_what_was_measured_on_a_busy_machine_does_not_count(tmp_path: Path) -> None:
+    measurements = Measurements({OPENVINO: 2.0, TORCH: 9.0})
+    port = upgrade(tmp_path, measurements)
+    measurements.waited = 0.3
+    assert port.measure(SERVING, threading.Event()) is None
+    measurements.waited = 0.2
+    assert port.measure(SERVING, threading.Event()) is True
+    assert measurements.candidates == [OPENVINO, OPENVINO, TORCH]
+
+
+def test_on_a_machine_that_stays_busy_it_gives_up(tmp_path: Path) -> None:
+    measurements = Measurements({OPENVINO: 2.0, TORCH: 9.0})
+    measurements.waited = 0.3
+    port = upgrade(tmp_path, measurements)
+    for _ in range(4):
+        assert port.measure(SERVING, threading.Event()) is None
+    with pytest.raises(EncoderUnavailable, match="doctor --measure"):
+        port.measure(SERVING, threading.Event())
+    assert not port.wanted(SERVING)
+    assert upgrade(tmp_path).wanted(SERVING)  # at the next start
 
 
 @pytest.mark.parametrize("other", [2.1, EncoderUnavailable("it cannot run here.")])
