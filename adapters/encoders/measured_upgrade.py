@@ -44,6 +44,9 @@ _COPIES: Final = 3
 """Of the weights, in float32, that there must be memory for: what a runtime takes while it loads,
 and what it makes of them; beside the encoder that serves."""
 
+_LIBRARY_BYTES: Final = 512 * 1024**2
+"""What a runtime takes whatever the model is."""
+
 
 _TRIES: Final = 5
 """On a busy machine."""
@@ -88,17 +91,11 @@ class MeasuredUpgrade(EncoderMeasurementPort):
         if kept_choice(selection.cache, selection.checkpoint, precision) is not None:
             return False
         try:
-            weights = _bytes_of_weights(selection.checkpoint)
+            self._check_memory()
         except InvalidCheckpoint:
             return False  # a bundle, which only OpenVINO serves
-        available, needed = self.available(), _COPIES * weights
-        if available is not None and available < needed:
-            logger.info(
-                "not measuring which encoder is the fastest here: that takes %.1f GiB of memory, "
-                "and %.1f GiB are free. Where there is more: clip-server doctor --measure",
-                needed / _GIB,
-                available / _GIB,
-            )
+        except EncoderUnavailable as unavailable:
+            logger.info("not measuring which encoder is the fastest here: %s", unavailable)
             return False
         return can_keep(selection.cache)
 
@@ -132,6 +129,7 @@ class MeasuredUpgrade(EncoderMeasurementPort):
 
     def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
         """See `EncoderUpgradePort.build`."""
+        self._check_memory()  # there may be less than before
         backend = serving.description.backend
         faster = next(
             each for each in considered_by_auto(self.selection) if each.encoder != backend
@@ -158,6 +156,22 @@ class MeasuredUpgrade(EncoderMeasurementPort):
             encoder.backend,
             encoder.precision,
         )
+
+    def _check_memory(self) -> None:
+        """Refuse what would end the process that serves, and again at each start.
+
+        Raises:
+            EncoderUnavailable: there is too little memory to load another encoder.
+            InvalidCheckpoint: as `_bytes_of_weights` says.
+        """
+        needed = _COPIES * _bytes_of_weights(self.selection.checkpoint) + _LIBRARY_BYTES
+        available = self.available()
+        if available is not None and available < needed:
+            raise EncoderUnavailable(
+                f"loading another one takes {needed / _GIB:.1f} GiB of memory, and "
+                f"{available / _GIB:.1f} GiB are free. Where there is more, run: clip-server "
+                "doctor --measure"
+            )
 
     def _wait_for_the_others(self, waited: float) -> None:
         self._busy += 1

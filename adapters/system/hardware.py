@@ -176,7 +176,7 @@ def memory(info: Path = _MEMORY_INFO, limit: Path = _CGROUP_MEMORY) -> Memory | 
 
     Args:
         info: Linux's ``/proc/meminfo``.
-        limit: cgroup v2's ``memory.max``: bytes, or ``max``.
+        limit: cgroup v2's ``memory.max``: bytes, or ``max``. What is used of it is read beside it.
     """
     try:
         lines = dict(line.split(":", 1) for line in info.read_text(encoding="ascii").splitlines())
@@ -187,7 +187,16 @@ def memory(info: Path = _MEMORY_INFO, limit: Path = _CGROUP_MEMORY) -> Memory | 
         return None
     with suppress(OSError, ValueError):  # no cgroup v2 here, or "max": no limit
         total = min(total, int(limit.read_text(encoding="ascii")))
-    return Memory(total=total, available=min(available, total))
+        available = min(available, total - _anonymous(limit.with_name("memory.stat")))
+    return Memory(total=total, available=max(min(available, total), 0))
+
+
+def _anonymous(statistics: Path) -> int:
+    """Bytes of a container that are no copies of files, which give way where memory is short."""
+    with suppress(OSError, ValueError, KeyError):
+        lines = statistics.read_text(encoding="ascii").splitlines()
+        return int(dict(line.split(" ", 1) for line in lines)["anon"])
+    return 0
 
 
 def nvidia_cards(cards: Path = _NVIDIA_CARDS) -> tuple[str, ...]:

@@ -104,6 +104,10 @@ def test_memory_is_no_more_than_the_container_may_have(tmp_path: Path) -> None:
     assert memory(info, limit) == Memory(total=4 * 1024**2, available=2 * 1024**2)
     limit.write_text("1048576\n")
     assert memory(info, limit) == Memory(total=1024**2, available=1024**2)
+    (tmp_path / "memory.stat").write_text("anon 48576\nfile 900000\n")
+    assert memory(info, limit) == Memory(total=1024**2, available=1_000_000)
+    (tmp_path / "memory.stat").write_text("anon 9048576\n")
+    assert memory(info, limit) == Memory(total=1024**2, available=0)
     assert memory(tmp_path / "none", limit) is None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from adapters.encoders.fake import FakeEncoder
 from adapters.encoders.kept_choice import keep_choice, kept_choice
 from adapters.encoders.measured_upgrade import MeasuredUpgrade
 from adapters.encoders.measuring import (
@@ -126,8 +127,15 @@ def test_without_memory_for_it_the_log_names_the_command(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    assert not upgrade(tmp_path, available=1_000_000).wanted(SERVING)
+    assert not upgrade(tmp_path, available=400_000_000).wanted(SERVING)
     assert "clip-server doctor --measure" in caplog.text
+
+
+def test_memory_that_is_gone_by_then_is_not_asked_for(tmp_path: Path) -> None:
+    port = upgrade(tmp_path)
+    port.available = lambda: 400_000_000
+    with pytest.raises(EncoderUnavailable, match="0.4 GiB are free"):
+        port.build(FakeEncoder(), [])
 
 
 def test_each_runtime_is_measured_politely_with_one_image_and_full_batches(tmp_path: Path) -> None:
