@@ -10,11 +10,11 @@ from application.model.supervisor import Supervisor
 
 
 @asynccontextmanager
-async def supervised(model: Supervisor) -> AsyncIterator[Supervisor]:
+async def supervised(model: Supervisor, *, within_s: float = 20) -> AsyncIterator[Supervisor]:
     """For the duration of the block the supervisor runs; at its beginning the first load ends."""
     running = asyncio.create_task(model.run())
     try:
-        await until(lambda: model.health.phase is not Phase.LOADING)
+        await until(lambda: model.health.phase is not Phase.LOADING, within_s=within_s)
         yield model
     finally:
         running.cancel()
@@ -22,8 +22,8 @@ async def supervised(model: Supervisor) -> AsyncIterator[Supervisor]:
         model.close()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Let threads and tasks go on until something holds."""
-    async with asyncio.timeout(20):
+async def until(holds: Callable[[], bool], *, within_s: float = 20) -> None:
+    """Let threads and tasks go on until something holds; real encoders need longer for that."""
+    async with asyncio.timeout(within_s):
         while not holds():
             await asyncio.to_thread(time.sleep, 0.002)
