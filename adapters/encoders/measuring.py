@@ -31,7 +31,7 @@ from application.ports import EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, agrees, smallest_cosine
 from domain.errors import EncoderFault
 
-_CALLS_S: Final = 3.0
+CALLS_S: Final = 3.0
 """Of timed calls for each batch size."""
 
 _PATIENCE_S: Final = 900.0
@@ -124,6 +124,7 @@ class Order(msgspec.Struct, frozen=True):
         cache: directory for compiled models; None where none can be written.
         batches: sizes of batches.
         niceness: added to the process's own.
+        seconds: of timed calls for each size.
     """
 
     candidate: Candidate
@@ -131,6 +132,7 @@ class Order(msgspec.Struct, frozen=True):
     cache: str | None
     batches: Sequence[int]
     niceness: int = 0
+    seconds: float = CALLS_S
 
 
 class MeasuringStopped(Exception):
@@ -316,7 +318,7 @@ def main(arguments: str) -> int:
         ).load()
         pictures = samples(encoder.description.image_input)
         before = core_time()
-        per_second = {size: images_a_second(encoder, size, _CALLS_S) for size in order.batches}
+        per_second = {size: images_a_second(encoder, size, order.seconds) for size in order.batches}
         waited = core_time().waited_since(before)
         figures = Figures(
             per_second=per_second,

@@ -35,12 +35,19 @@ _TIMED_S: Final = 4.0
     "fastest runtime for CLIP_ENCODER=auto; on a GPU, every size of batch. Takes a minute or two, "
     "the first time longer.",
 )
-def doctor(*, measure: bool) -> None:
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 600),
+    default=3.0,
+    show_default=True,
+    help="With --measure: how long each size of batch is measured.",
+)
+def doctor(*, measure: bool, seconds: float) -> None:
     """Check the machine and the settings before serving.
 
     Prints the hardware, which model, encoder and precision the server would use and why, how long
     an image takes, and what would be faster. Loads the model as serve does. The exit status is 1
-    if the server could not start or could not answer.
+    if the server could not start.
 
     \u0008
     Examples:
@@ -55,9 +62,9 @@ def doctor(*, measure: bool) -> None:
     if measure and not problems:
         device = container.encoder_loader().probe_device()
         if device.cuda_available and device.gpu_wanted:
-            _measured_on_card(settings)
+            _measured_on_card(settings, seconds)
         else:
-            _measured(container.encoder_loader(), settings)
+            _measured(container.encoder_loader(), settings, seconds)
     problems += _address(settings)
     click.echo()
     if problems:
@@ -184,7 +191,7 @@ def _what_else(described: "EncoderDescription") -> None:
     click.echo(f"  (estimated, from {_two_digits(rate / 1e9)} billion float32 operations a second)")
 
 
-def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
+def _measured(selection: "EncoderSelection", settings: "Settings", seconds: float) -> None:
     from adapters.encoders.advice import surroundings
     from adapters.encoders.kept_choice import keep_choice
     from adapters.encoders.measuring import (
@@ -216,7 +223,9 @@ def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
     for candidate in dict.fromkeys((*possible, *considered)):
         try:
             with working(f"measuring {candidate.name}"):
-                figures = measure(Order(candidate, settings.model_path, cache, batches))
+                figures = measure(
+                    Order(candidate, settings.model_path, cache, batches, seconds=seconds)
+                )
         except EncoderUnavailable as unavailable:
             click.echo(f"  {candidate.name:<26}  {unavailable}")
             continue
@@ -247,7 +256,7 @@ def _measured(selection: "EncoderSelection", settings: "Settings") -> None:
             )
 
 
-def _measured_on_card(settings: "Settings") -> None:
+def _measured_on_card(settings: "Settings", seconds: float) -> None:
     from adapters.encoders.measuring import CARD_BATCHES, Candidate, Order, measure
     from adapters.encoders.selection import EncoderChoice
     from adapters.models.precision import Precision
@@ -258,7 +267,9 @@ def _measured_on_card(settings: "Settings") -> None:
     try:
         with working(f"measuring {candidate.name}"):
             cache = None if settings.cache is None else str(settings.cache)
-            figures = measure(Order(candidate, settings.model_path, cache, CARD_BATCHES))
+            figures = measure(
+                Order(candidate, settings.model_path, cache, CARD_BATCHES, seconds=seconds)
+            )
     except EncoderUnavailable as unavailable:
         click.echo(f"  {unavailable}")
         return
