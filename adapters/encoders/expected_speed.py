@@ -31,7 +31,8 @@ def multiplication_rate() -> float:
 
 
 def gains(instructions: Collection[str]) -> dict[Precision, float]:
-    """How many times faster than fp32 a precision is on OpenVINO, if it is faster at all.
+    """How many times as fast as fp32 each precision is on OpenVINO, without those that gain
+    nothing.
 
     Measured with ViT-L/14 on two cores: AMX 3.7 for bf16 and no more for int8; AVX512-BF16 1.6;
     AVX512-VNNI 2.7 for int8. With AVX2 alone int8 was no faster than fp32.

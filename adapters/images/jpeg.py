@@ -52,8 +52,7 @@ _OTHER_PROCESSES: Final = {
 }
 _FRAMES: Final = frozenset({0xC0, 0xC1, _PROGRESSIVE, *_OTHER_PROCESSES})
 _KEPT: Final = _FRAMES | {_START_OF_SCAN, 0xC4, 0xDB, 0xDD}
-"""Segments that affect pixels, besides Huffman tables, quantisation tables and the restart
-interval."""
+"""Segments that affect pixels, Huffman and quantisation tables and restart intervals included."""
 _COEFFICIENTS: Final = 64
 _MAX_SIDE: Final = 65_500
 """libjpeg's JPEG_MAX_DIMENSION."""
@@ -283,7 +282,7 @@ class _Reader:
 
     @property
     def _is_done(self) -> bool:
-        """Whether the picture is complete; a progressive one continues to the end of the file."""
+        """Whether the picture is complete; a progressive one continues to its end marker."""
         return (
             self._frame is not None and not self._frame.is_progressive and self._frame.is_complete
         )
