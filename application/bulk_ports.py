@@ -13,17 +13,17 @@ from domain.errors import EncoderFault, InvalidInput
 
 
 class BulkFailure(Exception):
-    """The run cannot go on as asked. The message is fit for users: it says what to do."""
+    """The run cannot continue. The message is for users: it says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One file that is to be embedded, as it was when the files were listed.
+    """One file to embed, as it was when the files were listed.
 
     Attributes:
         path: its name; unique within a run.
         size: bytes; 0 if its metadata could not be read.
-        modified_ns: time of the last change, in nanoseconds since 1970; 0 likewise.
+        modified_ns: time of the last change, in nanoseconds since 1970; 0 if unknown.
     """
 
     path: str
@@ -37,7 +37,7 @@ class EmbeddedFile:
 
     Attributes:
         file: the file.
-        embedding: None where there is an error.
+        embedding: None if there is an error.
         error: ``code: detail`` of what is wrong with the file, else None.
     """
 
@@ -58,7 +58,7 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-        total: files that there are.
+        total: number of files.
         done: files with an embedding or an error, from earlier runs too.
         failed: those of them with an error.
     """
@@ -73,7 +73,7 @@ class ImageFilesPort(ABC):
 
     @abstractmethod
     def listing(self) -> Iterator[ImageFile]:
-        """Every file, in any order; one that was named twice may come twice.
+        """Every file, in any order; a file that was named twice may come twice.
 
         Raises:
             BulkFailure: a file or folder that was asked for does not exist.
@@ -84,17 +84,17 @@ class ImageFilesPort(ABC):
         """The file's bytes.
 
         Raises:
-            ImageTooLarge: there are more than allowed; they are not read then.
+            ImageTooLarge: the file has more bytes than allowed. It is not read.
             OSError: it cannot be read.
         """
 
 
 class EmbeddingsFilePort(ABC):
-    """A file of embeddings that is being written: it appears, whole, once every image has its row.
+    """A file of embeddings being written. It appears, complete, once every image has its row.
 
-    What was recorded survives the death of the process at any moment; a later run continues it.
-    Rows are in the order of their paths' bytes, one for each path. Calls block and come from one
-    thread at a time.
+    Recorded rows survive if the process dies at any moment; a later run continues from them. Rows
+    are in the order of their paths' bytes, one for each path. Calls block and come from one thread
+    at a time.
     """
 
     @abstractmethod
@@ -105,12 +105,12 @@ class EmbeddingsFilePort(ABC):
         files with an error are tried again.
 
         Args:
-            model: what the embeddings are made with.
-            files: all files that shall have a row; a repeated path counts once.
+            model: the model that makes the embeddings.
+            files: all files that need a row; a repeated path counts once.
 
         Raises:
-            BulkFailure: the file exists already, another run is writing it, what was recorded
-                belongs to another model, or nothing is listed.
+            BulkFailure: the file exists already, another run is writing it, the recorded rows are
+                from another model, or no files are listed.
         """
 
     @abstractmethod
@@ -119,11 +119,11 @@ class EmbeddingsFilePort(ABC):
 
     @abstractmethod
     def record(self, rows: Sequence[EmbeddedFile]) -> None:
-        """Keep the rows for good: all of them or, if the process dies meanwhile, none."""
+        """Save the rows durably: all of them or, if the process dies meanwhile, none."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Write the file, in one step, and forget what was recorded.
+        """Write the file in one step and delete the recorded rows.
 
         Raises:
             BulkFailure: it cannot be written; everything recorded is kept.
@@ -131,7 +131,7 @@ class EmbeddingsFilePort(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what was recorded, so that another run may continue it."""
+        """Release the recorded rows, so that another run can continue from them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +140,7 @@ class IndexBlock:
 
     Attributes:
         paths: of the images, as many as rows.
-        vectors: float32 ``[rows, dimension]``, unit rows; NaN where an image has no embedding.
+        vectors: float32 ``[rows, dimension]``, unit rows; NaN if an image has no embedding.
     """
 
     paths: Sequence[str] | NDArray[np.str_]
@@ -151,17 +151,17 @@ class EmbeddingsIndexPort(ABC):
     """A finished file of embeddings."""
 
     name: str
-    """What users call it."""
+    """The name that users know it by."""
 
     fingerprint: str
-    """Of the model that made the embeddings."""
+    """Fingerprint of the model that made the embeddings."""
 
     dimension: int
     """Floats of an embedding."""
 
     @abstractmethod
     def blocks(self) -> Iterator[IndexBlock]:
-        """All rows from the first to the last, some thousand at a time. Blocks.
+        """All rows from first to last, a few thousand at a time. Blocks.
 
         Raises:
             BulkFailure: the file is damaged or has changed.

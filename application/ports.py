@@ -16,8 +16,8 @@ from domain.limits import CONTEXT_LENGTH, IMAGE_SIZE
 Pixels: TypeAlias = NDArray[np.uint8 | np.float32]
 """One preprocessed image, ``[3, size, size]``, RGB.
 
-uint8 is what a picture is decoded to, levels from 0 to 255: a quarter of the bytes to keep, copy
-and send. float32 is normalised with CLIP's mean and standard deviation already.
+uint8: decoded levels from 0 to 255, a quarter of the bytes to keep, copy and send. float32: already
+normalised with CLIP's mean and standard deviation.
 
 The size is the model's, see `ImageInput`. Encoders normalise levels, and convert for models with
 another mean and standard deviation.
@@ -37,9 +37,9 @@ class Device:
     Attributes:
         name: ``cpu`` or ``cuda:0``.
         cuda_available: whether CUDA can be used on this machine.
-        gpu_problem: why the NVIDIA GPU of this machine cannot be used, as a sentence; None where it
-            can, and where there is none.
-        gpu_wanted: whether an encoder on something else is worth a warning where there is a GPU.
+        gpu_problem: why this machine's NVIDIA GPU cannot be used, as a sentence; None if it can be
+            used or there is no GPU.
+        gpu_wanted: whether to warn if there is a GPU and the encoder runs elsewhere.
     """
 
     name: str
@@ -49,19 +49,19 @@ class Device:
 
 
 class Fit(StrEnum):
-    """How a picture that is not square becomes one."""
+    """How a picture is made square."""
 
     CROP = "crop"
-    """The short side is resized, and of the long one the middle is kept."""
+    """Resize the short side, and keep the middle of the long one."""
     SQUASH = "squash"
-    """Both sides are resized, whatever the shape."""
+    """Resize both sides, whatever the shape."""
     PAD = "pad"
-    """The long side is resized, and the rest is filled up evenly."""
+    """Resize the long side, and fill the rest evenly."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """What an image tower sees of a picture; by default what CLIP does.
+    """How a picture is prepared for an image tower; by default as CLIP does it.
 
     Attributes:
         size: pixels of each side.
@@ -81,10 +81,10 @@ CLIPS_INPUT: Final = ImageInput()
 
 @dataclass(frozen=True, slots=True)
 class EncoderDescription:
-    """What an encoder is; constant for its lifetime.
+    """The facts about an encoder; constant for its lifetime.
 
     Attributes:
-        model: the model really loaded, e.g. ``clip-vit-large-patch14``.
+        model: the model that is actually loaded, e.g. ``clip-vit-large-patch14``.
         fingerprint: identifies weights, architecture and preprocessing; embeddings with different
             fingerprints must never be compared.
         backend: ``torch``, ``fake``, …
@@ -93,11 +93,11 @@ class EncoderDescription:
         embedding_dimension: floats per embedding.
         logit_scale: the multiplier of cosines in a classification (already exponentiated).
         engine_path: the TensorRT engine in use, else None.
-        logit_bias: what is added to a scaled cosine before the sigmoid; None where the model was
-            trained with a softmax and has none.
-        image_input: what its image tower takes.
-        context_length: tokens of a text that its text tower reads, start and end included.
-        concurrent_calls: calls that it takes at the same time, from as many threads; at most
+        logit_bias: added to a scaled cosine before the sigmoid; None if the model was trained with
+            a softmax and has none.
+        image_input: how pictures are prepared for its image tower.
+        context_length: tokens that its text tower reads of a text, start and end included.
+        concurrent_calls: calls that it accepts at the same time, each from its own thread; at most
             `MOST_CONCURRENT_CALLS` are made.
     """
 
@@ -116,7 +116,7 @@ class EncoderDescription:
 
 
 MOST_CONCURRENT_CALLS: Final = 2
-"""Of an encoder: one computes while the data of the other is on its way."""
+"""At most this many calls of one encoder: one computes while the other's data is copied."""
 
 
 class TextTower(Protocol):
@@ -139,7 +139,7 @@ class EncoderPort(ABC):
     @property
     @abstractmethod
     def description(self) -> EncoderDescription:
-        """What this encoder is."""
+        """The facts about this encoder."""
 
     @abstractmethod
     def encode_images(self, batch: PixelBatch) -> RawEmbeddings:
@@ -152,32 +152,32 @@ class EncoderPort(ABC):
     def encode_texts(self, texts: Sequence[str]) -> RawEmbeddings:
         """Text tower. n texts → ``[n, dimension]``, same order, n may be 0.
 
-        A text of more tokens than the model reads is cut, with its end-of-text token kept.
+        A text with more tokens than the model reads is cut; its end-of-text token is kept.
         """
 
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> "TokenCount":
-        """The tokens of all texts together; may be called beside any other call.
+        """The tokens of all texts together; may be called during any other call.
 
-        Texts that were just encoded take little to count.
+        Counting texts that were just encoded is cheap.
         """
 
     @property
     def text_tower(self) -> TextTower:
         """The text tower alone, for an encoder that takes over and shares it.
 
-        An encoder whose image tower is to be freed then returns a part of itself; others return
+        An encoder whose image tower will be freed returns a part of itself; others return
         themselves.
         """
         return self
 
     @abstractmethod
     def device_memory_used(self) -> int | None:
-        """Bytes of device memory in use by this process; None where there is no CUDA."""
+        """Bytes of device memory used by this process; None without CUDA."""
 
 
 class EncoderLoaderPort(ABC):
-    """Loads the encoder that the settings ask for. Calls block, for seconds or minutes."""
+    """Loads the encoder from the settings. Calls block for seconds or minutes."""
 
     @abstractmethod
     def probe_device(self) -> Device:
@@ -188,7 +188,7 @@ class EncoderLoaderPort(ABC):
         return "unknown", "this loader has only one"
 
     def progress(self) -> str | None:
-        """What `load` is busy with, for a person to read; None where that goes without saying.
+        """What `load` is doing now, for a person to read; None if that is obvious.
 
         Returns at once, and is called while another thread loads.
         """
@@ -204,11 +204,11 @@ class EncoderLoaderPort(ABC):
 
 
 class EncoderUnavailable(Exception):
-    """The encoder cannot be loaded. The message is fit for clients: it says what to do."""
+    """The encoder cannot be loaded. The message is for clients: it says what to do."""
 
 
 class HardwareMissing(EncoderUnavailable):
-    """This machine does not have the hardware; there is nothing to repair."""
+    """This machine does not have the hardware; there is nothing to fix."""
 
 
 class EncoderLost(Exception):
@@ -223,12 +223,12 @@ class EncoderUpgradePort(ABC):
         """Whether a faster encoder than the serving one is possible.
 
         Raises:
-            EncoderUnavailable: one was asked for and is not possible here; says why.
+            EncoderUnavailable: one was requested and is not possible here; says why.
         """
 
     @abstractmethod
     def samples(self, image_input: ImageInput) -> PixelBatch:
-        """Images on which both encoders must agree, as the image tower takes them."""
+        """Images on which both encoders must agree, prepared for the image tower."""
 
     def texts(self) -> Sequence[str]:
         """Texts on which both must agree; none where both have the same text tower."""
@@ -242,7 +242,7 @@ class EncoderUpgradePort(ABC):
         that cached ones stay valid. ``serving`` is not called here, since it is busy with requests.
 
         Args:
-            serving: the encoder that serves meanwhile, and whose parts may be shared.
+            serving: the encoder that serves meanwhile; its parts may be shared.
             expected: its embeddings of the `samples`.
 
         Raises:
@@ -278,7 +278,7 @@ class EncoderMeasurementPort(EncoderUpgradePort):
 
 
 class ImagePreparationPort(ABC):
-    """Turns an image file into what the image tower takes. Calls block and may run in parallel."""
+    """Prepares an image file for the image tower. Calls block and may run in parallel."""
 
     @abstractmethod
     def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
@@ -293,14 +293,14 @@ class ImagePreparationPort(ABC):
             InvalidImage: not an image, format not allowed, too many pixels, damaged, or more work
                 than one image may be.
             ServiceUnavailable: it cannot be decoded now; says nothing about the image.
-            MemoryError: there is not enough to decode it; says nothing about the image.
+            MemoryError: there is not enough memory to decode it; says nothing about the image.
         """
 
     def start(self) -> None:  # noqa: B027 - most have nothing to do
-        """Make what the first image would have to wait for. Blocks for as long as that takes."""
+        """Start whatever the first image would otherwise wait for. Blocks until that is done."""
 
     def close(self) -> None:  # noqa: B027
-        """End what was started, once the images under way are prepared."""
+        """Stop whatever `start` started, once the images in progress are prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +308,8 @@ class TokenCount:
     """Tokens of several texts together.
 
     Attributes:
-        read: what the text tower reads, start and end included.
-        cut: what was left off at the ends of texts that are longer.
+        read: tokens that the text tower reads, start and end included.
+        cut: tokens cut off the ends of longer texts.
     """
 
     read: int
@@ -320,7 +320,7 @@ class TokenCount:
 
 
 class Stage(StrEnum):
-    """What a request spends its time on. Image and texts queue and are encoded on their own."""
+    """The stages of a request. Images and texts queue and are encoded separately."""
 
     DECODE_QUEUE = "decode_queue"
     DECODE = "decode"
@@ -331,7 +331,7 @@ class Stage(StrEnum):
 
 
 class ObserverPort:
-    """Is told what happens inside, for metrics, traces and logs.
+    """Is notified of what the service does, for metrics, traces and logs.
 
     Called on the event loop, in the context (`contextvars`) of the request that it is about.
     Returns at once and never raises. An adapter overrides the methods that it needs; the others do
@@ -345,10 +345,10 @@ class ObserverPort:
         """
 
     def batch_encoded(self, images: int) -> None:
-        """The image tower has encoded a batch of so many images."""
+        """The image tower has encoded a batch of this many ``images``."""
 
     def encoder_suspected(self, cause: str) -> None:
-        """The encoder is suspect: of a ``fault``, or because a call is ``hanging``."""
+        """The encoder is suspect because of a ``fault``, or because a call is ``hanging``."""
 
     def encoder_reloaded(self, *, succeeded: bool) -> None:
         """An encoder that had failed its verification was reloaded, or could not be."""
@@ -358,7 +358,7 @@ class ObserverPort:
 
 
 UNOBSERVED: Final = ObserverPort()
-"""Does nothing: for where there are no metrics."""
+"""Does nothing: for use without metrics."""
 
 
 class ClockPort(ABC):
@@ -374,9 +374,9 @@ class ClockPort(ABC):
 
 
 class PlacesPort:
-    """What the processes that serve together hold of the requests that may be inside at once.
+    """How many places the processes that serve together hold of those in `Admission`.
 
-    As it stands it is for a process that serves alone.
+    This base class is for a process that serves alone.
     """
 
     def hold(self, places: int) -> None:
@@ -400,10 +400,10 @@ class MemoryPort(ABC):
 
 
 class ServerFailure(Exception):
-    """Another server cannot be asked, or responds with something else; says with what.
+    """Another server cannot be reached, or its response is not the expected one; says why.
 
     Attributes:
-        status: of its HTTP response; None where there was none, or not the right one.
+        status: of its HTTP response; None if there was no response, or not the right one.
     """
 
     def __init__(self, detail: str, *, status: int | None = None) -> None:

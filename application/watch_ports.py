@@ -13,14 +13,14 @@ class Frame:
     """One picture of a source.
 
     Attributes:
-        number: of the frame in its source, from 0; frames that nobody asked for count too.
+        number: of the frame in its source, from 0; skipped frames count too.
         at: when it was taken.
-        at_s: the same for comparing frames of one source, in seconds since any fixed point.
-        picture: an image file; None where it cannot be read.
-        brightness: mean of the picture in [0, 1]; None if that is not known.
+        at_s: the same, to compare frames of one source, in seconds since any fixed point.
+        picture: an image file; None if it cannot be read.
+        brightness: mean of the picture in [0, 1]; None if unknown.
         path: of the file, for a folder's.
         error: why there is no picture.
-        skipped: frames that were due since the one before, and came faster than they were taken.
+        skipped: frames lost since the previous one, because they came faster than they were taken.
     """
 
     number: int
@@ -34,42 +34,42 @@ class Frame:
 
 
 class SourceFailure(Exception):
-    """A source cannot be read, now or ever. The message is fit for users and has no credentials."""
+    """A source cannot be read, now or ever. The message is for users and has no credentials."""
 
 
 class FrameSourcePort(ABC):
     """A folder, a video file or a stream. Calls block and come from one thread at a time."""
 
     name: str
-    """What users call it; without credentials."""
+    """The name that users know it by; without credentials."""
 
     live: bool
-    """Whether frames are lost that are not taken in time. Others wait."""
+    """Whether frames that are not taken in time are lost. Other sources wait."""
 
     @abstractmethod
     def take(self) -> Frame | None:
         """The next frame that is due; None at the end, and once the source is closed.
 
-        A live source waits for it, reconnects for as long as it takes, and keeps one frame only:
-        the newest.
+        A live source waits for it, reconnects for as long as needed, and keeps only the newest
+        frame.
 
         Raises:
-            SourceFailure: it cannot be read, and trying again is of no use.
+            SourceFailure: it cannot be read, and a retry would not help.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """End it from any thread. A `take` under way returns soon."""
+        """End it from any thread. A running `take` returns soon."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedFrame:
-    """What a model says of a picture.
+    """The results of a model for one picture.
 
     Attributes:
         embedding: of the picture.
         fingerprint: of the model.
-        scores: label → probability; None where no labels were given.
+        scores: label → probability; None without labels.
     """
 
     embedding: Embedding
@@ -78,7 +78,7 @@ class EmbeddedFrame:
 
 
 class EmbedderUnavailable(Exception):
-    """Pictures cannot be embedded now, and may be later. Says why."""
+    """Pictures cannot be embedded now, but perhaps later. Says why."""
 
 
 class FrameEmbedderPort(ABC):
@@ -96,19 +96,18 @@ class FrameEmbedderPort(ABC):
 
 @dataclass(frozen=True, slots=True)
 class WatchedFrame:
-    """What is known of one frame, as it is written and as alarms are told.
+    """The result for one frame, as it is written and sent in alarms.
 
     Attributes:
         source: its name.
         frame: `Frame.number`.
         time: when it was taken.
-        anomaly_score: in [0, 1]; None while the baseline is being built, and where there is an
-            error.
-        threshold: what the score is compared with; None likewise. The frame that completes a
+        anomaly_score: in [0, 1]; None while the baseline is being built, or if there is an error.
+        threshold: the score is compared with it; None in the same cases. The frame that completes a
             baseline has its threshold.
         alarm: whether this frame raises an alarm.
         scores: label → probability, if labels were given.
-        nearest: path and cosine of the nearest known sighting, if there are any.
+        nearest: path and cosine of the nearest known sighting, if any are known.
         path: of the file, for a folder's.
         learned: frames that the baseline has so far, while it is being built.
         skipped: `Frame.skipped`.
@@ -130,7 +129,7 @@ class WatchedFrame:
 
 
 class WatchReporterPort(ABC):
-    """Receives what happens, frame by frame. Calls return at once."""
+    """Receives the results, frame by frame. Calls return at once."""
 
     @abstractmethod
     def frame(self, frame: WatchedFrame) -> None:
@@ -138,7 +137,7 @@ class WatchReporterPort(ABC):
 
     @abstractmethod
     def trouble(self, source: str, what: str) -> None:
-        """Something hinders the watching of a source, and is tried again."""
+        """A problem with watching a source; it is retried."""
 
 
 class AlarmPort(ABC):
@@ -146,9 +145,9 @@ class AlarmPort(ABC):
 
     @abstractmethod
     async def tell(self, frame: WatchedFrame, picture: bytes) -> None:
-        """Tell of an alarm, trying again where that makes sense. Never raises; logs a failure.
+        """Send an alarm, with retries if they make sense. Never raises; logs a failure.
 
         Args:
-            frame: what raised it.
+            frame: raised the alarm.
             picture: the image file.
         """

@@ -25,7 +25,7 @@ def check_anomaly_threshold(threshold: float) -> None:
     """An anomaly score in [0, 1].
 
     Raises:
-        InvalidThreshold: it is outside of that or no number.
+        InvalidThreshold: it is outside of that range or not a number.
     """
     if not 0.0 <= threshold <= 1.0:  # false for NaN as well
         raise InvalidThreshold(
@@ -39,9 +39,9 @@ def score_against(
     """clamp(1 - cosine, 0, 1), the contract's anomaly score. A zero baseline scores 1.
 
     Args:
-        baseline: what the scene usually looks like.
-        embedding: what it looks like now.
-        threshold: the score above which it is an anomaly; None: that is not decided.
+        baseline: how the scene usually looks.
+        embedding: how it looks now.
+        threshold: the score above which it is an anomaly; None: do not decide.
     """
     similarity = baseline.cosine(embedding)
     score = min(max(1.0 - similarity, 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""What a scene usually looks like: the mean of its frames, and how they lie around it."""
+"""How a scene usually looks: the mean of its frames, and how they spread around it."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from domain.errors import InvalidFrames
 from domain.limits import FEWEST_FRAMES_FOR_A_THRESHOLD
 
 SMALLEST_THRESHOLD: Final = 0.01
-"""Anomaly score below which nothing is suggested.
+"""The smallest threshold that is suggested.
 
-Another backend or precision may move the embedding of the very same image by that much (their
-cosine is only promised to be above 0.99), so that a smaller one would call that an anomaly.
+Another backend or precision may change the embedding of the same image by this much (only a cosine
+above 0.99 is promised). With a smaller threshold, that change would count as an anomaly.
 """
 
 _DEVIATIONS: Final = 3.0
-"""How far out the threshold lies, in standard normal deviations: as Shewhart's control charts have
-it, one false alarm in 741 frames."""
+"""How far out the threshold lies, in standard normal deviations. As in Shewhart's control charts:
+one false alarm in 741 frames."""
 
 _LEAST_RESULTANT: Final = 1e-6
-"""Length of the mean below which its direction is nothing but float32's rounding errors."""
+"""If the mean is shorter than this, its direction is only float32's rounding errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Spread:
             sphere: 1 if all are the same (Mardia & Jupp 2000, Directional Statistics, section
             9.2; 1 - R is the spherical variance, and here the frames' mean anomaly score).
         deviation: sample standard deviation; None for a single frame.
-        lowest: the frame farthest off.
-        highest: the frame closest.
+        lowest: that of the frame farthest from the mean.
+        highest: that of the closest frame.
     """
 
     mean: float
@@ -49,14 +49,14 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class SceneBaseline:
-    """A scene as it usually looks.
+    """How a scene usually looks.
 
     Attributes:
         embedding: the mean direction of the frames.
         count: how many frames.
-        spread: how they lie around it.
-        suggested_threshold: anomaly score above which a frame is unlike these; None where there
-            are too few to tell.
+        spread: how they spread around the mean.
+        suggested_threshold: anomaly score above which a frame is unlike these; None if there are
+            too few frames to tell.
     """
 
     embedding: Embedding
@@ -66,7 +66,7 @@ class SceneBaseline:
 
 
 def baseline_of(frames: Sequence[Embedding]) -> SceneBaseline:
-    """The frames' mean direction, their spread, and a threshold for what is unlike them.
+    """The frames' mean direction, their spread, and a threshold for unusual frames.
 
     Source of the mean direction: Mardia & Jupp 2000, section 9.2.1. The threshold is
     `_suggested_threshold`'s.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from domain.errors import InvalidExamples
 
 DEFAULT_CONFIDENCE: Final = 0.95
-"""How often an interval is meant to hold the true value."""
+"""How often an interval should contain the true value."""
 
 MAX_NEGATIVES: Final = 2_000_000
 """Negatives of one calibration: all pairs of 2,000 pictures."""
@@ -26,8 +26,8 @@ class Interval:
     """A two-sided confidence interval.
 
     Attributes:
-        low: lower end; None where there are too few examples to have one.
-        high: upper end; None likewise.
+        low: lower end; None if there are too few examples.
+        high: upper end; None in the same case.
     """
 
     low: float | None
@@ -44,11 +44,11 @@ class Calibration:
         false_alarms: the wanted rate, between 0 and 1.
         confidence: of both intervals.
         negatives: how many there are.
-        independent_negatives: what they are worth if they depend on each other, as pairs do that
-            share a picture; equal to ``negatives`` if not.
-        fewest_negatives: independent negatives below which the interval has no upper end.
-        detection: share of the positives above the threshold; None where there are none.
-        detection_interval: of that share, as if positives were independent; None likewise.
+        independent_negatives: the equivalent number of independent negatives, if they depend on
+            each other, as pairs that share a picture do; otherwise equal to ``negatives``.
+        fewest_negatives: with fewer independent negatives, the interval has no upper end.
+        detection: share of the positives above the threshold; None without positives.
+        detection_interval: of that share, as if positives were independent; None without positives.
         positives: how many there are.
     """
 
@@ -75,11 +75,11 @@ def calibrate(
     """Find the threshold that a wanted share of the negatives exceeds, with its interval.
 
     For independent negatives the interval is that of order statistics, which needs no assumption
-    about their distribution (Hahn & Meeker 1991, Statistical Intervals, section 5.2). Where they
-    share things, the number of negatives is first reduced to what it is worth: the variance of the
-    share above the threshold is estimated by leaving out one thing at a time (jackknife), and the
-    binomial is taken for the effective number (Korn & Graubard 1998, Survey Methodology 24(2);
-    the step from the share to the threshold is Woodruff's, 1952, JASA 47).
+    about their distribution (Hahn & Meeker 1991, Statistical Intervals, section 5.2). If they share
+    things, their number is first reduced to an effective number: the variance of the share above
+    the threshold is estimated by leaving out one thing at a time (jackknife), and the binomial is
+    used with the effective number (Korn & Graubard 1998, Survey Methodology 24(2); the step from
+    the share to the threshold is Woodruff's, 1952, JASA 47).
 
     Args:
         negatives: a number for each example that must not raise an alarm; the larger, the nearer
@@ -138,17 +138,17 @@ def calibrate(
 
 
 def fewest_negatives(false_alarms: float, confidence: float) -> int:
-    """Independent negatives from which the threshold has an upper end to its interval.
+    """Fewest independent negatives with which the threshold's interval has an upper end.
 
     The largest of n negatives exceeds the true threshold unless all n lie below it, which happens
-    with probability (1 - rate)^n. That must be at most half of what the confidence leaves.
+    with probability (1 - rate)^n. That must be at most half of 1 - confidence.
     """
     fewest: int = math.ceil(math.log((1.0 - confidence) / 2.0) / math.log1p(-false_alarms))
     return fewest
 
 
 def share_interval(above: int, count: int, confidence: float) -> Interval:
-    """Interval of a share of which ``above`` of ``count`` were seen (Clopper & Pearson 1934)."""
+    """Interval of a share, given that ``above`` of ``count`` were seen (Clopper & Pearson 1934)."""
     tail = (1.0 - confidence) / 2.0
     # P(X >= above) grows with the share, P(X <= above) falls.
     low = 0.0 if above == 0 else _solve(lambda p: _at_least(above, count, p) - tail)
@@ -188,11 +188,11 @@ def _quantile(ordered: NDArray[np.float64], share: float) -> float:
 def _threshold_interval(
     ordered: NDArray[np.float64], worth: int, false_alarms: float, confidence: float
 ) -> Interval:
-    """Order statistics that hold the true quantile between them with the confidence.
+    """Order statistics that enclose the true quantile with the given confidence.
 
-    Of ``worth`` values the number below the quantile is binomial. The r-th smallest is a lower end
-    if P(X < r) is at most half of what the confidence leaves, the s-th an upper end if P(X >= s)
-    is. Where values depend on each other, the ranks are scaled to all of them.
+    Among ``worth`` values, the number below the quantile is binomial. The r-th smallest is a lower
+    end if P(X < r) is at most half of 1 - confidence. The s-th smallest is an upper end if P(X >=
+    s) is. If values depend on each other, the ranks are scaled to all of them.
     """
     tail = (1.0 - confidence) / 2.0
     below = 1.0 - false_alarms
@@ -214,7 +214,7 @@ def _at_rank(ordered: NDArray[np.float64], rank: int, worth: int) -> float:
 
 
 def _independent(above: NDArray[np.bool_], groups: NDArray[np.int64]) -> int:
-    """How many independent negatives give the share above the threshold the same variance.
+    """How many independent negatives would give the same variance of the share above the threshold.
 
     The jackknife leaves out one thing with every negative that it is part of.
     """
@@ -237,8 +237,8 @@ def _independent(above: NDArray[np.bool_], groups: NDArray[np.int64]) -> int:
     known = rest > 0
     shares = (share * count - part[known]) / rest[known]
     if len(shares) < 2 or not 0.0 < share < 1.0:
-        # Nothing is above the threshold, or there is only one thing: a negative for each thing, or
-        # for each pair of things, is the most that can be said.
+        # Nothing is above the threshold, or there is only one thing. Then at most one negative for
+        # each thing, or for each pair of things, can be claimed.
         return max(1, min(count, len(things) // int(groups.shape[1])))
     n = len(shares)
     variance = (n - 1) / n * float(np.square(shares - shares.mean()).sum())

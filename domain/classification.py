@@ -15,16 +15,16 @@ class Score(StrEnum):
     """How cosines become probabilities."""
 
     SOFTMAX = "softmax"
-    """Which of the labels it is: they compete, and sum to 1."""
+    """Which label fits best: the labels compete, and their scores sum to 1."""
     SIGMOID = "sigmoid"
-    """Whether each label fits, whatever the others are; for models with a logit bias."""
+    """Whether each label fits, independently of the others; for models with a logit bias."""
 
     @classmethod
     def named(cls, name: str) -> "Score":
         """The score called ``name``.
 
         Raises:
-            InvalidScore: there is none of that name.
+            InvalidScore: there is no score of that name.
         """
         try:
             return cls(name)
@@ -64,7 +64,7 @@ def classify(
         image: the image's embedding.
         labels: at least one label with its text embedding.
         logit_scale: the multiplier itself (exp of the checkpoint's ``logit_scale``), about 100.
-        logit_bias: the checkpoint's, about -10 to -17; None where it was trained without.
+        logit_bias: the checkpoint's, about -10 to -17; None if it was trained without one.
         score: which of the two.
 
     Raises:
@@ -105,6 +105,6 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    # exp only of what is not positive, so that it cannot overflow.
+    # exp is only taken of numbers that are not positive, so that it cannot overflow.
     weights = np.exp(-np.abs(logits))
     return np.where(logits >= 0, 1.0, weights) / (1.0 + weights)

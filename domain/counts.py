@@ -40,7 +40,7 @@ def check_frame_count(count: int) -> None:
 
 
 def check_input_count(count: int, *, field: str = "input") -> None:
-    """1 to `MAX_INPUTS` inputs, in what the client calls ``field``.
+    """1 to `MAX_INPUTS` inputs in the request's ``field``.
 
     Raises:
         InvalidInputs: there are none or too many.

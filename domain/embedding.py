@@ -15,7 +15,7 @@ Vector: TypeAlias = NDArray[np.float32]
 """One-dimensional float32 array."""
 
 _SAFE_LENGTHS: Final = (1e-140, 1e140)
-"""Between these, no square of a component over- or underflows in float64 enough to matter."""
+"""Between these lengths, squares of components do not over- or underflow much in float64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class Embedding:
 
     @classmethod
     def from_encoder(cls, raw: NDArray[np.floating]) -> Self:
-        """Normalise what an encoder returned. The one L2 normalisation of the service.
+        """Normalise an encoder's output. This is the service's only L2 normalisation.
 
         Args:
             raw: ``[dimension]``, any float dtype, any length but zero.
@@ -50,7 +50,7 @@ class Embedding:
         Args:
             numbers: the components; any length but zero is normalised away.
             dimension: how many there must be.
-            name: what the client calls it.
+            name: the client's name for it.
 
         Raises:
             InvalidEmbedding: wrong count, a number that is NaN or infinite, or all are zero.
@@ -78,7 +78,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
-    """A reference that images are compared with, as a client sent it.
+    """A reference embedding from a client, to compare images with.
 
     Unlike an `Embedding` it may be the zero vector, which is similar to nothing.
 
@@ -134,7 +134,7 @@ def _checked(
     kind: str,
     error: type[InvalidEmbedding],
 ) -> NDArray[np.float64]:
-    """The numbers as float64 ``[dimension]``; an error whose code begins with ``kind`` if not."""
+    """The numbers as float64 ``[dimension]``; the code of an error begins with ``kind``."""
     if len(numbers) != dimension:
         raise error(
             f"{name} has {len(numbers)} numbers; it must have exactly {dimension}.",
@@ -158,7 +158,7 @@ def smallest_cosine(these: Sequence[Embedding], those: Sequence[Embedding]) -> f
 def agrees(these: Sequence[Embedding], those: Sequence[Embedding]) -> bool:
     """Whether two encoders' embeddings of the same inputs differ by no more than rounding.
 
-    The smallest cosine must exceed `SMALLEST_COSINE`; one that equals it is too low.
+    The smallest cosine must be above `SMALLEST_COSINE`; an equal one is too low.
     """
     return smallest_cosine(these, those) > SMALLEST_COSINE
 

@@ -1,7 +1,7 @@
 """Everything that can be wrong with a request or with the service, as one tree.
 
 Each error has a stable, machine-readable ``code`` and a human ``detail`` that names the value and
-the limit it broke. How an error travels (HTTP status, exit code) is for the entrypoints to say.
+the limit it broke. The entrypoints decide how an error is reported (HTTP status, exit code).
 
 ::
 
@@ -56,7 +56,7 @@ class InvalidInput(ClipError):
     code = "invalid_input"
 
     def about(self, subject: str) -> Self:
-        """The same error with the name of the one thing in the request that it is about."""
+        """The same error, with the name of the part of the request that caused it."""
         return type(self)(f"{subject}: {self.detail}", code=self.code)
 
 
@@ -121,7 +121,7 @@ class InvalidFrames(InvalidInput):
 
 
 class InvalidExamples(InvalidInput):
-    """Examples that no threshold can be taken from, or a rate that cannot be aimed at."""
+    """Examples from which no threshold can be computed, or an impossible rate."""
 
     code = "invalid_examples"
 
@@ -133,13 +133,13 @@ class InvalidInputs(InvalidInput):
 
 
 class InvalidThreshold(InvalidInput):
-    """A threshold lies outside the range of what it is compared with."""
+    """A threshold is outside the range of the values it is compared with."""
 
     code = "invalid_threshold"
 
 
 class UnknownModel(InvalidInput):
-    """The model that was asked for is not the one that is loaded."""
+    """The requested model is not the loaded one."""
 
     code = "model_not_found"
 
@@ -165,7 +165,7 @@ class ModelNotReady(ServiceUnavailable):
 
 
 class EncoderSuspect(ServiceUnavailable):
-    """The encoder misbehaved, and has neither passed its verification since nor been reloaded."""
+    """The encoder is suspect: it has neither passed its verification nor been reloaded yet."""
 
     code = "encoder_doubted"
 

@@ -1,4 +1,4 @@
-"""Prompt ensembles: each label said in five ways that suit camera footage."""
+"""Prompt ensembles: each label in five phrasings that suit camera footage."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from domain.errors import UnknownCameraType
 
 
 class CameraType(StrEnum):
-    """Where the footage comes from; picks the templates."""
+    """The kind of camera; it selects the templates."""
 
     STANDARD = "standard"
     NIGHT_VISION = "night_vision"
@@ -71,6 +71,6 @@ TEMPLATES: dict[CameraType, tuple[str, ...]] = {
 
 
 def prompts_for(label: str, camera_type: CameraType) -> tuple[str, ...]:
-    """The label put through each template of the camera type."""
+    """The label in each template of the camera type."""
     # str.replace and not str.format: a label may itself hold braces.
     return tuple(template.replace("{}", label) for template in TEMPLATES[camera_type])

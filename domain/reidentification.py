@@ -7,7 +7,7 @@ from domain.embedding import Embedding
 from domain.errors import InvalidThreshold
 
 SAME_ENTITY_THRESHOLD: Final = 0.85
-"""Cosine from which on two sightings count as the same, unless a client says otherwise."""
+"""Smallest cosine at which two sightings count as the same, unless the client sets another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Match:
 
     Attributes:
         similarity: cosine in [-1, 1].
-        threshold: cosine from which on they count as the same.
+        threshold: smallest cosine at which they count as the same.
     """
 
     similarity: float
@@ -32,7 +32,7 @@ def check_match_threshold(threshold: float) -> None:
     """A cosine in [-1, 1].
 
     Raises:
-        InvalidThreshold: it is outside of that or no number.
+        InvalidThreshold: it is outside of that range or not a number.
     """
     if not -1.0 <= threshold <= 1.0:  # false for NaN as well
         raise InvalidThreshold(

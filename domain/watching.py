@@ -12,23 +12,23 @@ from domain.errors import InvalidFrames
 from domain.limits import FEWEST_FRAMES_FOR_A_THRESHOLD
 
 LEAST_LIGHT_RATIO: Final = 2.0
-"""How many times brighter than the night's the day's frames are, or they are one group.
+"""Day and night are separate groups only if day frames are at least this many times brighter.
 
-Frames of one kind of light differ less: clouds and low sun change a picture's mean, after the
-camera's own exposure, by a quarter or so. Between day and infrared night it halves at least.
+Frames in one kind of light differ less: clouds and low sun change a picture's mean by a quarter or
+so, after the camera's own exposure. Between day and infrared night it halves at least.
 """
 
 _DARKEST: Final = 0.01
-"""Brightness below which pictures are all the same black."""
+"""Below this brightness, all pictures count as equally black."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmRule:
-    """When to tell somebody.
+    """When to raise an alarm.
 
     Attributes:
-        frames: in a row that must exceed the threshold.
-        quiet_s: seconds after an alarm in which there is no other.
+        frames: frames in a row that must exceed the threshold.
+        quiet_s: seconds after an alarm without another one.
     """
 
     frames: int = 2
@@ -37,11 +37,11 @@ class AlarmRule:
 
 @dataclass(frozen=True, slots=True)
 class AlarmState:
-    """What a source's earlier frames mean for the next one.
+    """The state that a source's earlier frames leave for the next one.
 
     Attributes:
         above: frames in a row, up to the last one, that exceeded the threshold.
-        told: whether these frames raised their alarm already.
+        told: whether these frames have already raised their alarm.
         last_s: when the last alarm was; None if there was none.
     """
 
@@ -52,13 +52,13 @@ class AlarmState:
     def after(self, *, over: bool, at_s: float, rule: AlarmRule) -> "tuple[AlarmState, bool]":
         """The state after one more frame, and whether that frame raises an alarm.
 
-        What stays unusual raises one alarm, however long it stays. Where it begins within the quiet
-        time of another, it raises its own when that has passed.
+        An unusual scene raises one alarm, however long it lasts. If it begins in the quiet time
+        after another alarm, it raises its own when that time is over.
 
         Args:
             over: whether the frame exceeds the threshold.
             at_s: when the frame was taken, in seconds since any fixed point.
-            rule: when to tell somebody.
+            rule: when to raise an alarm.
         """
         if not over:
             return replace(self, above=0, told=False), False
@@ -71,13 +71,13 @@ class AlarmState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptBaseline:
-    """What a scene usually looks like, in one kind of light.
+    """How a scene usually looks in one kind of light.
 
     Attributes:
         embedding: the mean direction of its frames.
         threshold: anomaly score above which a frame is unusual; None if none was chosen.
-        fingerprint: of the model that made the embedding; None if that is not known.
-        brightness: mean brightness of its frames in [0, 1]; None if that is not known.
+        fingerprint: of the model that made the embedding; None if unknown.
+        brightness: mean brightness of its frames in [0, 1]; None if unknown.
     """
 
     embedding: Embedding
@@ -88,7 +88,7 @@ class KeptBaseline:
 
 @dataclass(frozen=True, slots=True)
 class NightHours:
-    """The part of a day in which the second of two baselines holds.
+    """The hours in which the second of two baselines applies.
 
     Attributes:
         start: local time at which the night begins; it may be later in the day than the end.
@@ -103,7 +103,7 @@ class NightHours:
         """From words such as ``21:00-06:30``.
 
         Raises:
-            ValueError: they are no two different times of a day.
+            ValueError: they are not two different times of day.
         """
         start, dash, end = text.partition("-")
         hours = cls(time.fromisoformat(start.strip()), time.fromisoformat(end.strip()))
@@ -112,7 +112,7 @@ class NightHours:
         return hours
 
     def holds(self, at: time) -> bool:
-        """Whether the local time is in the night; its end is not."""
+        """Whether the local time is in the night; the end is excluded."""
         if self.start < self.end:
             return self.start <= at < self.end
         return at >= self.start or at < self.end
@@ -128,8 +128,8 @@ def baseline_for(
     """The baseline that fits a frame's light.
 
     Args:
-        baselines: one or more. With night hours: that of the day, then that of the night.
-        brightness: of the frame, in [0, 1]; None if that is not known: the first baseline holds.
+        baselines: one or more. With night hours: first the day's, then the night's.
+        brightness: of the frame, in [0, 1]; if None (unknown), the first baseline is used.
         at: local time of the frame.
         night: decide by the hour instead of by brightness.
     """
@@ -141,15 +141,15 @@ def baseline_for(
 
 
 def _steps_apart(one: float, other: float) -> float:
-    """How different two brightnesses look: by their ratio, as for the eye (Weber 1834)."""
+    """How different two brightnesses look: their ratio, as the eye sees it (Weber 1834)."""
     return abs(math.log((one + _DARKEST) / (other + _DARKEST)))
 
 
 def groups_by_light(brightness: Sequence[float]) -> list[list[int]]:
-    """Places of a scene's frames, together or as day and night, the brighter ones first.
+    """Places of a scene's frames, in one group or as day and night, the brighter group first.
 
-    They are two groups if the frames above the widest gap in brightness are `LEAST_LIGHT_RATIO`
-    times as bright as those below, and each group is large enough for a threshold.
+    There are two groups if the frames above the widest gap in brightness are `LEAST_LIGHT_RATIO`
+    times as bright as those below it, and each group is large enough for a threshold.
 
     Args:
         brightness: of each frame, in [0, 1].

@@ -61,8 +61,8 @@ def _check_list(
         )
     first_place: dict[str, int] = {}
     for place, item in enumerate(items):
-        # Compared without surrounding white space: the tokenizer drops it, so two entries that
-        # differ only there would share one embedding under two names.
+        # Compared without surrounding white space. The tokenizer drops it, so two entries that
+        # differ only there would have one embedding under two names.
         bare = item.strip()
         if not bare:
             raise error(

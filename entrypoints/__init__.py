@@ -1,1 +1,1 @@
-"""The ways in: HTTP and the command line; settings; and the one place where all is put together."""
+"""HTTP, the command line, the settings, and the one place where everything is wired together."""

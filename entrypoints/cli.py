@@ -42,7 +42,7 @@ def main() -> None:
       clip-server watch rtsp://camera/stream --webhook http://localhost:8123/api/webhook/clip
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that the terminal cannot show is no reason to end with a traceback.
+        # Do not end with a traceback because the terminal cannot show a name.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 

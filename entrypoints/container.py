@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 _CLIENTS_KEPT: Final = 256
-"""Clients whose use cases are cached, a few hundred bytes each."""
+"""Number of clients whose use cases are cached, at a few hundred bytes each."""
 
 
 def _share_of_cores(processes: int) -> int:
@@ -92,7 +92,7 @@ class Container(containers.DeclarativeContainer):
     )
     # See `measure_encoders`.
     measurement: providers.Provider[MeasuredUpgrade | None] = providers.Object(None)
-    # Processes that serve HTTP on this machine share its cores.
+    # The processes that serve HTTP on this machine share its cores.
     sharing_processes = providers.Object(1)
     decoders = providers.Callable(_share_of_cores, sharing_processes)
     in_process_preparation = providers.Singleton(
@@ -121,7 +121,7 @@ class Container(containers.DeclarativeContainer):
 
     places = providers.Object(ALONE)
     cached_texts = settings.provided.text_cache_size
-    concurrent_calls = providers.Object(1)  # how many the encoder behind the port takes
+    concurrent_calls = providers.Object(1)  # calls that the encoder behind the port accepts at once
     call_timeout_s = settings.provided.encode_timeout_s
 
     # Application services
@@ -201,8 +201,8 @@ class Container(containers.DeclarativeContainer):
 
 
 def http_service(container: Container) -> "ASGIApp":
-    """The HTTP service as an ASGI application; the model is loaded once it has started."""
-    # Imported here: commands that serve nothing start faster without the framework.
+    """The HTTP service as an ASGI application; the model loads after the start."""
+    # Imported here: commands that do not serve HTTP start faster without the framework.
     from entrypoints.http.app import Parts, create_app
     from entrypoints.http.routes.endpoint import UseCases
 
@@ -286,6 +286,6 @@ def measure_encoders(container: Container) -> None:
 
 
 def close_threads(container: Container) -> None:
-    """End the encoder's threads and the decoders once they have finished their work."""
+    """Stop the encoder's threads and the decoders once they have finished their work."""
     container.model().close()
     container.images().close()

@@ -12,7 +12,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 def _without_colours(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    line.pop("color_message", None)  # uvicorn's copy of the message for terminals
+    line.pop("color_message", None)  # uvicorn's copy of the message, for terminals
     return line
 
 
@@ -21,7 +21,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def _on_one_line(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    """Escape control characters: what a client sent must not look like another line of the log.
+    """Escape control characters, so that text from a client cannot fake a log line.
 
     Tracebacks are added later.
     """
@@ -71,7 +71,7 @@ def configure_logging(log_format: LogFormat | None, level: LogLevel) -> None:
             _on_one_line,
             structlog.dev.ConsoleRenderer(
                 colors=terminal,
-                # The default shows local variables, and with them what clients have sent.
+                # The default shows local variables, and so data from clients.
                 exception_formatter=structlog.dev.plain_traceback,
             ),
         ]
@@ -81,14 +81,14 @@ def configure_logging(log_format: LogFormat | None, level: LogLevel) -> None:
             structlog.processors.JSONRenderer(serializer=_json),
         ]
     handler.setFormatter(
-        # Modules log with the standard library, the only one that the inner layers may import.
+        # Modules log with the standard library, since the inner layers may import nothing else.
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_ABOUT_EACH_LINE,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # A line for each request of a download says nothing that the download's own lines do not.
+    # A line for each HTTP request of a download adds nothing to the download's own lines.
     logging.getLogger("httpx2").setLevel(max(logging.WARNING, logging.root.level))
 
 

@@ -1,7 +1,7 @@
-"""Environment variables as declarations: a struct's fields say what each one is called and may be.
+"""Environment variables as declarations: a struct's fields define their names and allowed values.
 
-msgspec, which the HTTP schemas use too, converts and checks the values. Here is what it leaves
-open: the words for true and false, messages for people, secrets, and names that are misspelt.
+msgspec, which the HTTP schemas use too, converts and checks the values. This module adds the words
+for true and false, messages for people, secrets, and a check for misspelt names.
 """
 
 import difflib
@@ -17,19 +17,19 @@ _TRUE: Final = ("true", "yes", "on", "1", "enabled")
 _FALSE: Final = ("false", "no", "off", "0", "disabled")
 
 _NEAR: Final = 0.8
-"""Similarity of two names, by `difflib`, from which one is taken for a misspelling of the other."""
+"""From this similarity (by `difflib`), a name is taken for a misspelling of another."""
 
 
 class InvalidSetting(Exception):
     """A variable has a value that is not allowed.
 
-    The message is one line that names the variable, its value and what is allowed. It does not
-    repeat a value that is secret.
+    The message is one line that names the variable, its value and what is allowed. It never
+    contains a secret value.
     """
 
 
 class Secret:
-    """A text that no log and no error message shows."""
+    """A text that never appears in logs or error messages."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -48,15 +48,15 @@ class Variable:
 
     Attributes:
         name: of the variable, such as ``PORT``.
-        group: heading that it stands under in the documentation.
+        group: its heading in the documentation.
         meaning: one sentence or two.
-        option: option of ``clip-server serve`` that does the same, such as ``--port``.
-        none: value that stands for None, such as ``auto``; None where there is none.
-        default: what the documentation calls the default; None shows the field's own.
+        option: the equivalent option of ``clip-server serve``, such as ``--port``.
+        none: value that means None, such as ``auto``; None if there is no such value.
+        default: the default's text in the documentation; None shows the field's own.
         secret: whether the value must never be shown.
         unit: of a number, such as ``seconds``.
-        parse: makes the field's value of the text, instead of msgspec; raises ValueError.
-        allowed: completes "it must be ..."; None says it by the field's type.
+        parse: converts the text to the field's value, instead of msgspec; raises ValueError.
+        allowed: completes "it must be ..."; None derives it from the field's type.
     """
 
     name: str
@@ -77,9 +77,9 @@ class Declaration:
 
     Attributes:
         field: the field's name.
-        about: what it says about its variable.
+        about: its variable's declaration.
         annotation: the field's type, with its limits.
-        kind: the same as `msgspec.inspect` describes it, without None.
+        kind: the type as described by `msgspec.inspect`, without None.
         default: the field's own.
     """
 
@@ -91,7 +91,7 @@ class Declaration:
 
     @property
     def allowed(self) -> str:
-        """What a value may be; completes "it must be ..."."""
+        """The allowed values; completes "it must be ..."."""
         if self.about.allowed is not None:
             return self.about.allowed
         none, unit = self.about.none, self.about.unit
@@ -113,7 +113,7 @@ class Declaration:
 
     @property
     def default_text(self) -> str:
-        """The default as one would write it; empty where there is none."""
+        """The default as a user would write it; empty if there is none."""
         if self.about.default is not None:
             return self.about.default
         if self.default is None or self.default == ():
@@ -170,7 +170,7 @@ def parse_all(
     Args:
         known: the declarations.
         environment: the variables.
-        options: by name of the variable, what the command line says instead.
+        options: values from the command line that override variables, by variable name.
 
     Raises:
         InvalidSetting: one of them is not allowed.
@@ -194,7 +194,7 @@ def parse_all(
 
 
 def unknown_variables(environment: Iterable[str], known: Iterable[str], prefix: str) -> list[str]:
-    """A warning for each variable with the prefix that nothing reads, with the name it is near to.
+    """A warning for each unknown variable with the prefix, with the most similar known name.
 
     Args:
         environment: names of the variables that are set.
@@ -215,7 +215,7 @@ def _nearest(name: str, known: set[str], prefix: str) -> str | None:
     bare = name.removeprefix(prefix)
     if bare in known:  # CLIP_PORT for PORT
         return bare
-    # Compared without the prefix, which would make any two of them look alike.
+    # Compared without the prefix, which would make all names look alike.
     ratios = {
         candidate: difflib.SequenceMatcher(None, bare, candidate.removeprefix(prefix)).ratio()
         for candidate in known

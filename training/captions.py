@@ -105,7 +105,7 @@ NAME_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class _Phrases:
-    """What a concept is called: weighted alternatives to its name."""
+    """The names of a concept: weighted alternatives to its own name."""
 
     name: str
     others: tuple[str, ...]
@@ -115,8 +115,8 @@ class _Phrases:
 class CaptionWriter:
     """Writes random captions of concepts.
 
-    A concept is called by its name in 60 % of the captions and else by a keyword, rarer
-    keywords more often: "animal" says little about a dog.
+    60 % of the captions use the concept's name, and the others a keyword. Rarer keywords are used
+    more often: "animal" says little about a dog.
     """
 
     def __init__(self, catalogue: dict[str, ConceptName], concepts: Sequence[str]) -> None:
@@ -124,8 +124,8 @@ class CaptionWriter:
         counts = Counter(
             k for name in set(concepts) if name in catalogue for k in catalogue[name].keywords
         )
-        # A keyword that names a camera concept must not name something else: the "car" of a
-        # railway, the "dog" that is hot.
+        # A keyword that names a camera concept must not describe another one, as in "railway car"
+        # or "hot dog".
         reserved = {n for c in CAMERA_CONCEPTS for n in (c.label, *c.synonyms)}
         self._phrases: dict[str, _Phrases] = {}
         for name in concepts:

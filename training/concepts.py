@@ -1,4 +1,4 @@
-"""The 50 concepts that a camera cares about, by which the demo model is evaluated."""
+"""The 50 camera concepts that the demo model is evaluated on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class CameraConcept:
         label: the name used as class label in the evaluation.
         emoji: the character whose artwork shows the concept; its Twemoji drawing is held out.
         synonyms: other captions of the same thing, used in training only.
-        kin: characters whose artwork shows the same thing differently (a side view, a breed);
-            their drawings of the training families are trained as this concept too.
+        kin: characters whose artwork shows the same thing differently (a side view, a breed); their
+            drawings in the training families are also trained as this concept.
     """
 
     label: str

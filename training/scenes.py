@@ -1,4 +1,4 @@
-"""Scenes: sprites composited over backgrounds and degraded as cameras degrade them."""
+"""Scenes: sprites composited over backgrounds, with degradations like those of cameras."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True, slots=True)
 class SceneStyle:
-    """How hard a scene is; probabilities are per image, magnitudes relative to 1.
+    """The difficulty of a scene; probabilities are per image, magnitudes relative to 1.
 
     Attributes:
         scale: smallest and largest side of the sprite as a share of the image's side.
@@ -105,7 +105,7 @@ class _Painter:
         return int(torch.randint(low, high, (1,), generator=self._generator))
 
     def _colour(self) -> Tensor:
-        """A colour [3]: mostly muted, as walls, roads and lawns are."""
+        """A colour [3], mostly muted, like walls, roads and lawns."""
         grey = self._number(0.08, 0.95)
         spread = self._number(0.0, 0.12) if self._number(0, 1) < 0.7 else 0.45
         return (grey + spread * torch.randn(3, generator=self._generator)).clamp(0, 1)

@@ -1,9 +1,9 @@
 """The two towers of an OpenCLIP model, run piece by piece so that training is fast on a CPU.
 
-The results are those of `open_clip.CLIP.encode_image` and `encode_text`. What differs: images
-may be smaller than the model's 224 pixels (the position table is resampled), texts shorter than
-77 tokens, and attention is written out, because PyTorch's fused attention has a slow backward
-pass on CPUs for short sequences.
+The results are those of `open_clip.CLIP.encode_image` and `encode_text`. The differences: images
+may be smaller than the model's 224 pixels (the position table is resampled), texts shorter than 77
+tokens, and attention is written out, because PyTorch's fused attention has a slow backward pass on
+CPUs for short sequences.
 """
 
 from __future__ import annotations

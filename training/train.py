@@ -92,7 +92,7 @@ RELATED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Part of the schedule: so many steps at one image size.
+    """Part of the schedule: a number of steps at one image size.
 
     `classifier` weighs the classification loss, which speeds up the early stages.
     """
@@ -156,7 +156,7 @@ class SpriteSampler:
 
 
 class MasterWeights:
-    """fp32 weights with their optimisers, mirrored by a bfloat16 model that does the work."""
+    """fp32 weights with their optimisers, mirrored by a bfloat16 model that computes."""
 
     def __init__(self, model: nn.Module, classifier: nn.Linear, rate: float) -> None:
         self.model = model
@@ -347,7 +347,7 @@ class Trainer:
         return float(loss.detach()), float(classes.detach()), float(accuracy)
 
     def _scenes(self, rows: Tensor, stage: Stage) -> Tensor:
-        """Composes normalised bfloat16 scenes, few at once so that they stay in the cache."""
+        """Composes normalised bfloat16 scenes, a few at a time so that they stay in the cache."""
         mean = torch.tensor(IMAGE_MEAN)[:, None, None]
         deviation = torch.tensor(IMAGE_STD)[:, None, None]
         parts = [
@@ -360,7 +360,7 @@ class Trainer:
 def _without(
     sheet: SpriteSheet, families: frozenset[str], catalogue: dict[str, ConceptName]
 ) -> SpriteSheet:
-    """Leaves out some families' drawings of the camera concepts, to validate on them."""
+    """Removes some families' drawings of the camera concepts, to validate on them."""
     kept = [
         place
         for place, (name, family) in enumerate(zip(sheet.concepts, sheet.families, strict=True))
@@ -415,7 +415,7 @@ def run_schedule(
 ) -> None:
     """Runs all stages, logging progress, and calls `save` every so many steps and at the end.
 
-    Stages before `first` are left out, as done already.
+    Stages before `first` are skipped because they are already done.
     """
     late = sum(stage.steps for stage in stages[-LATE_STAGES:])
     steps = sum(stage.steps for stage in stages)

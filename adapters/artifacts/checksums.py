@@ -1,7 +1,7 @@
 """Checksums of files, recorded when they are written and compared before they are used.
 
-A file whose size and modification time are as recorded counts as unchanged. If only the time
-differs, as after copying or a checkout, its bytes are compared by their SHA-256.
+A file with the recorded size and modification time counts as unchanged. If only the time differs,
+as after copying or a checkout, the SHA-256 of its bytes is compared.
 """
 
 import hashlib
@@ -13,12 +13,12 @@ from typing import Any, Final
 CHECKSUMS: Final = "sealed.json"
 """The record of a whole directory, in that directory.
 
-The name is that of earlier versions, so that artefacts which they built stay valid.
+The name is the same as in earlier versions, so that artefacts built by them stay valid.
 """
 
 
 def checksums_of(files: Iterable[Path]) -> dict[str, dict[str, int | str]]:
-    """What to record of each file, by its name.
+    """The checksums to record, by file name.
 
     Raises:
         OSError: one cannot be read.
@@ -27,11 +27,11 @@ def checksums_of(files: Iterable[Path]) -> dict[str, dict[str, int | str]]:
 
 
 def what_changed(directory: Path, recorded: object) -> str | None:
-    """What is wrong with the files of a directory, or None if they are as recorded.
+    """The problem with a directory's files; None if they match the record.
 
     Args:
         directory: where the files are.
-        recorded: what `checksums_of` returned, read back from wherever it was written.
+        recorded: the result of `checksums_of`, read back from wherever it was stored.
     """
     if not isinstance(recorded, Mapping) or not recorded:
         return f"{directory} has no record of its files."
@@ -54,7 +54,7 @@ def record_checksums(directory: Path) -> None:
 
 
 def what_changed_in(directory: Path) -> str | None:
-    """What is wrong with a directory that `record_checksums` has recorded; None if nothing is."""
+    """The problem with a directory that `record_checksums` has recorded; None if there is none."""
     if not directory.exists():
         return f"{directory} does not exist."
     try:
@@ -69,7 +69,7 @@ def what_changed_in(directory: Path) -> str | None:
 
 
 def _checksum(file: Path) -> dict[str, int | str]:
-    # The time comes before the bytes: a file that is changed meanwhile then has another time.
+    # The time is read before the bytes: a file that changes meanwhile then has a different time.
     status = file.stat()
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()

@@ -2,8 +2,8 @@
 
 Bundles, int8 graphs, compiled models and TensorRT engines are all kept by `get_or_build`. An
 artefact appears whole or not at all: it is built in a directory of its own, flushed to the disk
-and then moved to its place. Of several processes only one builds; the others wait and use what it
-built. What a killed process left behind is removed by the next build of the same artefact.
+and then moved to its place. If several processes need one, only one builds; the others wait and use
+the result. The leftovers of a killed process are removed by the next build of the same artefact.
 """
 
 import atexit
@@ -31,7 +31,7 @@ _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.E
 
 
 class Unusable(Exception):
-    """An artefact is missing, damaged, out of date or another's; the message says which."""
+    """An artefact is missing, damaged, out of date or the wrong one; the message says which."""
 
 
 def get_or_build(
@@ -45,12 +45,11 @@ def get_or_build(
 
     Args:
         place: where the artefact belongs: a directory, or the first of ``files``.
-        build: fills the empty directory that it is given. Whatever it raises is passed on, and
-            ``place`` stays as it was.
-        validate: checks what is at ``place`` and returns it in the form that the caller needs.
+        build: fills an empty directory. Its errors are passed on, and ``place`` is unchanged then.
+        validate: checks the artefact at ``place`` and returns it in the form that the caller needs.
         files: for an artefact that consists of single files: their names, in the order in which
-            they are moved beside ``place``. The last one must be what makes the others valid. A
-            file that ``build`` did not write stays as it is.
+            they are moved beside ``place``. The last one must make the others valid. A file that
+            ``build`` did not write is unchanged.
 
     Raises:
         Unusable: even what was built now is not valid.
@@ -73,7 +72,7 @@ def get_or_build(
 
 
 def replace(place: Path, *, build: Callable[[Path], None], files: Sequence[str] = ()) -> None:
-    """Build the artefact at ``place``, whatever is there. Arguments and errors: `get_or_build`."""
+    """Build the artefact at ``place`` in any case. Arguments and errors: `get_or_build`."""
     with _locked(place):
         _build(place, build, files)
 
@@ -81,12 +80,12 @@ def replace(place: Path, *, build: Callable[[Path], None], files: Sequence[str] 
 class Store:
     """The directory that holds a server's artefacts, or none.
 
-    Where nothing can be written the server still runs: the reason is logged once, and artefacts
-    then last as long as the process.
+    If nothing can be written, the server still runs: the reason is logged once, and artefacts then
+    last as long as the process.
     """
 
     def __init__(self, root: Path | None) -> None:
-        """Use a directory; it is made when it is first needed.
+        """Use a directory; it is created when first needed.
 
         Args:
             root: CLIP_CACHE_DIR; None keeps nothing.
@@ -96,7 +95,7 @@ class Store:
     def get_or_build(
         self, key: str, *, build: Callable[[Path], None], validate: Callable[[Path], _T]
     ) -> _T:
-        """The artefact of that name, as the function `get_or_build` does it.
+        """The artefact of this name, as from the function `get_or_build`.
 
         Args:
             key: its path below the directory.
@@ -119,7 +118,7 @@ class Store:
         return None if self._root is None else self._root / key
 
     def give_up(self, failure: OSError) -> None:
-        """Log why nothing can be written to the directory, and stop using it."""
+        """Log why the directory cannot be written, and stop using it."""
         logger.warning(
             "CLIP_CACHE_DIR=%s cannot be used: %s. Nothing is kept for the next start.",
             self._root,
@@ -138,8 +137,8 @@ def reason_of(failure: OSError) -> str:
 def scratch_directory() -> Path:
     """This process's own directory; removed, with everything in it, when the process ends.
 
-    Those of processes that were killed are removed by the next process that needs one. A process
-    holds a lock on its own for as long as it lives, which is how the others know.
+    The directories of killed processes are removed by the next process that needs one. A process
+    holds a lock on its own directory for as long as it lives; that is how the others know.
 
     Raises:
         OSError: there is no temporary directory that can be written.
@@ -203,13 +202,13 @@ def _locked(place: Path) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            # While it is locked: who waits sees that the file is gone and starts over.
+            # Still locked: a waiting process sees that the file is gone and starts over.
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
 def _lock_directory(directory: Path) -> int | None:
-    """A descriptor that holds the directory's lock; None where another process holds it."""
+    """A descriptor that holds the directory's lock; None if another process holds it."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:  # another process has just removed it
@@ -217,7 +216,7 @@ def _lock_directory(directory: Path) -> int | None:
     try:
         if lock_descriptor(descriptor, blocking=False):
             return descriptor
-    except OSError:  # no locks on this file system: nothing can be said about it
+    except OSError:  # no locks on this file system, so nothing is known
         pass
     os.close(descriptor)
     return None

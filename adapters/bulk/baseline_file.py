@@ -28,7 +28,7 @@ def read_baselines(path: Path) -> list[KeptBaseline]:
     """Read a file that `write_baselines` or the page wrote: one baseline, or one for each light.
 
     Raises:
-        BulkFailure: it cannot be read or is no baseline.
+        BulkFailure: it cannot be read or is not a baseline.
     """
     try:
         with path.open("rb") as file:

@@ -26,8 +26,8 @@ def open_index(path: Path) -> EmbeddingsIndexPort:
     """The index in a file that ``clip-server embed`` wrote.
 
     Raises:
-        BulkFailure: it does not exist, has another suffix, needs a package that is not installed,
-            or is no such file.
+        BulkFailure: it does not exist, has an unknown suffix, needs a package that is not
+            installed, or is not an index.
     """
     kinds: dict[str, Callable[[Path], EmbeddingsIndexPort]] = {
         ".npz": NpzIndex,
@@ -59,7 +59,7 @@ class NpzIndex(EmbeddingsIndexPort):
 
     def blocks(self) -> Iterator[IndexBlock]:
         """See `EmbeddingsIndexPort.blocks`."""
-        # Read as streams: numpy would hold all of an array, and zipfile checks each one's sum.
+        # Read as streams: numpy would load a whole array, and zipfile checks each one's checksum.
         with (
             self._opened() as archive,
             archive.open("embedding.npy") as vectors,

@@ -39,7 +39,7 @@ CREATE TABLE files (
 """``files`` is listed again by each run; ``results`` is what all runs have recorded."""
 
 _ROWS: Final = "FROM files LEFT JOIN results USING (path, size, modified_ns)"
-"""Results of files that have changed since, or are no longer listed, are left out."""
+"""Leaves out results of files that have changed since or are no longer listed."""
 
 
 class JournalledEmbeddings(EmbeddingsFilePort):
@@ -162,7 +162,7 @@ class JournalledEmbeddings(EmbeddingsFilePort):
         try:
             self._write(Table(fingerprint, dimension, count, self._chunks), unfinished)
             flush(unfinished)
-            # From here on a file of this name is known to be this run's own.
+            # From here on, a file of this name is known to be from this run.
             database.execute("UPDATE run SET written = 1")
             unfinished.replace(self._output)
             flush(self._output.parent)

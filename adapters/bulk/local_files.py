@@ -13,19 +13,19 @@ from domain.limits import MAX_IMAGE_BYTES
 
 SUFFIXES: Final = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp"),
-    # Not decoded: their rows say so, which is better than leaving them out silently.
+    # Not supported: their rows say so, which is better than leaving them out silently.
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"),
 )
-"""Endings, in lower case, by which a folder's files count as images."""
+"""Lower-case endings of files in a folder that count as images."""
 
 
 class LocalImageFiles(ImageFilesPort):
-    """Files, folders and patterns as a person names them.
+    """Files, folders and patterns that a user named.
 
-    A file that is named or matched is always taken; of a folder and all its subfolders, every file
-    with an image's suffix is. Links to files are followed. Links to folders are followed where they
-    are named, or matched by anything but ``**``. Below a folder, and by ``**``, they are not, since
-    they may lead round in circles. Files whose names begin with a dot are not skipped.
+    A named or matched file is always taken. From a folder and its subfolders, every file with an
+    image's suffix is taken. Links to files are followed. Links to folders are followed if they are
+    named, or matched by anything but ``**``. Below a folder, and by ``**``, they are not followed,
+    since they may form a loop. Files whose names begin with a dot are not skipped.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ class LocalImageFiles(ImageFilesPort):
         """See `ImageFilesPort.read`."""
         mode = os.stat(file.path).st_mode
         if stat.S_ISDIR(mode):
-            os.scandir(file.path).close()  # listed because it cannot be read: raises the reason
+            os.scandir(file.path).close()  # an unreadable folder: raises the reason
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
             raise OSError("not a regular file")
         with open(file.path, "rb") as opened:
@@ -103,7 +103,7 @@ def _under(path: str) -> Iterator[ImageFile]:
         for name in names:
             if name.lower().endswith(SUFFIXES):
                 yield _seen(os.path.join(folder, name))
-        # A folder that cannot be read gets a row too, whose error says so.
+        # An unreadable folder gets a row too, with an error.
         while unreadable:
             yield _seen(unreadable.pop().filename)
     while unreadable:

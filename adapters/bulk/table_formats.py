@@ -19,7 +19,7 @@ ROWS_AT_A_TIME: Final = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One row: ``vector`` is None where ``error`` is not."""
+    """One row: exactly one of ``vector`` and ``error`` is None."""
 
     path: str
     vector: Vector | None
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All rows, and what is the same for all of them.
+    """All rows, and their common values.
 
     Attributes:
         fingerprint: of the model that computed the embeddings.
@@ -121,7 +121,7 @@ def write_jsonl(table: Table, target: Path) -> None:
 def write_npz(table: Table, target: Path) -> None:
     """Arrays ``path``, ``embedding`` float32 ``[n, dimension]``, ``error``, ``model_fingerprint``.
 
-    Where there is an error the embedding is NaN; where there is none the error is ``""``.
+    If there is an error, the embedding is NaN; if not, the error is ``""``.
     """
     nothing = np.full(table.dimension, np.nan, dtype=np.float32)
 

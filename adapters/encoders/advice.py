@@ -1,4 +1,4 @@
-"""What would make this machine encode faster."""
+"""Advice on how to encode faster on this machine."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from domain.limits import SMALLEST_COSINE
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What there is beside the encoder.
+    """The machine's hardware and runtimes.
 
     Attributes:
         nvidia_driver: whether an NVIDIA driver is loaded.
@@ -45,7 +45,7 @@ def _int8_advice(encoder: EncoderDescription, around: Surroundings) -> str:
 
 
 def surroundings() -> Surroundings:
-    """Look around on this machine. Takes a second where OpenVINO is installed."""
+    """Inspect this machine. Takes a second if OpenVINO is installed."""
     installed = {name for name in ("openvino", "torch", "nncf") if is_installed(name)}
     devices: list[str] = []
     if "openvino" in installed:
@@ -62,10 +62,10 @@ def surroundings() -> Surroundings:
 
 
 def faster(encoder: EncoderDescription, around: Surroundings) -> list[str]:
-    """What to change, the greatest gain first; nothing if it is as fast as can be.
+    """Suggested changes, the greatest gain first; empty if it is already as fast as possible.
 
     Args:
-        encoder: what is loaded now.
+        encoder: the loaded encoder.
         around: the machine.
     """
     if encoder.device.cuda_available:

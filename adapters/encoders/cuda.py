@@ -1,7 +1,7 @@
 """The GPU: the few calls of the CUDA runtime that inference needs, and the memory in use.
 
-Through NVIDIA's own bindings and not through PyTorch, so that a machine without PyTorch can serve.
-Both share the device's primary context.
+It uses NVIDIA's own bindings instead of PyTorch, so that a machine without PyTorch can serve. Both
+share the device's primary context.
 """
 
 import ctypes
@@ -28,19 +28,19 @@ CALLS_AT_ONCE: Final = 2
 """While the card computes one batch, the next one is copied in and the last one out."""
 
 CALLS_BEFORE_GRAPH: Final = 3
-"""Calls with as many images before a CUDA graph of them is captured."""
+"""Calls with the same number of images before a CUDA graph is captured for it."""
 
 CALLS_UNTIL_FINAL: Final = CALLS_BEFORE_GRAPH + 3
-"""Calls of one batch size until it is run as all later ones are."""
+"""Calls of one batch size until it runs in its final form."""
 
 MOST_GRAPHS: Final = 8
-"""CUDA graphs at most for each stream: each takes some megabytes of its own."""
+"""Most CUDA graphs for each stream: each takes a few megabytes."""
 
 _OLD_S: Final = 1.0
-"""Age at which a number of NVML's is asked for again, when somebody reads it."""
+"""Age at which a value from NVML is refreshed when it is read."""
 
 _OLDEST_DRIVER: Final = {11: 450, 12: 525, 13: 580}
-"""Of each major version of CUDA, the oldest driver that runs it.
+"""The oldest driver for each major version of CUDA.
 
 From the CUDA Toolkit's release notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA
 Minor Version Compatibility".
@@ -83,11 +83,11 @@ class Gpu:
     """The GPU that inference runs on.
 
     Attributes:
-        name: as NVIDIA calls it.
+        name: NVIDIA's name for it.
         architecture: its compute capability, such as ``8.9``.
-        bus: its address on the PCI bus, by which other libraries find the same one.
-        multiprocessors: how many it has; cards of one name may differ in it.
-        driver: major version of the driver, such as ``580``; ``unknown`` where nothing tells it.
+        bus: its address on the PCI bus; other libraries find the same GPU by it.
+        multiprocessors: how many it has; cards with the same name may differ.
+        driver: major version of the driver, such as ``580``; ``unknown`` if nothing reports it.
     """
 
     name: str
@@ -100,16 +100,16 @@ class Gpu:
 class Cuda:
     """CUDA's runtime for device 0.
 
-    Every call raises `OutOfDeviceMemory` for a lack of memory, `EncoderLost` for what CUDA
-    documents as final, and `EncoderFault` for anything else. Since work is asynchronous, what is
-    raised may be the failure of an earlier call.
+    Every call raises `OutOfDeviceMemory` if memory runs out, `EncoderLost` for errors that CUDA
+    documents as final, and `EncoderFault` for anything else. Since work is asynchronous, the error
+    may be from an earlier call.
     """
 
     def __init__(self, runtime: Any = None) -> None:
         """Load the bindings.
 
         Args:
-            runtime: instead of ``cuda.bindings.runtime``.
+            runtime: replaces ``cuda.bindings.runtime``.
         """
         self._runtime = runtime or importlib.import_module("cuda.bindings.runtime")
 
@@ -143,7 +143,7 @@ class Cuda:
         self._call("cudaStreamDestroy", stream)
 
     def event(self) -> Any:
-        """A new event; a thread that waits for it sleeps, and does not keep a core busy."""
+        """A new event; a thread that waits for it sleeps and uses no core."""
         flags = self._runtime.cudaEventBlockingSync | self._runtime.cudaEventDisableTiming
         return self._call("cudaEventCreateWithFlags", flags)
 
@@ -168,7 +168,7 @@ class Cuda:
         self._call("cudaFreeHost", address)
 
     def free_bytes(self) -> int:
-        """Device memory that nobody uses at this moment."""
+        """Device memory that is free now."""
         error, free, _ = self._runtime.cudaMemGetInfo()
         if error != self._runtime.cudaError_t.cudaSuccess:
             self._raise(error, "cudaMemGetInfo")
@@ -190,12 +190,12 @@ class Cuda:
         self._call("cudaEventSynchronize", event)
 
     def begin_capture(self, stream: Any) -> None:
-        """From now on this thread's work in the stream is recorded and not done."""
+        """From now on, record this thread's work in the stream instead of running it."""
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: Any) -> Any:
-        """What was recorded, ready to be launched any number of times."""
+        """The recorded work, ready to be launched any number of times."""
         graph = self._call("cudaStreamEndCapture", stream)
         try:
             return self._call("cudaGraphInstantiate", graph, 0)
@@ -203,7 +203,7 @@ class Cuda:
             self._call("cudaGraphDestroy", graph)
 
     def launch(self, graph: Any, stream: Any) -> None:
-        """Do what was recorded, with the same addresses."""
+        """Run the recorded work, with the same addresses."""
         self._call("cudaGraphLaunch", graph, stream)
 
     def destroy_graph(self, graph: Any) -> None:
@@ -227,7 +227,7 @@ class Cuda:
 
 
 class Allocations:
-    """What one owner has on the GPU, given back in the opposite order by `close` at the latest.
+    """One owner's resources on the GPU; `close` releases them in reverse order.
 
     Used from one thread at a time.
     """
@@ -264,12 +264,12 @@ class Allocations:
         return self._hold("graph", graph, lambda: self._cuda.destroy_graph(graph))
 
     def free(self, *kinds: str) -> None:
-        """Give back all ``device`` and ``pinned`` memory, or all ``graph``s."""
+        """Release all ``device`` and ``pinned`` memory, or all ``graph``s."""
         for key in reversed([key for key in self._held if key[0] in kinds]):
             self._held.pop(key)()
 
     def close(self) -> None:
-        """Give back everything. Never raises: a device that is lost takes nothing back."""
+        """Release everything. Never raises: on a lost device nothing can be released."""
         while self._held:
             _, free = self._held.popitem()
             with suppress(EncoderLost, EncoderFault, OutOfDeviceMemory):
@@ -289,14 +289,14 @@ def why_no_gpu(
 ) -> str:
     """Why CUDA finds no GPU that it can use, as the end of a sentence.
 
-    CUDA itself reports a driver that is too old, one whose library is not in the container and one
-    that is not there at all as the same error.
+    CUDA itself reports the same error for a driver that is too old, one whose library is not in the
+    container, and one that is missing.
 
     Args:
-        cuda: major version of the CUDA that looked; None: not known.
-        otherwise: what CUDA says.
+        cuda: major version of the CUDA that was used; None: unknown.
+        otherwise: CUDA's own message.
         find_version: of the driver; None asks the kernel module, then NVML.
-        visible: instead of ``CUDA_VISIBLE_DEVICES``.
+        visible: replaces ``CUDA_VISIBLE_DEVICES``.
     """
     version = (find_version or driver_version)()
     oldest = None if cuda is None else _OLDEST_DRIVER.get(cuda)
@@ -309,11 +309,10 @@ def why_no_gpu(
 
 
 def driver_version(nvml: Any = None) -> str | None:
-    """The NVIDIA driver's version; None where nothing tells it.
+    """The NVIDIA driver's version; None if nothing reports it.
 
     Args:
-        nvml: instead of ``pynvml``, which is asked where the kernel module has no file, as under
-            WSL2.
+        nvml: replaces ``pynvml``, which is used if the kernel module has no file, as under WSL2.
     """
     if (version := nvidia_driver_version()) is not None:
         return version
@@ -337,7 +336,7 @@ def find_gpu() -> Gpu | None:
 
 
 def as_array(address: int, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT32) -> NDArray[Any]:
-    """Host memory at an address, seen as an array; valid until it is freed."""
+    """Host memory at an address, as an array; valid until it is freed."""
     size = int(np.prod(shape)) * dtype.itemsize
     memory = memoryview((ctypes.c_ubyte * size).from_address(address))
     seen: NDArray[Any] = np.frombuffer(memory, dtype=dtype).reshape(shape)
@@ -347,15 +346,15 @@ def as_array(address: int, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT
 class ProcessMemory:
     """Device memory that this process uses, from NVIDIA's management library (NVML).
 
-    Counts everything of this process, not one library's share. NVML takes milliseconds, and much
-    longer while the driver is busy: it is asked in a thread of its own, never by who reads.
+    Counts everything in this process, not one library's share. NVML takes milliseconds, and much
+    longer while the driver is busy. So a separate thread calls it, never the reader.
     """
 
     def __init__(self, gpu: Gpu, nvml: Any = None) -> None:
-        """Ask NVML for the first time.
+        """Call NVML for the first time.
 
         Args:
-            gpu: found by its address on the PCI bus, since NVML counts devices in its own order.
+            gpu: found by its PCI address, since NVML numbers devices in its own order.
             nvml: instead of ``pynvml``.
         """
         self._bus = gpu.bus
@@ -368,9 +367,9 @@ class ProcessMemory:
         self._ask()
 
     def used(self) -> int | None:
-        """Bytes, as of the last time that this was read; has NVML asked again, and returns at once.
+        """Bytes, as of the last read. Starts a new NVML call, and returns at once.
 
-        None where NVML is missing or does not say (in some containers, on Windows).
+        None if NVML is missing or does not report it (in some containers, on Windows).
         """
         old = time.monotonic() - self._asked_s > _OLD_S
         if old and self._asking.acquire(blocking=False):
@@ -378,7 +377,7 @@ class ProcessMemory:
         return self._used
 
     def wait(self) -> None:
-        """Return once NVML is not being asked."""
+        """Wait until no NVML call is running."""
         with self._asking:
             pass
 
@@ -399,10 +398,10 @@ class ProcessMemory:
         except Exception:  # NVML's own errors, from a module that may be missing
             return None
         mine = [p.usedGpuMemory for p in processes if p.pid == os.getpid()]
-        # A container's processes have other numbers outside, which is where NVML looks.
+        # A container's processes have different ids outside, and NVML uses those.
         if not mine and len(processes) == 1:
             mine = [processes[0].usedGpuMemory]
-        # In some containers NVML says 0 of a process that holds gigabytes.
+        # In some containers NVML reports 0 for a process that holds gigabytes.
         return int(mine[0]) if mine and mine[0] else None
 
 

@@ -1,9 +1,9 @@
 """Builds an engine and compares it with PyTorch in a process of its own.
 
-An illegal access kills every CUDA context of the process that it happens in, and a builder takes
-gigabytes: neither may touch the process that serves. Run as a module, this is that process. It
-reads a `Commission` as JSON from its first line of input, logs on standard error, and ends with
-status 0 once the engine is in its place; otherwise its last line of output says why not.
+An illegal access kills every CUDA context of its process, and a builder takes gigabytes. Neither
+may affect the serving process. Run as a module, this is that process. It reads a `Commission` as
+JSON from its first line of input, logs on standard error, and ends with status 0 once the engine is
+in place; otherwise its last line of output says why not.
 """
 
 import json
@@ -38,13 +38,13 @@ logger = logging.getLogger(__name__)
 
 _COMMAND: Final = (sys.executable, "-m", "adapters.encoders.engine_making")
 _POLITENESS: Final = 10
-"""Added to the process's niceness: requests are served meanwhile."""
+"""Added to the process's niceness, because requests are served meanwhile."""
 
 
 _CRASHES: Final = frozenset(
     getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 )
-"""Signals of its own crashes; others come from outside, for example when memory runs out."""
+"""Signals of a crash; others come from outside, for example when memory runs out."""
 
 
 class MakingCrashed(Exception):
@@ -53,13 +53,13 @@ class MakingCrashed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Commission:
-    """Which engine is to be made.
+    """The engine to make.
 
     Attributes:
         checkpoint: a directory or bundle.
         engine: where the engine goes.
-        precision: what it computes in.
-        largest_batch: images per call that it is built for.
+        precision: of the engine.
+        largest_batch: most images per call.
     """
 
     checkpoint: str
@@ -74,11 +74,12 @@ def make_in_a_process(
     *,
     command: Sequence[str] = _COMMAND,
 ) -> None:
-    """Have an engine built, compared and put in its place. Takes seconds to minutes.
+    """Build an engine in a separate process, compare it and put it in place. Takes seconds to
+    minutes.
 
     Args:
         commission: which one.
-        expected: PyTorch's embeddings of the samples; None has that process compute them.
+        expected: PyTorch's embeddings of the samples; None: that process computes them.
         command: the process; tests pass another.
 
     Raises:
@@ -106,9 +107,9 @@ def make_in_a_process(
             assert process.stderr is not None
             log = threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True)
             log.start()
-            # Its input stays open: at its end the process knows that this one has ended. Written
-            # past the buffer, because closing a buffer that is not empty writes it once more.
-            with suppress(BrokenPipeError):  # it has ended already, and its status says how
+            # Its input stays open: if it closes, the process knows that this one has ended. Written
+            # without the buffer, because closing a non-empty buffer writes it again.
+            with suppress(BrokenPipeError):  # it has already ended; its status says how
                 os.write(process.stdin.fileno(), json.dumps(words).encode() + b"\n")
             told = process.stdout.read().strip().splitlines()
             status = process.wait()
@@ -141,7 +142,7 @@ def make(
     words: dict[str, str],
     engines_at: "Callable[[Path, Precision, int], TensorRtEngines]",
 ) -> None:
-    """In the process of its own: do it. Raises as `TensorRtEngines.load_or_build` does."""
+    """Make the engine, in the separate process. Raises as `TensorRtEngines.load_or_build` does."""
     checkpoint = read_checkpoint(words["checkpoint"])
     image_input = checkpoint.preprocessing.image_input
     engines = engines_at(
@@ -164,7 +165,7 @@ def make(
 
 
 def main(engines_at: "Callable[[Path, Precision, int], TensorRtEngines] | None" = None) -> int:
-    """The process of its own; its exit status."""
+    """Run the separate process; returns its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if hasattr(os, "nice"):
         os.nice(_POLITENESS)
@@ -190,5 +191,5 @@ def _end_with_the_parent() -> None:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    # Without waiting for what TensorRT and CUDA do when a process ends, which may crash it.
+    # Skip TensorRT's and CUDA's work at exit, which may crash the process.
     os._exit(status)

@@ -1,7 +1,7 @@
 """How long an image would take on this processor with other models and precisions.
 
-Image towers of this kind are products of matrices, so that the time of one is its arithmetic over
-the rate at which the processor multiplies. The rate is measured; the rest is estimated.
+Image towers of this kind are matrix products. So the time of one is its number of operations
+divided by the processor's multiplication rate. The rate is measured; the rest is estimated.
 """
 
 import time
@@ -16,7 +16,7 @@ _SIDE: Final = 1024
 _LONGEST_S: Final = 0.5
 
 _EFFICIENCY: Final = 0.9
-"""Of the measured rate, what OpenVINO reached with ViT-L/14 in fp32: 0.86 to 1.0."""
+"""Share of the measured rate that OpenVINO reached with ViT-L/14 in fp32: 0.86 to 1.0."""
 
 
 def multiplication_rate() -> float:
@@ -31,7 +31,8 @@ def multiplication_rate() -> float:
 
 
 def gains(instructions: Collection[str]) -> dict[Precision, float]:
-    """How many times as fast as fp32 a precision is on OpenVINO; those without a gain are left out.
+    """How many times as fast as fp32 each precision is on OpenVINO, without those that gain
+    nothing.
 
     Measured with ViT-L/14 on two cores: AMX 3.7 for bf16 and no more for int8; AVX512-BF16 1.6;
     AVX512-VNNI 2.7 for int8. With AVX2 alone int8 was no faster than fp32.

@@ -22,15 +22,15 @@ def encode_as_it_fits(
     at_once: int,
     what: str = "image",
 ) -> RawEmbeddings:
-    """Embeddings of a batch, float32 ``[n, dimension]``; where memory runs out, in smaller calls.
+    """Embeddings of a batch, float32 ``[n, dimension]``; if memory runs out, in smaller calls.
 
     Args:
         batch: n images, or the tokens of n texts.
-        encode: encodes a part of it; raises `OutOfDeviceMemory`, and leaves no memory reserved
-            then.
+        encode: encodes a part of the batch; if it raises `OutOfDeviceMemory`, it has released its
+            memory.
         dimension: floats per embedding.
-        at_once: the most that one call takes.
-        what: one of the batch, for messages.
+        at_once: most items in one call.
+        what: name of one item, for messages.
 
     Raises:
         ServiceUnavailable: there is not enough device memory for a single one.
@@ -47,8 +47,8 @@ def encode_as_it_fits(
                     f"the GPU has not enough free memory for one {what}.",
                     code="out_of_device_memory",
                     retry_after_s=5,
-                ) from None  # a traceback would keep what was allocated
-            # Only for the rest of this batch: others on the GPU may give memory back.
+                ) from None  # a traceback would keep the allocated memory
+            # Only for the rest of this batch: other programs on the GPU may release memory.
             at_once = len(part) // 2
             logger.warning("%s; going on with %d %ss at once", str(shortage), at_once, what)
         else:

@@ -1,4 +1,4 @@
-"""Whether this machine has an NVIDIA GPU, and why it may not be of use."""
+"""Whether this machine has an NVIDIA GPU, and why it may be unusable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ class GpuProbe:
     """Looks for an NVIDIA GPU that encoders can use.
 
     Attributes:
-        driver_present: whether an NVIDIA driver is loaded; without one nothing else is asked. Tests
-            pass another, as for the next ones.
+        driver_present: whether an NVIDIA driver is loaded; without one nothing else is checked.
+            Tests replace this and the next ones.
         installed: whether a module can be imported.
-        check_by_torch: raises NoGpu, with the reason, where PyTorch cannot use CUDA.
-        check_by_bindings: the same of CUDA's own bindings, which TensorRT needs.
+        check_by_torch: raises NoGpu, with the reason, if PyTorch cannot use CUDA.
+        check_by_bindings: the same for CUDA's own bindings, which TensorRT needs.
     """
 
     driver_present: Callable[[], bool] = nvidia_driver_present
@@ -46,7 +46,7 @@ class GpuProbe:
     check_by_bindings: Callable[[], None] = _check_by_bindings
 
     def __call__(self) -> Device:
-        """``cuda:0`` where it can be used, else ``cpu`` and why a GPU that is there is not used."""
+        """``cuda:0`` if it can be used, else ``cpu`` and why an existing GPU is not used."""
         if not self.driver_present():
             return _CPU
         try:

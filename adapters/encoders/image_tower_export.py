@@ -1,4 +1,4 @@
-"""Any image tower as an ONNX file: without PyTorch where its family is known, else traced."""
+"""Any image tower as an ONNX file: without PyTorch if its family is known, else traced."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def export_image_tower(
 
 def _trace(checkpoint: Checkpoint, path: Path, precision: Precision) -> None:
     try:
-        # Imported here: known families need neither PyTorch nor the seconds it takes to import.
+        # Imported here: known families do not need PyTorch, which takes seconds to import.
         from adapters.encoders.torch.tracing import trace_image_tower
     except ImportError as missing:
         raise InvalidCheckpoint(

@@ -1,4 +1,4 @@
-"""What other encoders are compared with: the image tower in float32."""
+"""The reference for other encoders: the image tower in float32."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ from domain.embedding import Embedding
 
 
 def reference_embeddings(checkpoint: Checkpoint, batch: PixelBatch) -> list[Embedding]:
-    """Embeddings by PyTorch in float32; by ONNX Runtime where PyTorch is not installed.
+    """Embeddings from PyTorch in float32; from ONNX Runtime if PyTorch is not installed.
 
     Raises:
         InvalidCheckpoint: the checkpoint cannot be loaded, or neither of the two is installed.
@@ -32,7 +32,7 @@ def reference_embeddings(checkpoint: Checkpoint, batch: PixelBatch) -> list[Embe
     from adapters.encoders.torch.encoder import TorchEncoder
 
     encoder = TorchEncoder(checkpoint, GpuProbe()(), precision=Precision.FP32)
-    # One image at a time: this may run beside an encoder that has most of the memory.
+    # One image at a time: another encoder may use most of the memory.
     rows = [encoder.encode_images(pixels[np.newaxis])[0] for pixels in batch]
     return [Embedding.from_encoder(row) for row in rows]
 
@@ -40,10 +40,10 @@ def reference_embeddings(checkpoint: Checkpoint, batch: PixelBatch) -> list[Embe
 def exported_and_reference(
     checkpoint: Checkpoint, exported: Path
 ) -> tuple[list[Embedding], list[Embedding]]:
-    """What an exported image tower makes of photos and random pixels, and what PyTorch does.
+    """Embeddings of photos and random pixels from an exported image tower, and from PyTorch.
 
     Args:
-        checkpoint: what was exported.
+        checkpoint: the exported checkpoint.
         exported: the graph, which is run by ONNX Runtime.
 
     Raises:

@@ -1,4 +1,4 @@
-"""TensorRT for one checkpoint: the engine that is there, or one built while another encoder serves.
+"""TensorRT for one checkpoint: an existing engine, or one built while another encoder serves.
 
 Joins the engine, which is an image tower, with another runtime's text tower. What it needs is
 imported when it is first used: it takes seconds to import, and is often not installed.
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 _CUDA: Final = Device(name="cuda:0", cuda_available=True)
 
 DEFAULT_DIRECTORY: Final = Path("/models/clip-vit-l")
-"""Where the engine is looked for and built unless another place is named, if it can be written."""
+"""The default directory of the engine, if it can be written."""
 
 
 def _writable(directory: Path) -> bool:
@@ -57,15 +57,15 @@ def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorR
     """The engines of this machine.
 
     Raises:
-        EncoderUnavailable: there can be none; says why.
+        EncoderUnavailable: engines are not possible; says why.
     """
     if not nvidia_driver_present():
         raise HardwareMissing("TensorRT needs an NVIDIA GPU, and there is none here.")
     if not library.is_installed():
-        library.find_tensorrt()  # says what to install
+        library.find_tensorrt()  # raises, and says what to install
     try:
-        # Imported here, as all that uses TensorRT or PyTorch in this module: they take seconds to
-        # import, and may not be installed.
+        # Imported here, like everything in this module that uses TensorRT or PyTorch: they take
+        # seconds to import, and may not be installed.
         from adapters.encoders.tensorrt.engines import TensorRtEngines
     except ImportError as missing:
         raise EncoderUnavailable(
@@ -76,23 +76,23 @@ def engines_at(path: Path, precision: Precision, largest_batch: int) -> "TensorR
 
 @dataclass(frozen=True, slots=True)
 class TensorRtBackend(EncoderUpgradePort):
-    """Loads or makes TensorRT's encoder.
+    """Loads or builds TensorRT's encoder.
 
     Attributes:
-        checkpoint: what ``CLIP_MODEL_PATH`` names.
+        checkpoint: the value of ``CLIP_MODEL_PATH``.
         embedding_dimension: floats per embedding that the service promises; None: the model's.
-        upgrades: whether it is to take over from another encoder.
-        engine_path: of the engine; None takes ``default_directory``, or the cache where that does
-            not exist or cannot be written.
-        precision: what the image tower computes in; None takes fp16.
-        largest_batch: images per call that a new engine is built for.
-        cache: directory for bundles and engines; None where none can be written.
+        upgrades: whether it will take over from another encoder.
+        engine_path: of the engine; None takes ``default_directory``, or the cache if that does not
+            exist or cannot be written.
+        precision: of the image tower; None takes fp16.
+        largest_batch: most images per call of a new engine.
+        cache: directory for bundles and engines; None if none can be written.
         default_directory: as `DEFAULT_DIRECTORY`.
         writable: whether files can be written in a directory.
-        device: where the engine and PyTorch's text tower run; tests pass another, as for the next.
+        device: where the engine and PyTorch's text tower run; tests replace this and the next ones.
         engines_at: the engines of this machine.
-        make: has an engine made.
-        download: how far a model on the hub is fetched.
+        make: makes an engine in a separate process.
+        download: the download progress of a model on the hub.
     """
 
     checkpoint: str
@@ -128,10 +128,10 @@ class TensorRtBackend(EncoderUpgradePort):
         return self._encoder(checkpoint, engines, runner, serving.text_tower)
 
     def load(self) -> EncoderPort:
-        """The encoder on the engine that is there.
+        """The encoder on the existing engine.
 
         Raises:
-            EncoderUnavailable: there is no engine that may be used, or it cannot run here.
+            EncoderUnavailable: there is no usable engine, or it cannot run here.
         """
         checkpoint, engines = self._possible()
         from adapters.encoders.tensorrt.engine_file import EngineUnusable
@@ -143,7 +143,7 @@ class TensorRtBackend(EncoderUpgradePort):
         return self._encoder(checkpoint, engines, runner, self._text_tower(checkpoint))
 
     def load_or_make(self) -> EncoderPort:
-        """The encoder, on an engine that is built now if there is none. Takes up to minutes.
+        """The encoder, on an engine that is built now if there is none. May take minutes.
 
         Raises:
             EncoderUnavailable: it cannot be made; says why.
@@ -158,12 +158,12 @@ class TensorRtBackend(EncoderUpgradePort):
         engines: "TensorRtEngines",
         expected: Sequence[Embedding] | None,
     ) -> "EngineRunner":
-        """The engine, loaded; made in a process of its own unless it is there.
+        """The loaded engine; if it does not exist, a separate process makes it.
 
         Args:
-            checkpoint: what it is of.
+            checkpoint: the engine's checkpoint.
             engines: those of this machine.
-            expected: PyTorch's embeddings of the samples; None has them computed there.
+            expected: PyTorch's embeddings of the samples; None: that process computes them.
         """
         from adapters.encoders.tensorrt.engine_file import EngineRefused, EngineUnusable
 
@@ -192,7 +192,7 @@ class TensorRtBackend(EncoderUpgradePort):
             raise EncoderUnavailable(str(unusable)) from unusable
 
     def _possible(self) -> "tuple[Checkpoint, TensorRtEngines]":
-        """The checkpoint and its engines; refused before gigabytes of weights are hashed."""
+        """The checkpoint and its engines; refuses before gigabytes of weights are hashed."""
         self._engines("").check_possible()
         checkpoint = self._read()
         return checkpoint, self._engines(checkpoint.fingerprint)
@@ -220,7 +220,7 @@ class TensorRtBackend(EncoderUpgradePort):
         if self.cache is None:
             return default
         if self.default_directory.is_dir():
-            # Models are often mounted for reading only; an engine that was put there is welcome.
+            # Models are often mounted read-only; an engine that was put there is used.
             if self.writable(self.default_directory):
                 return default
             from adapters.encoders.tensorrt.engine_file import describes
@@ -233,7 +233,7 @@ class TensorRtBackend(EncoderUpgradePort):
         return fetched(self.checkpoint, promised=self.embedding_dimension, download=self.download)
 
     def _text_tower(self, checkpoint: Checkpoint) -> TextTower:
-        """On PyTorch, or on ONNX Runtime where PyTorch is not installed."""
+        """The text tower on PyTorch, or on ONNX Runtime if PyTorch is not installed."""
         if is_installed("torch"):
             from adapters.encoders.torch.encoder import build_text_tower
 

@@ -1,4 +1,4 @@
-"""BMP files: what their header says, and which of their many forms can be decoded."""
+"""BMP files: reads the header, and checks which of the many forms can be decoded."""
 
 import struct
 from typing import Final
@@ -17,7 +17,7 @@ _DEPTHS: Final[dict[int, tuple[int, ...]]] = {
     2: (4,),
     _BITFIELDS: (16, 24, 32),
 }
-"""Bits of a pixel that are decoded, by compression; 1 and 2 are run lengths."""
+"""Supported bits of a pixel, by compression; 1 and 2 are run-length encodings."""
 _OTHER_COMPRESSIONS: Final = {
     4: "an embedded JPEG",
     5: "an embedded PNG",
@@ -44,7 +44,7 @@ _MASKS: Final[dict[int, set[tuple[int, ...]]]] = {
 
 
 def read_bmp(data: bytes) -> EssentialFile:
-    """Check a BMP's header (Microsoft, "Bitmap Header Types"). Nothing is left out.
+    """Check a BMP's header (Microsoft, "Bitmap Header Types"). The data stays complete.
 
     Raises:
         InvalidImage: damaged, or in a form that cannot be decoded.
@@ -88,7 +88,7 @@ def _check_form(size: int, depth: int, compression: int) -> None:
 
 
 def _check_masks(data: bytes, header: bytes, depth: int) -> None:
-    # In a header of 40 bytes they follow it, and there is none for alpha.
+    # With a header of 40 bytes they follow it, without one for alpha.
     inside = len(header) > 40
     place = _FILE_HEADER_BYTES + 40
     count = 4 if depth == 32 and len(header) >= 56 else 3
@@ -102,6 +102,6 @@ def _check_masks(data: bytes, header: bytes, depth: int) -> None:
 
 
 def _with_last_padding(data: bytes, *, stride: int, rows: int) -> bytes:
-    """The file with up to three bytes more, where only the padding of its last row is missing."""
+    """The file with up to three more bytes, if only its last row's padding is missing."""
     lacking = int.from_bytes(data[10:14], "little") + stride * rows - len(data)
     return data + bytes(lacking) if 0 < lacking < 4 else data

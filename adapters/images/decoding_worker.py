@@ -37,7 +37,7 @@ from application.ports import Fit, ImageInput
 from domain.errors import ClipError
 
 Decoder: TypeAlias = Callable[..., NDArray[np.uint8]]
-"""As `adapters.images.picture.decode_picture`: a file's bytes and options to pixels."""
+"""Like `adapters.images.picture.decode_picture`: a file's bytes and options to pixels."""
 
 ORDER: Final = struct.Struct("=ci")
 FORK: Final = b"F"
@@ -51,30 +51,30 @@ DECODED: Final = b"D"
 REFUSED: Final = b"R"
 """A domain error: its class, detail and code."""
 NO_MEMORY: Final = b"M"
-"""More memory than the budget would be needed."""
+"""It would need more memory than the budget."""
 MACHINE_SHORT: Final = b"S"
-"""The machine does not have what the budget allows."""
+"""The machine has less memory than the budget allows."""
 FAILED: Final = b"F"
-"""An error that nobody foresaw: its traceback."""
+"""An unexpected error: its traceback."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _PAGE_BYTES: Final = resource.getpagesize()
 _SPARE_BYTES: Final = 4 * 1024 * 1024
-"""Left out when it is tried whether the budget is there: the interpreter's own small needs."""
+"""Margin for the interpreter's own needs when checking that the budget is available."""
 _MOST_TRACEBACK: Final = 8000
-"""Characters of it that are told."""
+"""Characters of it that are reported."""
 
 
 def fork_server(control: socket.socket, decode: Decoder, configuration: dict[str, Any]) -> None:
-    """Fork and end workers as told, until the server at the other end is gone."""
-    # A server that is killed with a reply unread resets the connection instead of ending it.
+    """Fork and end workers on request, until the server at the other end is gone."""
+    # A server killed with an unread reply resets the connection instead of closing it.
     with suppress(ConnectionError):
         while _one_order(control, decode, configuration):
             pass
 
 
 def _one_order(control: socket.socket, decode: Decoder, configuration: dict[str, Any]) -> bool:
-    """Wait for an order and carry it out; returns whether there may be another."""
+    """Wait for an order and carry it out; returns whether more may come."""
     own_pid = os.getpid()
     message, files, _, _ = socket.recv_fds(control, ORDER.size, 2)
     if len(message) < ORDER.size:
@@ -83,7 +83,8 @@ def _one_order(control: socket.socket, decode: Decoder, configuration: dict[str,
     result = error = 0
     try:
         if order == END:
-            # Here and not in the server: here the number cannot be another process's by now.
+            # Done here and not in the server: here the id cannot belong to a different process by
+            # now.
             os.kill(pid, signal.SIGKILL)
             result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         elif (result := os.fork()) == 0:
@@ -114,10 +115,10 @@ def _work_and_exit(
 
 
 def _die_with(parent: int) -> None:
-    """End with the fork server, even in the middle of a decoder's loop."""
+    """Make the worker end with the fork server, even inside a decoder's loop."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # When memory runs out in the container, a worker is to go and not the server.
+        # If the container runs out of memory, the kernel should kill a worker and not the server.
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     if os.getppid() != parent:
@@ -125,11 +126,12 @@ def _die_with(parent: int) -> None:
 
 
 def _limit_memory(budget: int) -> int | None:
-    """Bound the address space, in bytes, to what it is and the budget; None: it has less already.
+    """Limit the address space to its current size plus the budget; None: the limit is lower
+    already.
 
     Linux only: elsewhere the kernel does not enforce the limit.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no copies of customers' pictures on disk
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no copies of pictures on disk
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = _address_space() + budget
     for limit in (soft, hard):
@@ -142,7 +144,7 @@ def _limit_memory(budget: int) -> int | None:
 def _address_space() -> int:
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * _PAGE_BYTES
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return 0
 
 
@@ -157,12 +159,12 @@ def _work(
     pixels = np.frombuffer(shared, dtype=np.uint8)
     while header := connection.recv(REQUEST.size, socket.MSG_WAITALL):
         lengths = REQUEST.unpack(header)
-        # Processor time, so that a busy machine is not held against a picture. Over it, the
-        # kernel ends the process, whatever C code it is in.
+        # Processor time, so that a busy machine does not count against a picture. Over the limit,
+        # the kernel ends the process, even inside C code.
         signal.setitimer(signal.ITIMER_PROF, configuration["cpu_s"])
         outcome, told = _decoded(connection, lengths, decode, configuration["options"], pixels)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        # A decoder that gets no memory may also call the picture damaged.
+        # A decoder without memory may also report the picture as damaged.
         doubtful = outcome == NO_MEMORY or (outcome == REFUSED and told[2] == "damaged_image")
         if doubtful and not _has_its_budget(limit):
             outcome, told = MACHINE_SHORT, ()
@@ -195,10 +197,10 @@ def _decoded(
 
 
 def _has_its_budget(limit: int | None) -> bool:
-    """Whether the machine gives what the budget allows, so that a lack was the picture's own.
+    """Whether the machine can provide the budget. If so, the picture needed too much.
 
     Args:
-        limit: as `_limit_memory` set it.
+        limit: the one that `_limit_memory` set.
     """
     if limit is None or resource.getrlimit(resource.RLIMIT_AS)[0] != limit:
         return False  # the operator has set a lower limit
@@ -211,9 +213,9 @@ def _has_its_budget(limit: int | None) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve forks on the socket of this number; the configuration is JSON."""
+    """Serve forks on the socket with this number; the configuration is JSON."""
     # The server ends its workers. They must survive Ctrl-C and `systemctl stop`, which reach every
-    # process, until the server's requests have got their responses.
+    # process, until the server has sent its responses.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     configuration = json.loads(arguments[1])

@@ -1,4 +1,4 @@
-"""Pictures are decoded in worker processes, each with a budget of memory and time."""
+"""Decodes pictures in worker processes, each with a budget of memory and time."""
 
 import errno
 import functools
@@ -47,12 +47,12 @@ logger = logging.getLogger(__name__)
 DECODER: Final = "adapters.images.picture:decode_picture"
 
 _CRASHES: Final = 2
-"""Workers that one picture may crash before it is refused."""
+"""How many workers one picture may crash before it is refused."""
 
 _KILLS: Final = 4
-"""Workers that may be killed by others while they have one picture before it is given up.
+"""How many workers may be killed from outside during one picture before giving up.
 
-The kernel does that when memory runs out: no fault of the picture's.
+The kernel does that when memory runs out: it is not the picture's fault.
 """
 
 
@@ -61,17 +61,17 @@ _MACHINE_SHORT: Final = "there is not enough memory to decode the image now."
 _ERRORS: Final[dict[str, type[ClipError]]] = {
     kind.__name__: kind for kind in (InvalidImage, ImageTooLarge, OutOfMemory)
 }
-"""What workers may say of a picture, by name."""
+"""Errors that workers may report, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What decoding one picture may take; the worker that takes more is ended.
+    """The budget for decoding one picture; a worker that takes more is ended.
 
     Attributes:
-        memory_bytes: of address space beyond what an idle worker has. Enforced on Linux only.
+        memory_bytes: address space beyond that of an idle worker. Enforced on Linux only.
         cpu_s: seconds of processor time.
-        wall_s: seconds in all, for a worker that is stopped or gets no processor.
+        wall_s: seconds of real time, for a worker that is stopped or gets no processor.
     """
 
     memory_bytes: int = MAX_DECODING_BYTES
@@ -80,20 +80,20 @@ class Budget:
 
 
 def workers_possible() -> bool:
-    """Whether this system can have such workers: Linux and macOS can, Windows cannot."""
+    """Whether this system supports such workers: Linux and macOS do, Windows does not."""
     return hasattr(os, "fork") and hasattr(socket, "send_fds")
 
 
 class _WorkerLost(Exception):
-    """A worker ended while it had a picture, or before."""
+    """A worker ended before or during a picture."""
 
 
 class _Worker:
     """One worker process, used by one thread at a time.
 
     Attributes:
-        usable: whether it can be given another picture.
-        side: pixels of each side of the largest result that it has room for.
+        usable: whether it can take another picture.
+        side: pixels on each side of the largest result that fits its memory.
     """
 
     def __init__(self, fork_server: ForkServer, side: int) -> None:
@@ -107,7 +107,7 @@ class _Worker:
         self.side = side
         self._fork_server = fork_server
         self._connection, theirs = socket.socketpair()
-        weakref.finalize(self, self._connection.close)  # where nobody has called `end`
+        weakref.finalize(self, self._connection.close)  # if `end` was never called
         try:
             with theirs:
                 file, shared = shared_memory(3 * side * side)
@@ -126,8 +126,8 @@ class _Worker:
         Raises:
             _WorkerLost: the worker has ended.
             TimeoutError: it took too long.
-            ClipError: what it says of the picture.
-            RuntimeError: the decoder raised something that is no domain error.
+            ClipError: the worker's error for the picture.
+            RuntimeError: the decoder raised an error that is not a domain error.
         """
         self.usable = False
         self._connection.settimeout(budget.wall_s)
@@ -142,7 +142,7 @@ class _Worker:
             told = json.loads(self._received(length)) if length else []
         except TimeoutError:
             raise
-        except (OSError, ValueError) as lost:  # ValueError: what it sends makes no sense
+        except (OSError, ValueError) as lost:  # ValueError: its message makes no sense
             raise _WorkerLost from lost
         self.usable = True
         if outcome == DECODED:
@@ -167,15 +167,15 @@ class _Worker:
 
 
 class DecodingWorkers(ImagePreparationPort):
-    """As many worker processes as pictures are decoded at once; thread-safe.
+    """A pool with one worker process for each picture decoded at once; thread-safe.
 
-    A picture that takes more than the budget, or crashes the decoder, costs its worker, which is
-    replaced. A worker that is lost through no fault of its picture's is replaced, and the new one
-    is given the picture. Idle workers wait in a stack, so that few of them are kept warm.
+    If a picture takes more than the budget or crashes the decoder, its worker is replaced. If a
+    worker is lost for another reason, it is replaced too, and the new one retries the picture. Idle
+    workers wait in a stack, so that only a few are kept warm.
 
-    Pools that exist (pebble, loky, `concurrent.futures`) hand work over through queues and threads
-    of their own, import everything again for each worker, know no limit of memory, and send
-    results as pickles, with which a worker that was taken over could take over the server.
+    Existing pools (pebble, loky, `concurrent.futures`) pass work through their own queues and
+    threads, import everything again for each worker and have no memory limit. They also send
+    results as pickles, so that a compromised worker could take over the server.
     """
 
     def __init__(
@@ -190,9 +190,9 @@ class DecodingWorkers(ImagePreparationPort):
 
         Args:
             workers: processes; pictures that are decoded at once.
-            budget: for each picture; None: as `domain.limits` has it.
+            budget: for each picture; None: that of `domain.limits`.
             max_pixels: see `adapters.images.picture.decode_picture`.
-            decoder: the function that does it, as ``module:function``.
+            decoder: the decoding function, as ``module:function``.
         """
         self._budget = budget or Budget()
         self._configuration = {
@@ -205,13 +205,13 @@ class DecodingWorkers(ImagePreparationPort):
         self._closed = False
         self._lock = threading.Lock()
         self._fork_server: ForkServer | None = None
-        # One for each worker that is idle; None: it has yet to be started.
+        # One entry for each idle worker; None: not started yet.
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(workers):
             self._idle.put(None)
 
     def start(self) -> None:
-        """See `ImagePreparationPort.start`. What cannot be started now, is when it is needed."""
+        """See `ImagePreparationPort.start`. If a worker cannot start now, it starts when needed."""
         taken = [self._idle.get() for _ in range(self._count)]
         for worker in taken:
             try:
@@ -224,9 +224,9 @@ class DecodingWorkers(ImagePreparationPort):
         """See `ImagePreparationPort.prepare`. Waits until a worker is idle.
 
         Raises:
-            InvalidImage: ``image_too_expensive`` over the budget, ``decoder_crashed`` where the
+            InvalidImage: ``image_too_expensive`` over the budget, ``decoder_crashed`` if the
                 decoder crashes; else as `decode_picture` says.
-            OutOfMemory: the machine has less than the budget allows.
+            OutOfMemory: the machine has less memory than the budget allows.
             ServiceUnavailable: no worker can be started.
         """
         worker = self._idle.get()
@@ -284,9 +284,9 @@ class DecodingWorkers(ImagePreparationPort):
                 self._fork_server = None
 
     def _started_worker(self, side: int) -> _Worker:
-        """A new worker with room for pixels of that size.
+        """A new worker with room for pixels of this size.
 
-        From a new fork server if the one that was has ended.
+        If the fork server has ended, a new one is started.
 
         Raises:
             ServiceUnavailable: it cannot be started.
@@ -328,7 +328,7 @@ def _as_json(image_input: ImageInput) -> bytes:
 
 
 def _error(outcome: bytes, told: list[Any], budget: Budget) -> Exception:
-    """What a worker that could not decode a picture says of it."""
+    """The error from a worker that could not decode a picture."""
     if outcome == REFUSED:
         name, detail, code = map(str, told)
         kind = _ERRORS.get(name, InvalidImage)

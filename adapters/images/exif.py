@@ -1,4 +1,4 @@
-"""The one thing in EXIF that a picture depends on: its orientation."""
+"""The only EXIF value that affects a picture: its orientation."""
 
 from typing import Final
 
@@ -9,12 +9,12 @@ _BYTE, _SHORT, _LONG = 1, 3, 4
 _SIZES: Final = {_BYTE: 1, _SHORT: 2, _LONG: 4}
 """Bytes of one value, by TIFF's types for whole numbers.
 
-The standard has the orientation as SHORT. Viewers differ on the others: libexif, exiv2 and Android
-read them, browsers do not.
+In the standard the orientation is a SHORT. Viewers differ on the other types: libexif, exiv2 and
+Android read them, browsers do not.
 """
 _ENTRY_BYTES: Final = 12
 _MAX_ENTRIES: Final = 1000
-"""Entries of the first directory that are looked at; cameras write about ten."""
+"""Entries of the first directory that are read; cameras write about ten."""
 
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,11 +29,11 @@ _UPRIGHT: Final = {
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation tag of the first directory, read alone; 1 where it cannot be read.
+    """The orientation tag of the first directory; 1 if it cannot be read. No other tag is read.
 
     Args:
-        exif: a TIFF header and what follows it, with or without EXIF's own header in front. May
-            be cut off or damaged anywhere.
+        exif: data from the TIFF header on, with or without EXIF's own header in front. May be cut
+            off or damaged anywhere.
     """
     tiff = memoryview(exif)[6 if exif.startswith(b"Exif\0\0") else 0 :]
     start = bytes(tiff[:4])
@@ -58,6 +58,6 @@ def orientation_of(exif: bytes) -> int:
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as it is to be looked at."""
+    """The image turned upright."""
     turn = _UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)

@@ -17,21 +17,21 @@ from typing import Any, Final
 from adapters.images.decoding_worker import END, FORK, ORDER, RESULT
 
 _PATIENCE_S: Final = 60.0
-"""For an order, which takes milliseconds; the first one waits for the imports too."""
+"""Time limit for an order, which takes milliseconds; the first one also waits for the imports."""
 
 _ENVIRONMENT: Final = {
-    # No threads, or it could not fork; no arenas for them.
+    # No threads, since it must fork, and so no arenas for them.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
-    # A large picture's memory goes back to the system at once.
+    # A large picture's memory is returned to the system at once.
     "MALLOC_MMAP_THRESHOLD_": str(4 * 1024 * 1024),
-    # A camera's picture does not: giving its pages back and getting new ones took as long as
-    # decoding it.
+    # A normal camera picture's memory is kept: returning its pages and getting new ones took as
+    # long as decoding it.
     "MALLOC_TRIM_THRESHOLD_": str(32 * 1024 * 1024),
 }
 _HANDED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "HOME", "TMPDIR")
-"""All that the processes learn of the server's environment: decoders need no keys."""
+"""The only environment variables that the processes get: decoders need no keys."""
 
 
 class ForkServerLost(ConnectionError):
@@ -39,7 +39,7 @@ class ForkServerLost(ConnectionError):
 
 
 class ForkServer:
-    """One process that starts workers, since forking this one, with its threads, is not safe.
+    """A process that starts workers, since forking this multi-threaded process is not safe.
 
     Thread-safe. It is started at once, and orders wait until it is ready.
     """
@@ -75,7 +75,7 @@ class ForkServer:
         except BaseException:
             self._control.close()
             raise
-        # Called by `close`; where nobody has called that, when this object or the program ends.
+        # Called by `close`, or else when this object or the program ends.
         self._end = weakref.finalize(self, _end, self._control, self._process)
 
     @property
@@ -87,7 +87,7 @@ class ForkServer:
         """A new worker's process id.
 
         Args:
-            files: its end of a socket, and the memory for pixels.
+            files: the worker's end of a socket, and the memory for pixels.
 
         Raises:
             ForkServerLost: this process has ended.
@@ -99,8 +99,7 @@ class ForkServer:
         """End a worker and forget it.
 
         Returns:
-            The exit status that it had before, negative for a signal, or ``-SIGKILL``; None if
-            that cannot be known.
+            Its earlier exit status, negative for a signal, or ``-SIGKILL``; None if unknown.
         """
         try:
             return self._ordered(END, pid, ())
@@ -108,7 +107,7 @@ class ForkServer:
             return None
 
     def close(self) -> None:
-        """End it, and its workers with it."""
+        """End it and its workers."""
         self._end()
 
     def _ordered(self, order: bytes, pid: int, files: tuple[int, ...]) -> int:
@@ -123,7 +122,7 @@ class ForkServer:
             except (ConnectionError, TimeoutError) as lost:
                 raise ForkServerLost from lost
             except OSError as failure:
-                if self._control.fileno() < 0:  # another thread has found it lost, and closed it
+                if self._control.fileno() < 0:  # another thread noticed the loss and closed it
                     raise ForkServerLost from failure
                 raise
         if len(reply) < RESULT.size:
@@ -136,10 +135,10 @@ class ForkServer:
 
 
 def shared_memory(size: int) -> tuple[int, mmap.mmap]:
-    """Memory for a worker's pixels: a file descriptor to hand on, and this process's view.
+    """Memory for a worker's pixels: a file descriptor to pass on, and this process's view.
 
-    On Linux a file without a name, so that a container's small ``/dev/shm`` and read-only file
-    system do not matter. Neither end can shrink it, which would crash the reader.
+    On Linux it is a file without a name, so that a container's small ``/dev/shm`` or read-only file
+    system does not matter. Neither end can shrink it, since that would crash the reader.
 
     Raises:
         OSError: there is no room, or there are no more file descriptors.

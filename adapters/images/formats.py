@@ -1,8 +1,8 @@
-"""Which format a file is in, told by its first bytes, and what is common to reading all of them.
+"""Detects a file's format by its first bytes, and holds the common parts of all readers.
 
 Each format has a reader in a module of its own. It walks the file's structure once, in time that
-grows no faster than the file, and keeps only what the pixels depend on. So damaged, huge or absurd
-metadata never reaches a decoder.
+grows no faster than the file, and keeps only the parts that affect the pixels. So damaged, huge or
+absurd metadata never reaches a decoder.
 """
 
 import re
@@ -19,7 +19,7 @@ _FORMATS: Final = (
     ("WEBP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL)),
     ("BMP", re.compile(rb"BM")),
 )
-"""(Pillow's name, first bytes) of what is decoded. An MPO begins as the JPEG that it also is."""
+"""(Pillow's name, first bytes) of supported formats. An MPO is also a JPEG and begins like one."""
 
 _OTHER_FORMATS: Final = (
     ("TIFF", 0, b"II*\x00"),
@@ -37,18 +37,18 @@ _OTHER_FORMATS: Final = (
     ("SVG", 0, b"<svg"),
     ("an OS/2 bitmap array", 0, b"BA"),
 )
-"""(name, offset, first bytes) of formats that people send and that are refused by name."""
+"""(name, offset, first bytes) of common formats that are refused by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class EssentialFile:
-    """What of an image file its first picture depends on.
+    """The parts of an image file that its first picture needs.
 
     Attributes:
         data: a file of the same format, without metadata.
-        width: pixels of the canvas across, as the decoder makes room for them.
-        height: pixels of the canvas down.
-        orientation: EXIF's, from 1 to 8; 1 where there is none.
+        width: pixels across the canvas that the decoder allocates.
+        height: pixels down that canvas.
+        orientation: EXIF's, from 1 to 8; 1 if there is none.
     """
 
     data: bytes
@@ -58,11 +58,10 @@ class EssentialFile:
 
 
 def checked_format(data: bytes) -> str:
-    """Pillow's name of the format that a file begins like.
+    """Pillow's name for a file's format, by its first bytes.
 
     Raises:
-        InvalidImage: it is not decoded here (``unsupported_format``) or not known
-            (``not_an_image``).
+        InvalidImage: it is not supported (``unsupported_format``) or not known (``not_an_image``).
     """
     found = next((name for name, start in _FORMATS if start.match(data)), None)
     if found is not None:
@@ -80,17 +79,17 @@ _UNSUPPORTED: Final = "unsupported_format"
 
 
 def damaged(name: str, what: str) -> InvalidImage:
-    """The error for a file that is cut off or against its format's rules."""
+    """The error for a file that is cut off or breaks its format's rules."""
     return InvalidImage(f"image ({name}) is truncated or damaged: {what}.", code="damaged_image")
 
 
 def unsupported(name: str, what: str) -> InvalidImage:
-    """The error for a valid file in a form that cannot be decoded here."""
+    """The error for a valid file in an unsupported form."""
     return InvalidImage(f"image ({name}) is {what}, which is not supported.", code=_UNSUPPORTED)
 
 
 def too_many_pixels(width: int, height: int, limit: int) -> InvalidImage:
-    """The error for a picture that would take too much room to decode."""
+    """The error for a picture with too many pixels to decode."""
     return InvalidImage(
         f"image has {width * height} pixels to decode ({width} x {height}); "
         f"at most {limit} are allowed.",
@@ -99,7 +98,7 @@ def too_many_pixels(width: int, height: int, limit: int) -> InvalidImage:
 
 
 def too_many_parts(name: str, what: str, limit: int) -> InvalidImage:
-    """The error for a file whose structure costs more to read than its pixels."""
+    """The error for a file with too many parts in its structure."""
     return InvalidImage(
         f"image ({name}) has more than {limit} {what}; at most {limit} are allowed.",
         code="too_many_parts",

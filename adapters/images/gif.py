@@ -1,4 +1,4 @@
-"""GIF files: the first picture and what it depends on."""
+"""GIF files: extracts the first picture and the data it needs."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +15,7 @@ _DESCRIPTOR_BYTES: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Gif(EssentialFile):
-    """A GIF without extensions but the transparent colour of its first picture.
+    """A GIF whose only extension is the transparent colour of its first picture.
 
     Attributes:
         box: left, upper, right and lower edge of the first picture on the canvas.
@@ -25,10 +25,9 @@ class Gif(EssentialFile):
 
 
 def read_gif(data: bytes) -> Gif:
-    """Take the first picture out of a GIF (GIF89a, sections 15 to 26).
+    """Extract the first picture of a GIF (GIF89a, sections 15 to 26).
 
-    Comments and application extensions are passed over, and how a picture makes room for the next
-    one is left out.
+    Comments, application extensions and disposal methods are left out.
 
     Raises:
         InvalidImage: damaged, or more than `MAX_IMAGE_BLOCKS` blocks before the first picture.
@@ -62,7 +61,7 @@ def read_gif(data: bytes) -> Gif:
         transparency = b"\x21\xf9\x04\x01\0\0" + control[3:4] + b"\0"
     return Gif(
         b"".join((b"GIF89a", screen, transparency, memoryview(data)[place:])),
-        # Pillow makes room for both.
+        # Pillow allocates both.
         max(_little(data[6:8]), left + width),
         max(_little(data[8:10]), upper + height),
         box=(left, upper, left + width, upper + height),
@@ -70,7 +69,7 @@ def read_gif(data: bytes) -> Gif:
 
 
 def _table_bytes(flags: int) -> int:
-    """Bytes of the colour table that a byte of flags announces."""
+    """Bytes of the colour table, by the byte of flags."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 

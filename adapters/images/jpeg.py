@@ -1,8 +1,8 @@
 """JPEG files: a walk through their structure, and decoding with libjpeg-turbo.
 
-libjpeg decodes whatever it is given and warns. Which warning it gives tells a picture that is not
-whole from one with harmless padding. So the decoder is handed a file in which nothing is left that
-harmless warnings come from: no metadata, no bytes between segments, and an end marker.
+libjpeg decodes even damaged files, with a warning. The warning distinguishes an incomplete picture
+from one with harmless padding. So the decoder gets a file without any cause of harmless warnings:
+no metadata, no bytes between segments, and an end marker.
 """
 
 import io
@@ -30,8 +30,8 @@ _NAME: Final = "JPEG"
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 """A marker of a segment or of the end (ITU-T T.81, B.1.1.2), passing over TEM, RST and SOI.
 
-Fill bytes in front of it are passed over too, since FF FF does not match. One byte decides at each
-place, so that a search takes no longer than the file is.
+Fill bytes in front of it are skipped too, since FF FF does not match. One byte decides at each
+place, so that a search takes linear time.
 """
 _END_OF_SCAN: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """A marker that ends a scan: any but RST0 to RST7, which belong to it."""
@@ -52,22 +52,22 @@ _OTHER_PROCESSES: Final = {
 }
 _FRAMES: Final = frozenset({0xC0, 0xC1, _PROGRESSIVE, *_OTHER_PROCESSES})
 _KEPT: Final = _FRAMES | {_START_OF_SCAN, 0xC4, 0xDB, 0xDD}
-"""What pixels depend on, with Huffman tables, quantisation tables and the restart interval."""
+"""Segments that affect pixels, Huffman and quantisation tables and restart intervals included."""
 _COEFFICIENTS: Final = 64
 _MAX_SIDE: Final = 65_500
 """libjpeg's JPEG_MAX_DIMENSION."""
 
 _JFIF: Final = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
-"""All that libjpeg concludes from JFIF is that three components are YCbCr."""
+"""The only thing that libjpeg takes from JFIF is that three components are YCbCr."""
 
 _PADDING: Final = re.compile(r"(?P<count>\d+) extraneous bytes before marker 0x(?P<marker>\w\w)$")
 _NO_MEMORY: Final = re.compile(r"memory", re.IGNORECASE)
 _UNKNOWN_SAMPLING: Final = "Could not determine subsampling level of JPEG image"
 
 _SCALES: Final = (1, 2, 4, 8)
-"""What a side is divided by when libjpeg takes fewer coefficients of each block."""
+"""Divisors of a side if libjpeg uses fewer coefficients of each block."""
 _WANTED: Final = 2
-"""The sides are kept at this many times the result's, so that the resizing filter has enough."""
+"""Both sides stay at least this many times the result's, so that the resizing filter has enough."""
 
 
 _NOT_WHOLE: Final = "the data of its pixels ends early or contradicts itself"
@@ -78,12 +78,12 @@ class _Jpeg:
     """The first picture of a JPEG, without metadata.
 
     Attributes:
-        data: the file, which always has an end marker.
+        data: the file; it always has an end marker.
         width: pixels across, as the frame header says.
         height: pixels down.
         orientation: EXIF's, from 1 to 8; 1 where there is none.
-        scans: where the coded data of each scan begins and ends in ``data``, and how many restart
-            markers it must have.
+        scans: start and end of each scan's coded data in ``data``, and its required number of
+            restart markers.
     """
 
     data: bytes
@@ -96,17 +96,17 @@ class _Jpeg:
 def decode_jpeg(data: bytes, *, size: int, max_pixels: int) -> Image.Image:
     """Decode the first picture of a JPEG or MPO, upright, in RGB.
 
-    It is decoded at 1/2, 1/4 or 1/8 of its size where that leaves twice ``size`` on both sides,
-    or at least ``size`` where more would be too many pixels.
+    It is decoded at 1/2, 1/4 or 1/8 of its size if that leaves twice ``size`` on both sides, or at
+    least ``size`` if more would be too many pixels.
 
     Args:
         data: the file's bytes.
-        size: pixels of each side of the square that it is going to be resized to.
+        size: pixels on each side of the square that it will be resized to.
         max_pixels: how many pixels may be decoded.
 
     Raises:
-        InvalidImage: damaged, not whole, in a form that cannot be decoded, too many pixels, scans
-            or segments.
+        InvalidImage: damaged, incomplete, in an unsupported form, too many pixels, scans or
+            segments.
         MemoryError: there is not enough to decode it; says nothing about the image.
     """
     jpeg = _Reader(data).read()
@@ -130,8 +130,8 @@ def _scaled(side: int, scale: int) -> int:
 
 
 def _decode_whole(jpeg: _Jpeg, scale: int) -> NDArray[np.uint8]:
-    """All pixels at 1/``scale``, uint8 ``[height, width, 3]``; refuses what is not whole."""
-    # At its own size none is named, since a side of less than 8 pixels is the same at 7/8.
+    """All pixels at 1/``scale``, uint8 ``[height, width, 3]``; refuses an incomplete picture."""
+    # At full size no scale is passed, since a side of less than 8 pixels is the same at 7/8.
     shape = (_scaled(jpeg.height, scale), _scaled(jpeg.width, scale)) if scale > 1 else (0, 0)
     pixels, warning = _decode(jpeg.data, shape)
     if pixels is not None:
@@ -140,7 +140,7 @@ def _decode_whole(jpeg: _Jpeg, scale: int) -> NDArray[np.uint8]:
         return _decode_with_pillow(jpeg.data, scale)
     padding = _PADDING.search(warning)
     if padding is not None and int(padding["marker"], 16) not in _RESTARTS:
-        # The bytes may be padding, or what is left of zeros that were decoded as pixels.
+        # The bytes may be padding, or the rest of zeros that were decoded as pixels.
         at_the_end = int(padding["marker"], 16) == _END_OF_IMAGE
         trimmed = _without_padding(jpeg, int(padding["count"]) if at_the_end else 0)
         pixels, _ = _decode(trimmed, shape)
@@ -167,7 +167,7 @@ def _decode(
 
 
 def _decode_with_pillow(data: bytes, scale: int) -> NDArray[np.uint8]:
-    """For sampling factors that TurboJPEG has no name for. Does not tell what is not whole."""
+    """For sampling factors that TurboJPEG has no name for. Does not detect incomplete pictures."""
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         if scale > 1:
             image.draft(None, (image.width // scale, image.height // scale))
@@ -175,14 +175,14 @@ def _decode_with_pillow(data: bytes, scale: int) -> NDArray[np.uint8]:
 
 
 def _without_padding(jpeg: _Jpeg, count: int) -> bytes:
-    """The file without zeros at the end of any scan, nor the last bytes of the last one."""
+    """The file without zeros at the end of any scan, and without the last scan's last bytes."""
     parts, place = [], 0
     for begin, end, _ in jpeg.scans:
         coded = jpeg.data[begin:end]
         kept = len(coded.rstrip(b"\0"))
         if end == jpeg.scans[-1][1]:
             kept = max(min(kept, len(coded) - count), 0)
-        # A last FF is one of the data only with the zero behind it.
+        # A final FF belongs to the data only with the zero after it.
         stuffing = b"\0" if coded[:kept].endswith(b"\xff") else b""
         parts += [jpeg.data[place:begin], coded[:kept], stuffing]
         place = end
@@ -190,9 +190,9 @@ def _without_padding(jpeg: _Jpeg, count: int) -> bytes:
 
 
 def _restarts_are_right(jpeg: _Jpeg) -> bool:
-    """Whether each scan has as many of RST0 to RST7 as its restart interval asks for.
+    """Whether each scan has as many markers RST0 to RST7 as its restart interval requires.
 
-    Where bytes were lost together with a marker, padding may be all that libjpeg warns of.
+    If bytes were lost together with a marker, libjpeg may only warn about padding.
     """
     return all(
         jpeg.data.count(bytes((0xFF, marker)), begin, end) == (expected + 7 - number) // 8
@@ -203,10 +203,10 @@ def _restarts_are_right(jpeg: _Jpeg) -> bool:
 
 @dataclass(slots=True)
 class _Frame:
-    """What the frame header says, and which coefficients the scans have brought.
+    """The frame header, and the coefficients that the scans have delivered so far.
 
     Attributes:
-        process: the marker that began it.
+        process: the marker that started it.
         width: pixels across.
         height: pixels down.
         sampling: horizontal and vertical sampling factor by component.
@@ -225,12 +225,12 @@ class _Frame:
 
     @property
     def largest(self) -> tuple[int, int]:
-        """Horizontal and vertical sampling factor of what is sampled most."""
+        """The largest horizontal and vertical sampling factors."""
         return max(h for h, _ in self.sampling.values()), max(v for _, v in self.sampling.values())
 
     @property
     def coefficients(self) -> int:
-        """How many there are of all components, without the last block's padding."""
+        """Number of coefficients of all components, without the last block's padding."""
         blocks = sum(h * v for h, v in self.sampling.values())
         across, down = self.largest
         return self.width * self.height * blocks // (across * down)
@@ -241,7 +241,7 @@ class _Frame:
         return not any(map(any, self.missing.values()))
 
     def units(self, components: list[int]) -> int:
-        """Units of coded data of a scan of these components (ITU-T T.81, A.2)."""
+        """Units of coded data in a scan of these components (ITU-T T.81, A.2)."""
         across, down = self.largest
         if len(components) > 1:
             return _scaled(self.width, 8 * across) * _scaled(self.height, 8 * down)
@@ -282,13 +282,13 @@ class _Reader:
 
     @property
     def _is_done(self) -> bool:
-        """Whether nothing more belongs to the picture; a progressive one goes on to its end."""
+        """Whether the picture is complete; a progressive one continues to its end marker."""
         return (
             self._frame is not None and not self._frame.is_progressive and self._frame.is_complete
         )
 
     def _segment(self, marker: int, place: int) -> int:
-        """Keep what pixels depend on of one segment; returns where it ends."""
+        """Keep one segment's parts that affect pixels; returns its end."""
         length = int.from_bytes(self._view[place : place + 2], "big")
         end = place + length
         content = self._view[place + 2 : end]
@@ -319,7 +319,7 @@ class _Reader:
         self._keep(bytes((0xFF, marker)), (len(content) + 2).to_bytes(2, "big"), content)
 
     def _keep_application_data(self, marker: int, content: memoryview) -> None:
-        """What colours depend on, in a form that libjpeg does not warn of."""
+        """The segment's colour information, in a form without libjpeg warnings."""
         if marker == _APP0 and len(content) >= _JFIF_BYTES and bytes(content[:5]) == b"JFIF\0":
             self._keep(_JFIF)
         elif marker == _APP14 and len(content) >= _ADOBE_BYTES and bytes(content[:5]) == b"Adobe":
@@ -358,7 +358,7 @@ class _Reader:
         self._frame = _Frame(marker, width, height, sampling, missing)
 
     def _start_scan(self, content: bytes) -> bytes:
-        """The scan header as libjpeg does not warn of it."""
+        """The scan header, in a form without libjpeg warnings."""
         frame = self._frame
         count = content[0] if content else 0
         components = _different(content[1 : 1 + 2 * count : 2])
@@ -419,9 +419,10 @@ class _Reader:
 
 
 def _different(components: bytes | memoryview) -> list[int]:
-    """Identifiers of components, where the same one comes again with a number of its own.
+    """Identifiers of components; a repeated one gets a number of its own.
 
-    The standard has them differ, and some writers do not; this is how libjpeg reads those.
+    The standard requires them to differ, but some writers repeat them. libjpeg reads those in this
+    way.
     """
     identifiers: list[int] = []
     for component in components:

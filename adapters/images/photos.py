@@ -1,4 +1,4 @@
-"""Photos that come with this package, prepared for the image tower, to calibrate and judge by."""
+"""Photos in this package, prepared for the image tower, for calibration and comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ def crops_of(name: str, image_input: ImageInput = CLIPS_INPUT) -> Sequence[Pixel
 
 
 def samples(image_input: ImageInput = CLIPS_INPUT) -> PixelBatch:
-    """What two encoders are compared on: every photo, a part of each, and random pixels."""
+    """Samples to compare two encoders: every photo, a part of each, and random pixels."""
     photos = [pixels for name in _NAMES for pixels in crops_of(name, image_input)[:2]]
     side = image_input.size
     noise = np.random.default_rng(0).standard_normal((_NOISE, 3, side, side))
@@ -45,7 +45,7 @@ def samples(image_input: ImageInput = CLIPS_INPUT) -> PixelBatch:
 
 
 def picture_samples(image_input: ImageInput = CLIPS_INPUT) -> PixelBatch:
-    """What engines are compared on: the samples, as pictures that have nothing between levels."""
+    """Samples to compare engines: the same, rounded to levels as in a picture."""
     pixels = samples(image_input)
     levels = np.empty(pixels.shape, dtype=np.uint8)
     write_nearest_levels(pixels, levels)

@@ -1,4 +1,4 @@
-"""An image file to the pixels that the image tower sees, as eight-bit levels.
+"""Turns an image file into the image tower's pixels, as eight-bit levels.
 
 `decode_picture` is a pure function of the file's bytes, so that it can run in a worker process.
 """
@@ -31,21 +31,21 @@ _READERS: Final[dict[str, Callable[[bytes], EssentialFile]]] = {
     "BMP": read_bmp,
     "WEBP": read_webp,
 }
-"""What looks at a file before Pillow does, by Pillow's name of the format."""
+"""The reader that checks a file before Pillow, by Pillow's name for the format."""
 
 _NO_MEMORY: Final = "out of memory"
-"""How an `OSError` of a decoder begins that could not allocate (libImaging's Imaging.h: -9)."""
+"""The beginning of a decoder's `OSError` if it could not allocate (libImaging's Imaging.h: -9)."""
 
 _WHITE: Final = 255
 
 # Sizes are checked here against the contract's own limit, with the contract's own error.
 Image.MAX_IMAGE_PIXELS = None
-# Registers the decoders now rather than in the first request, where threads would race to do it.
+# Register the decoders now; in the first request, threads would race to do it.
 Image.init()
 # For the same reason, and so that decoding workers have it when they are forked.
 has_simd()
-# Python keeps every different text of a warning for good, so that files made for it would fill the
-# log and then the memory.
+# Python keeps every different warning text for good. Malicious files could fill the log and then
+# the memory.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -55,21 +55,20 @@ def decode_picture(
     image_input: ImageInput = CLIPS_INPUT,
     max_pixels: int = MAX_DECODED_PIXELS,
 ) -> NDArray[np.uint8]:
-    """Check, decode, turn upright and resize one image file to what the image tower sees.
+    """Check, decode, turn upright and resize one image file for the image tower.
 
     Args:
         data: the file's bytes.
-        image_input: the size of the result, and how the picture becomes square.
-        max_pixels: how many pixels may be decoded; of a JPEG those that are left of it at 1/2,
-            1/4 or 1/8 of its size.
+        image_input: the size of the result, and how to make the picture square.
+        max_pixels: how many pixels may be decoded; for a JPEG, after scaling to 1/2, 1/4 or 1/8.
 
     Returns:
-        uint8 ``[size, size, 3]``, RGB, C-contiguous. Of an animation or a file of several
-        pictures, the first.
+        uint8 ``[size, size, 3]``, RGB, C-contiguous. If the file has several pictures or frames,
+        the first one.
 
     Raises:
         ImageTooLarge: more bytes than allowed.
-        InvalidImage: not an image, format not allowed, too many pixels, damaged, or not whole.
+        InvalidImage: not an image, format not allowed, too many pixels, damaged, or incomplete.
         MemoryError: there is not enough to decode it; says nothing about the image.
     """
     if len(data) > MAX_IMAGE_BYTES:
@@ -114,17 +113,17 @@ def _decode_with_pillow(name: str, file: EssentialFile, max_pixels: int) -> Imag
 
 
 def _may_lack_rows(image: Image.Image, file: Png) -> bool:
-    """Whether the last row is zero, as Pillow leaves it where no data came for it."""
+    """Whether the last row is zero, as Pillow leaves it if its data is missing."""
     last = image.crop((0, image.height - 1, image.width, image.height))
     return file.interlaced or last.getbbox(alpha_only=False) is None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey to 255, that is to white; the upper eight bits are meant.
+        # Pillow would clip 16-bit grey to 255, which is white; use the upper eight bits instead.
         return _grey(np.asarray(image) >> 8)
     if image.has_transparency_data and not _has_empty_alpha(image):
-        # Onto white, as CLIPImageProcessor does; dropping alpha would show hidden colours.
+        # Paste onto white, as CLIPImageProcessor does; dropping alpha would show hidden colours.
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, (_WHITE, _WHITE, _WHITE, _WHITE))
         return Image.alpha_composite(white, layered).convert("RGB")
@@ -134,7 +133,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _has_empty_alpha(image: Image.Image) -> bool:
     """Whether this is a BMP whose alpha is zero everywhere.
 
-    Programs that write no alpha leave it at zero; viewers show such a picture as opaque.
+    Programs that do not support alpha leave it at zero; viewers show such a picture as opaque.
     """
     return image.format == "BMP" and image.getchannel("A").getextrema() == (0, 0)
 
@@ -142,13 +141,13 @@ def _has_empty_alpha(image: Image.Image) -> bool:
 def _without_transparent_colour(
     image: Image.Image, file: Png, transparent: tuple[int, ...]
 ) -> Image.Image:
-    """A grey or colour PNG with the pixels of its transparent colour made white (tRNS).
+    """A grey or colour PNG with its transparent colour (tRNS) replaced by white.
 
-    The colour is compared in the file's own depth, as the standard asks for.
+    The colour is compared in the file's own depth, as the standard requires.
     """
     if len(transparent) == 1:
         samples = np.asarray(image if file.depth == 16 else image.convert("L"))
-        # Less than eight bits were spread over all 256 levels.
+        # Depths below eight bits were spread over all 256 levels.
         value = transparent[0] * (255 // (2**file.depth - 1) if file.depth < 8 else 1)
         levels = samples >> 8 if file.depth == 16 else samples
         return _grey(np.where(samples == value, _WHITE, levels))
@@ -161,7 +160,7 @@ def _without_transparent_colour(
 
 
 def _low_bytes(file: Png) -> NDArray[np.uint8]:
-    """The lower halves of the samples of a colour PNG of 16 bits; Pillow gives the upper ones."""
+    """The lower halves of a 16-bit colour PNG's samples; Pillow returns the upper ones."""
     with Image.open(io.BytesIO(file.data), formats=["PNG"]) as image:
         image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
         return np.array(image)
@@ -172,7 +171,7 @@ def _grey(levels: NDArray[np.integer]) -> Image.Image:
 
 
 def _on_white(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """The part of the canvas that the picture covers, the rest white as if it were transparent."""
+    """The picture on its canvas; the uncovered part is white, as if transparent."""
     if box == (0, 0, *image.size):
         return image
     canvas = Image.new("RGB", image.size, (_WHITE, _WHITE, _WHITE))

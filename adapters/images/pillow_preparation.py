@@ -1,4 +1,4 @@
-"""Image preparation where it is called, for systems without decoding workers."""
+"""Image preparation in the calling thread, for systems without decoding workers."""
 
 from adapters.images.picture import decode_picture
 from adapters.images.preprocessing import channels_first
@@ -7,7 +7,7 @@ from domain.limits import MAX_DECODED_PIXELS
 
 
 class PillowImagePreparation(ImagePreparationPort):
-    """Decodes where it is called; thread-safe and without state."""
+    """Decodes in the calling thread; thread-safe and without state."""
 
     def __init__(self, *, max_pixels: int = MAX_DECODED_PIXELS) -> None:
         self._max_pixels = max_pixels

@@ -1,4 +1,4 @@
-"""PNG files: the chunks that the pixels depend on, and no others."""
+"""PNG files: extracts only the chunks that affect the pixels."""
 
 import struct
 import zlib
@@ -12,7 +12,7 @@ from domain.limits import MAX_EXIF_BYTES, MAX_IMAGE_BLOCKS
 _NAME: Final = "PNG"
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-"""Bits of a sample that are allowed, by colour type (PNG, third edition, table 8)."""
+"""Allowed bits of a sample, by colour type (PNG, third edition, table 8)."""
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _GREY, _COLOUR, _PALETTE = 0, 2, 3
 _ADAM7: Final = (
@@ -30,11 +30,11 @@ _UNPACKED_AT_ONCE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Png(EssentialFile):
-    """A PNG of its critical chunks, and of tRNS where it belongs to a palette.
+    """A PNG with only its critical chunks, and with tRNS if it has a palette.
 
     Attributes:
-        transparent: the sample values that mean "transparent", of a grey or colour picture
-            without an alpha channel, in the file's own depth; None where there is none.
+        transparent: the sample values that mean "transparent" in a grey or colour picture without
+            an alpha channel, in the file's own depth; None if there are none.
         depth: bits of a sample.
         channels: samples of a pixel.
         interlaced: whether the pixels come in the seven passes of Adam7.
@@ -49,9 +49,9 @@ class Png(EssentialFile):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the zlib data unpacks to every pixel; unpacks them, and keeps none.
+        """Whether the zlib data contains every pixel; unpacks the pixels without keeping them.
 
-        Pillow is content with data that ends early, as long as it ends as zlib data should.
+        Pillow accepts data that ends early, as long as it is properly ended zlib data.
         """
         missing = self._unpacked_bytes()
         unpacker = zlib.decompressobj()
@@ -79,14 +79,13 @@ class Png(EssentialFile):
 
 
 def read_png(data: bytes) -> Png:
-    """Take the picture out of a PNG (PNG, third edition, section 5).
+    """Extract the picture of a PNG (PNG, third edition, section 5).
 
-    Ancillary chunks are passed over unread, whatever they hold. Of an animation, the default
-    image remains.
+    Ancillary chunks are skipped unread, whatever they contain. An animation is reduced to its
+    default image.
 
     Raises:
-        InvalidImage: damaged, in a form that cannot be decoded, or of more than `MAX_IMAGE_BLOCKS`
-            chunks.
+        InvalidImage: damaged, in an unsupported form, or with more than `MAX_IMAGE_BLOCKS` chunks.
     """
     kept: dict[bytes, bytes] = {}
     pixels: list[memoryview] = []
@@ -145,7 +144,7 @@ def _png(kept: dict[bytes, bytes], pixels: list[memoryview], orientation: int) -
             parts.append(_chunk(b"tRNS", transparency))
     elif len(transparency) == {_GREY: 2, _COLOUR: 6}.get(colour):
         transparent = struct.unpack(f">{len(transparency) // 2}H", transparency)
-    # One chunk for all, since Pillow reads each by itself. It does not look at this checksum.
+    # One chunk for all data, since Pillow reads each separately. It ignores this checksum.
     length = sum(map(len, pixels))
     parts += [length.to_bytes(4, "big"), b"IDAT", *pixels, bytes(4)]
     parts.append(_chunk(b"IEND", b""))
@@ -163,9 +162,9 @@ def _png(kept: dict[bytes, bytes], pixels: list[memoryview], orientation: int) -
 
 
 def _check_checksum(data: bytes, place: int, length: int) -> None:
-    """Refuse a critical chunk with a wrong checksum. One that is cut off has no checksum at all.
+    """Refuse a critical chunk with a wrong checksum, or with none because it is cut off.
 
-    A last IDAT may lack its checksum: what counts is whether its pixels are there.
+    The last IDAT may lack its checksum: it only matters that its pixels are there.
     """
     if place + 12 + length <= len(data) and not _checksum_is_right(data, place, length):
         kind = data[place + 4 : place + 8].decode("ascii")

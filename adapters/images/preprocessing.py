@@ -1,9 +1,9 @@
-"""The one preprocessing: what happens to every image before every encoder.
+"""The preprocessing of every image, the same for every encoder.
 
-It becomes a square of the model's size in the model's way, as uint8 levels. The encoder takes out
-CLIP's mean and standard deviation (`as_pixels`), or has its device do it. For plain CLIP (short
-side to 224, bicubic, centre crop) this is what ``transformers.CLIPImageProcessor`` does; how near
-the numbers are says `adapters.images.resizing`.
+The image becomes a square of the model's size in the model's way, as uint8 levels. The encoder
+normalises with CLIP's mean and standard deviation (`as_pixels`), possibly on its device. For plain
+CLIP (short side to 224, bicubic, centre crop) this is what ``transformers.CLIPImageProcessor``
+does; `adapters.images.resizing` says how close the numbers are.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ LEVELS_TO_PIXELS: Final = (
     np.float32(1 / (255 * np.array(STD))).reshape(3, 1, 1),
     np.float32(np.array(MEAN) / np.array(STD)).reshape(3, 1, 1),
 )
-"""float32 ``[3, 1, 1]``: what levels are multiplied by, and what is subtracted then."""
+"""float32 ``[3, 1, 1]``: levels are multiplied by the first, and then the second is subtracted."""
 
 _TO_LEVELS: Final = (
     (1 / LEVELS_TO_PIXELS[0].astype(np.float64)).astype(np.float32),
@@ -36,16 +36,16 @@ _TO_LEVELS: Final = (
         np.float32
     ),
 )
-"""The other way: what pixels are multiplied by, and what is added before they are cut off."""
+"""The inverse: pixels are multiplied by the first, and the second is added before truncation."""
 
 _NORMALISED: Final = np.ascontiguousarray(
     np.arange(256, dtype=np.float32) * LEVELS_TO_PIXELS[0][:, 0] - LEVELS_TO_PIXELS[1][:, 0]
 )
-"""float32 ``[3, 256]``: what each of the 256 levels of each channel becomes."""
+"""float32 ``[3, 256]``: the normalised value of each of the 256 levels in each channel."""
 
 
 def preprocess(image: Image.Image, image_input: ImageInput = CLIPS_INPUT) -> NDArray[np.float32]:
-    """What the image tower takes of an image.
+    """The image tower's input for an image.
 
     Args:
         image: mode ``RGB``, any size of at least 1 x 1.
@@ -58,7 +58,7 @@ def preprocess(image: Image.Image, image_input: ImageInput = CLIPS_INPUT) -> NDA
 
 
 def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the image tower takes of a decoded picture.
+    """The image tower's input for a decoded picture.
 
     Args:
         pixels: uint8 ``[size, size, 3]``, RGB, as `decode_picture` returns them.
@@ -70,7 +70,7 @@ def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def channels_first(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of a decoded picture as encoders take it, see `Pixels`.
+    """A copy of a decoded picture in the encoders' layout, see `Pixels`.
 
     Args:
         levels: uint8 ``[size, size, 3]``.
@@ -84,38 +84,38 @@ def channels_first(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def normalised(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Eight-bit levels ``[…, 3, size, size]`` with CLIP's mean and standard deviation taken out."""
     pixels = np.empty(levels.shape, dtype=np.float32)
-    # Channel by channel: numpy copies what is not contiguous before and after it is looked up.
+    # Channel by channel: numpy would copy non-contiguous data before and after the lookup.
     for place in np.ndindex(levels.shape[:-2]):
-        # Looked up instead of computed: half the time, and the same to the last bit.
+        # A lookup instead of a computation: half the time, and identical to the last bit.
         np.take(_NORMALISED[place[-1]], levels[place], out=pixels[place], mode="clip")
     return pixels
 
 
 def as_pixels(images: PixelBatch) -> NDArray[np.float32]:
-    """Images as the image tower takes them, from levels or from what is normalised already."""
+    """The image tower's input, from levels or from already normalised pixels."""
     if images.dtype == np.uint8:
         return normalised(images.astype(np.uint8, copy=False))
     return images.astype(np.float32, copy=False)
 
 
 def levels_of(pixels: PixelBatch) -> NDArray[np.uint8] | None:
-    """The levels that ``pixels`` are or were made of, exactly; None if they were not.
+    """The exact levels behind ``pixels``; None if they were not made from levels.
 
-    A quarter of the bytes, where pixels travel.
+    Levels take a quarter of the bytes, which helps if pixels are sent.
     """
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     levels = np.empty(pixels.shape, dtype=np.uint8)
     several = (-1, *pixels.shape[-3:])
-    with np.errstate(invalid="ignore"):  # what is not finite comes out different, as it should
+    with np.errstate(invalid="ignore"):  # non-finite values come out different, as they should
         write_nearest_levels(pixels.reshape(several), levels.reshape(several))
     return levels if np.array_equal(normalised(levels), pixels) else None
 
 
 def write_nearest_levels(pixels: NDArray[Any], out: NDArray[np.uint8]) -> None:
-    """Write the levels that normalised pixels were made of; exact for every picture.
+    """Write the levels behind normalised pixels; exact for every picture.
 
-    What no picture has is taken to the nearest level. Levels are only copied.
+    Values that no picture has are rounded to the nearest level. Levels are only copied.
 
     Args:
         pixels: float32 ``[n, 3, size, size]``, normalised as CLIP does it, or uint8 levels.
@@ -133,12 +133,12 @@ def write_nearest_levels(pixels: NDArray[Any], out: NDArray[np.uint8]) -> None:
 
 
 def square(image: Image.Image, image_input: ImageInput, resize: Resize = resized) -> Image.Image:
-    """The image as the square that the image tower sees.
+    """The image as a square for the image tower.
 
     Args:
         image: mode ``RGB``.
         image_input: what the image tower sees.
-        resize: `resized`, or what does the same.
+        resize: `resized`, or an equivalent.
     """
     size, (width, height) = image_input.size, image.size
     match image_input.fit:
@@ -151,7 +151,7 @@ def square(image: Image.Image, image_input: ImageInput, resize: Resize = resized
 
 
 def _padded(image: Image.Image, image_input: ImageInput, resize: Resize) -> Image.Image:
-    """Resize the long side and fill up the rest evenly (open_clip, ``ResizeKeepRatio``)."""
+    """Resize the long side and fill the rest evenly (open_clip, ``ResizeKeepRatio``)."""
     size = image_input.size
     ratio = max(image.size) / size
     width, height = (max(round(side / ratio), 1) for side in image.size)
@@ -162,10 +162,10 @@ def _padded(image: Image.Image, image_input: ImageInput, resize: Resize) -> Imag
 
 
 def _middle(width: int, height: int, size: int) -> Box:
-    """What is left of an image whose short side is resized to ``size`` and whose middle is kept.
+    """The middle part of an image that remains if its short side is resized to ``size``.
 
-    So nothing is resized that is cropped away, and a 4096 x 1 image never becomes a 917,504 x 224
-    one on the way.
+    So no pixels are resized only to be cropped away, and a 4096 x 1 image never becomes a 917,504 x
+    224 one on the way.
     """
     short = min(width, height)
     left, right = _kept_span(width, size * width // short, size)
@@ -174,7 +174,7 @@ def _middle(width: int, height: int, size: int) -> Box:
 
 
 def _kept_span(length: int, whole: int, kept: int) -> tuple[float, float]:
-    """What is left of a side of ``length`` pixels that is resized to ``whole`` and cropped."""
+    """The part of a side of ``length`` pixels that a resize to ``whole`` and a crop keep."""
     start = (whole - kept) // 2
     scale = length / whole
     return start * scale, min((start + kept) * scale, length)

@@ -1,10 +1,10 @@
-"""Resizing with an anti-aliasing filter: with SIMD where that is installed, else with Pillow.
+"""Resizing with an anti-aliasing filter: with a SIMD library if installed, else with Pillow.
 
 `cykooz.resizer` (the Rust crate fast_image_resize) takes a seventh of Pillow's time. It rounds the
 filter's weights more coarsely: its levels differ from Pillow's by 0.2 of 255 on average and by 7 at
-most (at an edge that is enlarged). Embeddings stay the same to a cosine of 0.9999 and more, while
-transformers' own two ways of resizing differ too. So a machine without it, which has Pillow resize,
-makes embeddings that can be compared with all others.
+most (at an edge that is enlarged). Embeddings stay the same to a cosine of 0.9999 and more;
+transformers' own two ways of resizing differ too. So a machine without it, which resizes with
+Pillow, makes embeddings that can be compared with all others.
 """
 
 import functools
@@ -13,14 +13,14 @@ from typing import Final, TypeAlias
 from PIL import Image
 
 Box: TypeAlias = tuple[float, float, float, float]
-"""Left, upper, right and lower edge of the part that is resized; the filter reads across them."""
+"""Left, upper, right and lower edge of the part to resize; the filter also reads beyond them."""
 
 _FILTERS: Final = {
     "bilinear": "bilinear",
     "bicubic": "catmull_rom",
     "lanczos": "lanczos3",
 }
-"""What Pillow's filters are called there."""
+"""The library's names for Pillow's filters."""
 
 
 def resized(image: Image.Image, size: tuple[int, int], filter_name: str, box: Box) -> Image.Image:
@@ -40,10 +40,10 @@ def resized(image: Image.Image, size: tuple[int, int], filter_name: str, box: Bo
 def with_pillow(
     image: Image.Image, size: tuple[int, int], filter_name: str, box: Box
 ) -> Image.Image:
-    """As `resized`, with Pillow alone.
+    """Like `resized`, but only with Pillow.
 
-    The passes are called one by one because Pillow, given a box, may take them in the other order,
-    which rounds differently than resizing all and cropping afterwards, as transformers does.
+    The two passes are called separately. With a box, Pillow may run them in the other order, which
+    rounds differently from transformers, which resizes everything and crops afterwards.
     """
     resample = Image.Resampling[filter_name.upper()]
     left, upper, right, lower = box
@@ -68,15 +68,15 @@ def _with_simd(
 
 @functools.cache
 def has_simd() -> bool:
-    """Whether the SIMD resizer is installed, and does with this Pillow what it should.
+    """Whether the SIMD resizer is installed and works with this Pillow.
 
-    It reads Pillow's images in memory, and knows certain versions of it.
+    It reads Pillow's images in memory, and supports only certain versions.
     """
     image = Image.linear_gradient("L").convert("RGB").resize((30, 20))
     box = (0.5, 0.0, 29.5, 20.0)
     try:
         found = _with_simd(image, (8, 8), "bicubic", box).tobytes()
-    except Exception:  # not installed, or not for this Pillow: it says so in several ways
+    except Exception:  # not installed, or not for this Pillow: it raises various errors
         return False
     expected = with_pillow(image, (8, 8), "bicubic", box).tobytes()
     return all(abs(one - other) <= 4 for one, other in zip(found, expected, strict=True))

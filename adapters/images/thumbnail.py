@@ -11,7 +11,7 @@ UNREADABLE: Final = (
     *(UnidentifiedImageError, OSError, ValueError, SyntaxError, MemoryError),
     Image.DecompressionBombError,
 )
-"""What Pillow raises of a file that it cannot read."""
+"""Pillow's errors for a file that it cannot read."""
 
 
 def thumbnail(data: bytes, *, side: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""WebP files: the first picture without metadata."""
+"""WebP files: extracts the first picture without metadata."""
 
 import itertools
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _Parts = dict[bytes, memoryview]
 
 
 def read_webp(data: bytes) -> EssentialFile:
-    """Take the first picture out of a WebP (RFC 9649).
+    """Extract the first picture of a WebP (RFC 9649).
 
     Colour profile, EXIF, XMP, unknown chunks and all frames but the first are left out; the
     orientation is read first.
@@ -77,7 +77,7 @@ def _webp(
 
 
 def _chunks(data: memoryview, place: int) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and content of each chunk from ``place`` on, but for a last one that is cut off."""
+    """Kind and content of each chunk from ``place`` on, except a last one that is cut off."""
     while place + 8 <= len(data):
         length = _little(data[place + 4 : place + 8])
         content = data[place + 8 : place + 8 + length]
@@ -108,7 +108,7 @@ def _lossy_size(content: memoryview) -> tuple[int, int]:
 
 
 def _pair(data: memoryview) -> tuple[int, int]:
-    """Width and height, each one less in three bytes."""
+    """Width and height, each stored as one less in three bytes."""
     return _little(data[:3]) + 1, _little(data[3:6]) + 1
 
 

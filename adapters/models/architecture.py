@@ -1,4 +1,4 @@
-"""What a checkpoint's towers are, as OpenCLIP's ``model_cfg``, and which can be served."""
+"""A checkpoint's architecture, as OpenCLIP's ``model_cfg``, and whether it can be served."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "vision_cfg": {"image_size": 224, "head_width": 64, "mlp_ratio": 4.0},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "mlp_ratio": 4.0},
 }
-"""What OpenCLIP assumes where a configuration says nothing. Some layouts say it explicitly."""
+"""OpenCLIP's defaults for missing settings. Some layouts state them explicitly."""
 
 _LARGEST: Final[Mapping[str, float]] = {
     "layers": 1000,
@@ -32,7 +32,7 @@ CLIPS_VOCABULARY: Final = 49408
 """Tokens of CLIP's vocabulary, the two special ones included."""
 
 _GEMMAS_VOCABULARY: Final = 256_000
-"""Tokens of Gemma's vocabulary, which SigLIP 2 has."""
+"""Tokens of Gemma's vocabulary, which SigLIP 2 uses."""
 
 _SIZES: Final = {
     (768, 12): "base",
@@ -48,19 +48,19 @@ _LARGEST_NUMBER: Final = 65536
 
 
 class Family(StrEnum):
-    """Kinds of models that are read, by the way that their towers are built."""
+    """Kinds of supported models, by their towers' construction."""
 
     CLIP = "CLIP"
     SIGLIP = "SigLIP"
     XLM_ROBERTA = "CLIP with an XLM-RoBERTa text tower"
     OTHER = "another architecture of OpenCLIP"
-    """Served by PyTorch alone."""
+    """Served only by PyTorch."""
 
 
 FAMILIES: Final = (
     "CLIP, SigLIP and SigLIP 2 with a fixed resolution, and CLIP with an XLM-RoBERTa text tower"
 )
-"""What is served without PyTorch, for messages."""
+"""The families served without PyTorch, for messages."""
 
 _VISION_KEYS: Final = {"image_size", "patch_size", "width", "layers", "head_width", "mlp_ratio"}
 _TEXT_KEYS: Final = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
@@ -87,13 +87,13 @@ _SIGLIPS: Final[Mapping[str, Mapping[str, Any]]] = {
 _TANH_SIGLIPS: Final = re.compile(
     "vit_(base_patch32_siglip_256|large_patch16_siglip_512|so400m_patch16_.*|giantopt_.*)"
 )
-"""Those with GELU by tanh; the others have the exact one (timm, vision_transformer.py)."""
+"""Models whose GELU uses tanh; the others use the exact one (timm, vision_transformer.py)."""
 
 
 def normalised(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The same architecture, SigLIP's image tower described by its sizes and not by timm's name.
+    """The same architecture, with SigLIP's image tower described by its sizes, not by timm's name.
 
-    Where the layouts describe the same towers, the results are equal, and so are the fingerprints.
+    If two layouts describe the same towers, the results are equal, and so are the fingerprints.
     """
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     timm = _TIMMS_SIGLIP.fullmatch(str(vision.get("timm_model_name") or ""))
@@ -163,7 +163,7 @@ def _siglip_transformer(tower: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def family_of(architecture: Mapping[str, Any]) -> Family:
-    """How the towers are built; of a `normalised` architecture."""
+    """The family of a `normalised` architecture."""
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     if vision.get("pool_type") == "map" and "timm_model_name" not in vision:
         return Family.SIGLIP
@@ -178,7 +178,7 @@ def family_of(architecture: Mapping[str, Any]) -> Family:
 
 
 def unusual_settings(tower: Mapping[str, Any], known: set[str]) -> list[str]:
-    """Settings of a tower that make it another one than those of this service."""
+    """Settings that make a tower differ from those that this service builds itself."""
     unusual = {key for key, value in tower.items() if key not in known | _SHARED_KEYS and value}
     if isinstance(tower.get("layers"), list):
         unusual.add("layers")
@@ -202,12 +202,12 @@ def xlm_roberta(text: Mapping[str, Any]) -> str | None:
 
 
 def epsilon_of(tower: Mapping[str, Any]) -> float:
-    """Of a tower's normalisations."""
+    """The epsilon of a tower's normalisations."""
     return float((tower.get("norm_kwargs") or {}).get("eps", 1e-5))
 
 
 def image_size_of(architecture: Mapping[str, Any]) -> int:
-    """Pixels of each side that the image tower takes."""
+    """Pixels on each side of the image tower's input."""
     size = architecture["vision_cfg"].get("image_size", 224)
     return int(size[0] if isinstance(size, list | tuple) else size)
 
@@ -215,8 +215,8 @@ def image_size_of(architecture: Mapping[str, Any]) -> int:
 def check_servable(architecture: Mapping[str, Any], *, origin: str) -> None:
     """Refuse an architecture that this service cannot serve.
 
-    Sizes that no machine has memory for, and anything that would be downloaded, are refused too,
-    since the checkpoint may come from an untrusted source.
+    Also refuses sizes that no machine has memory for, and anything that would be downloaded, since
+    the checkpoint may come from an untrusted source.
 
     Raises:
         InvalidCheckpoint: says what it is.
@@ -278,7 +278,7 @@ def architecture_name(architecture: Mapping[str, Any]) -> str:
 
 
 def _check_numbers(settings: Mapping[str, Any], *, origin: str) -> None:
-    """Refuse sizes that are not numbers or are absurd, before memory is allocated for them."""
+    """Refuse absurd sizes and sizes that are not numbers, before memory is allocated for them."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             _check_numbers(value, origin=origin)
@@ -296,14 +296,14 @@ def _check_number(key: str, number: object, *, origin: str) -> None:
         return
     largest = _LARGEST.get(key, _LARGEST_NUMBER)
     large_enough = number > 0 if key in _LARGEST else number >= -largest
-    if not (large_enough and number <= largest):  # true for NaN as well
+    if not (large_enough and number <= largest):  # also true for NaN
         raise InvalidCheckpoint(
             f"{origin}: {key} is {str(number)[:40]}; it must be above 0 and at most {largest}."
         )
 
 
 def without_defaults(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture without settings that equal OpenCLIP's defaults: a stable fingerprint."""
+    """The architecture without OpenCLIP's default settings, for a stable fingerprint."""
     stripped: dict[str, Any] = {}
     for name, value in architecture.items():
         if isinstance(value, Mapping):

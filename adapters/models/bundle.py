@@ -1,4 +1,4 @@
-"""A bundle: everything that serves one checkpoint without PyTorch, in one directory.
+"""A bundle: everything needed to serve one checkpoint without PyTorch, in one directory.
 
 Beside the checkpoint's own weights files it holds
 
@@ -32,12 +32,12 @@ FORMAT: Final = 2
 """Raised whenever the graphs or the description change, so that older bundles are rebuilt."""
 
 WITH_MORE: Final = 3
-"""The format of a bundle that says more than those of plain CLIP, which older versions serve too:
-how images become square, how texts are tokenized, a logit bias."""
+"""The format of a bundle with additional data, which older versions cannot serve: how images become
+square, how texts are tokenized, a logit bias. Plain CLIP does not need it."""
 
 
 class UnusableBundle(InvalidCheckpoint, Unusable):
-    """No bundle here can be served; the message says why."""
+    """There is no usable bundle; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class Bundle:
     """A bundle on disk.
 
     Attributes:
-        directory: where its files are.
+        directory: contains its files.
         model: the name to show.
         fingerprint: of the checkpoint that it was made from.
         embedding_dimension: floats per embedding.
         logit_scale: the multiplier of cosines in a classification.
-        logit_bias: what is added then; None: the model was trained without.
-        preprocessing: how a picture becomes the image tower's input.
-        tokenization: how a text becomes the text tower's input.
+        logit_bias: added to the scaled cosine; None: the model was trained without one.
+        preprocessing: turns a picture into the image tower's input.
+        tokenization: turns a text into the text tower's input.
     """
 
     directory: Path
@@ -130,7 +130,7 @@ def read_bundle(directory: Path) -> Bundle:
         raise UnusableBundle(str(invalid)) from invalid
     except (KeyError, TypeError, ValueError, OverflowError) as incomplete:
         raise UnusableBundle(f"{directory / DESCRIPTION} is incomplete.") from incomplete
-    # Every response has the fingerprint in a header, where a line break would begin another one.
+    # Every response has the fingerprint in a header, where a line break would start a new header.
     if not re.fullmatch(r"[0-9a-f]{16}", bundle.fingerprint):
         raise UnusableBundle(
             f"{directory / DESCRIPTION} has a fingerprint that is not 16 hexadecimal digits."
@@ -143,7 +143,7 @@ def read_bundle(directory: Path) -> Bundle:
 
 
 def _tokenization(directory: Path, described: dict[str, Any]) -> Tokenization:
-    """Of plain CLIP, nothing is said about it."""
+    """For plain CLIP, this is empty."""
     if (stated := described.get("tokenization")) is not None:
         return tokenization.from_bundle(directory, stated)
     length = described.get("context_length", CONTEXT_LENGTH)

@@ -1,4 +1,4 @@
-"""Models on the hub that are worth knowing, a dozen of the thousands that can be served.
+"""A dozen recommended models on the hub, out of the thousands that can be served.
 
 The figures are from the models' cards and papers. Operations are computed from the image tower's
 shape: those of its matrix products, a multiplication and an addition counted as two.
@@ -16,9 +16,9 @@ class ImageTower:
     """The shape of a vision transformer.
 
     Attributes:
-        width: numbers for each token.
+        width: numbers per token.
         layers: blocks.
-        patch: pixels of each side of a patch.
+        patch: pixels on each side of a patch.
         size: pixels of each side of an image.
         mlp: numbers between the two layers of an MLP.
     """
@@ -31,7 +31,7 @@ class ImageTower:
 
     @property
     def operations(self) -> float:
-        """Floating-point operations for one image; what is done once per image is left out."""
+        """Floating-point operations for one image, without the parts that run once per image."""
         tokens = (self.size // self.patch) ** 2
         layer = 4 * self.width**2 + 2 * self.width * self.mlp + 2 * tokens * self.width
         first = self.patch**2 * 3 * self.width
@@ -46,11 +46,11 @@ class KnownModel:
         name: as `CLIP_MODEL_PATH` takes it.
         family: how its towers are built.
         dimension: numbers in an embedding.
-        megabytes: of the files that are downloaded, a million bytes each.
-        languages: of the texts that it was trained on.
+        megabytes: size of the downloaded files, in millions of bytes.
+        languages: of its training texts.
         licence: of its weights.
-        image_tower: what takes the time.
-        note: why one would take it.
+        image_tower: takes most of the time.
+        note: why to choose it.
     """
 
     name: str

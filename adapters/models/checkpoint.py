@@ -1,4 +1,4 @@
-"""A checkpoint in the one form that encoders take; the readers of all layouts return it."""
+"""A checkpoint in the form that encoders use; the readers of all layouts return it."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ _LARGEST_LOGIT_SCALE: Final = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """All of a checkpoint but its weights; see `Checkpoint`."""
+    """All of a checkpoint except its weights; see `Checkpoint`."""
 
     architecture: Mapping[str, Any]
     preprocessing: Preprocessing
@@ -44,7 +44,7 @@ class Described:
     def with_weights(
         self, weights: Mapping[str, Tensor], *, model: str | None = None
     ) -> "Checkpoint":
-        """The whole checkpoint.
+        """The complete checkpoint.
 
         Args:
             weights: OpenCLIP's state dict.
@@ -57,7 +57,7 @@ class Described:
 def check_size(
     preprocessing: Preprocessing, architecture: Mapping[str, Any], *, origin: str
 ) -> None:
-    """Refuse a checkpoint whose preprocessing makes other images than its image tower takes.
+    """Refuse a checkpoint whose preprocessing does not match its image tower's input size.
 
     Raises:
         InvalidCheckpoint: says both sizes.
@@ -90,7 +90,7 @@ class Checkpoint:
 
     @property
     def family(self) -> Family:
-        """How the towers are built."""
+        """The family of its towers."""
         return family_of(self.architecture)
 
     @property
@@ -103,7 +103,7 @@ class Checkpoint:
         """The multiplier of cosines in a classification: exp of the stored parameter.
 
         Raises:
-            InvalidCheckpoint: it is not a number that scores can be computed with.
+            InvalidCheckpoint: it is not a usable number.
         """
         stored = self.weights["logit_scale"].array()
         with np.errstate(over="ignore"):
@@ -117,7 +117,7 @@ class Checkpoint:
 
     @property
     def logit_bias(self) -> float | None:
-        """What is added to a scaled cosine before the sigmoid; None: trained without.
+        """Added to a scaled cosine before the sigmoid; None: trained without one.
 
         Raises:
             InvalidCheckpoint: it is not one number.
@@ -133,15 +133,15 @@ class Checkpoint:
 
     @property
     def files(self) -> set[Path]:
-        """The files that hold the weights; empty if the weights came from a pickle."""
+        """The weights files; empty if the weights came from a pickle."""
         return set().union(*(tensor.files for tensor in self.weights.values()))
 
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that identify this checkpoint's embeddings.
 
-        SHA-256 over architecture, preprocessing, tokenizer and every weight in float32, in an
-        order and naming that do not depend on the layout it was read from.
+        SHA-256 over architecture, preprocessing, tokenizer and every weight in float32, in an order
+        and with names that do not depend on the checkpoint's layout.
 
         Raises:
             InvalidCheckpoint: a weight is not finite; every embedding would be NaN.

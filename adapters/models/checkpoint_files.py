@@ -1,4 +1,4 @@
-"""The small files that describe a checkpoint, and what is wrong with a file."""
+"""Reads the small files that describe a checkpoint, and makes errors for unreadable files."""
 
 import json
 import os
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 _LARGEST_DESCRIPTION: Final = 1024 * 1024
-"""Bytes that a file describing a checkpoint may have; real ones have a few thousand."""
+"""Most bytes of a file that describes a checkpoint; real ones have a few thousand."""
 
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
-"""How every Git LFS pointer begins (git-lfs, docs/spec.md)."""
+"""The beginning of every Git LFS pointer (git-lfs, docs/spec.md)."""
 
 
 class InvalidCheckpoint(Exception):
@@ -30,7 +30,7 @@ def read_description(path: Path) -> Any:
 
 
 def read_small_file(path: Path, *, largest: int) -> bytes:
-    """The content of a file that is read whole.
+    """The complete content of a file.
 
     Raises:
         InvalidCheckpoint: it cannot be read, or has more than ``largest`` bytes.
@@ -61,7 +61,7 @@ def unreadable(path: Path, failure: OSError) -> InvalidCheckpoint:
 
 
 def check_not_a_pointer(path: Path, beginning: bytes) -> None:
-    """Refuse a Git LFS pointer, which a clone without Git LFS has instead of a large file.
+    """Refuse a Git LFS pointer; a clone without Git LFS has one instead of a large file.
 
     Args:
         path: of the file.

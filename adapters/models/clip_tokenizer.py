@@ -33,19 +33,19 @@ _MERGES: Final = 49152 - 256 - 2
 _WORDS: Final = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 _MAX_MARKS: Final = 30
-"""Combining marks in a row that are looked at, as in Unicode's Stream-Safe Text Format (UAX #15).
+"""Combining marks in a row that are kept, as in Unicode's Stream-Safe Text Format (UAX #15).
 
-No language needs as many. Putting them in order takes time that grows with their square: a request
-of 2 MB kept the tokenizer busy for 40 s.
+No language needs that many. Sorting them takes quadratic time: a request of 2 MB kept the tokenizer
+busy for 40 s.
 """
 
 _PASSES: Final = 6
-"""Times that a text is mended; ``&amp;amp;lt;``, escaped three times, needs four."""
+"""Most passes to repair a text; ``&amp;amp;lt;``, escaped three times, needs four."""
 
 _ENCODING_STEPS: Final = 8
-"""Times that the encoding of a text is put right; text that was wrongly decoded twice needs three.
+"""Most steps to fix a text's encoding; text that was wrongly decoded twice needs three.
 
-Each is linear. Two thousand letters ``Â`` would need as many steps, for minutes.
+Each step is linear. Two thousand letters ``Â`` would need two thousand steps, which take minutes.
 """
 
 _ONE_STEP: Final = ftfy.TextFixerConfig(explain=False)
@@ -60,10 +60,10 @@ _FIXERS: Final[tuple[Callable[[str], str], ...]] = (
     fixes.remove_terminal_escapes,
     fixes.remove_control_chars,
 )
-"""What `ftfy.fix_and_explain` does in one pass, in its order, after entities and encoding."""
+"""The steps of one pass of `ftfy.fix_and_explain`, in its order, after entities and encoding."""
 
 _ABSURD_REFERENCE: Final = re.compile(r"&#[0-9]{100,};?")
-"""A numeric character reference that is no character; of 4,300 digits Python makes no number."""
+"""A numeric character reference that is not a character; Python cannot convert 4,300 digits."""
 
 _LARGEST_VOCABULARY: Final = 16 * 1024 * 1024
 """Bytes of the unpacked file; CLIP's has 3.2 MB."""
@@ -76,7 +76,7 @@ class InvalidVocabulary(Exception):
 class ClipTokenizer(TextTokenizer):
     """Radford et al.'s tokenizer (openai/CLIP, ``simple_tokenizer.py``) on a compiled BPE.
 
-    Special tokens are not recognised inside a text: what a client sends is only ever text.
+    Special tokens are not recognised inside a text: data from a client is always plain text.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ClipTokenizer(TextTokenizer):
             context_length: tokens that the text tower reads.
 
         Raises:
-            InvalidVocabulary: it is not there, damaged, or something else.
+            InvalidVocabulary: it is missing, damaged, or another file.
         """
         super().__init__(context_length, frame=2)
         merges = _merges(vocabulary)
@@ -123,7 +123,7 @@ class ClipTokenizer(TextTokenizer):
 
 def _merges(vocabulary: Path) -> list[tuple[str, str]]:
     try:
-        with gzip.open(vocabulary) as packed:  # no more of it than CLIP's own could have
+        with gzip.open(vocabulary) as packed:  # never more than CLIP's own size
             content = packed.read(_LARGEST_VOCABULARY + 1)
         if len(content) > _LARGEST_VOCABULARY:
             raise ValueError(f"it unpacks to more than {_LARGEST_VOCABULARY} bytes")
@@ -137,7 +137,7 @@ def _merges(vocabulary: Path) -> list[tuple[str, str]]:
 
 
 def clean(text: str) -> str:
-    """As CLIP does: mojibake mended, HTML entities resolved twice, single spaces, lower case."""
+    """Clean a text as CLIP does: fix mojibake, unescape HTML twice, single spaces, lower case."""
     return mended(text).lower()
 
 
@@ -147,11 +147,12 @@ def bounded(text: str) -> str:
 
 
 def mended(text: str) -> str:
-    """What OpenAI's and OpenCLIP's tokenizers make of every text first, upper case kept."""
+    """The first cleaning step of OpenAI's and OpenCLIP's tokenizers, which keeps upper case."""
     start = bounded(text)
     if start.isascii() and start.isprintable() and "&" not in start:
-        return start  # nothing to mend
-    # White space may be half of a wrongly decoded character: kept where there is not too much.
+        return start  # nothing to repair
+    # White space may be half of a wrongly decoded character, so it is kept if there is not too
+    # much.
     short = text if len(text) <= MAX_MENDED_CHARACTERS else start[:MAX_MENDED_CHARACTERS]
     whole = _ABSURD_REFERENCE.sub("\ufffd", _mended(short))
     plain = html.unescape(html.unescape(whole))
@@ -159,16 +160,16 @@ def mended(text: str) -> str:
 
 
 def _mended(text: str) -> str:
-    """What `ftfy.fix_text` makes of a text, line by line, but in bounded time.
+    """The result of `ftfy.fix_text`, line by line, but in bounded time.
 
-    ftfy repeats its steps until nothing changes, and so does a text of nested entities
-    (``&amp;amp;amp;``) or of mojibake of mojibake thousands of times. Here that ends after
-    `_PASSES` and `_ENCODING_STEPS`, which no text needs that a person or a program wrote.
+    ftfy repeats its steps until nothing changes. Nested entities (``&amp;amp;amp;``) or repeated
+    mojibake can make that thousands of times. Here it ends after `_PASSES` and `_ENCODING_STEPS`;
+    no text written by a person or a program needs more.
     """
     with_entities = True
     lines = []
     for line in text.split("\n"):
-        # As ftfy has it: from the first tag on, entities are markup and not mistakes.
+        # As in ftfy: after the first tag, entities are markup, not mistakes.
         with_entities = with_entities and "<" not in line
         lines.append(_mended_line(line, with_entities=with_entities))
     return "\n".join(lines)
@@ -205,7 +206,7 @@ def _without_endless_marks(text: str) -> str:
 
 
 def _byte_characters() -> list[str]:
-    """The 256 printable characters that stand for bytes in the vocabulary, in its order."""
+    """The 256 printable characters that represent bytes in the vocabulary, in its order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)
     others = len(set(range(256)) - set(printable))

@@ -1,4 +1,4 @@
-"""What an encoder says of itself, whether a checkpoint or a bundle is behind it."""
+"""Builds an encoder's description from a checkpoint or a bundle."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ from application.ports import Device, EncoderDescription
 
 
 class Served(Protocol):
-    """What checkpoints and bundles have in common."""
+    """The common interface of checkpoints and bundles."""
 
     @property
     def model(self) -> str:
@@ -28,7 +28,7 @@ class Served(Protocol):
 
     @property
     def logit_bias(self) -> float | None:
-        """What is added then; None: trained without."""
+        """Added to the scaled cosine; None: trained without one."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -49,20 +49,19 @@ def encoder_description(
     engine_path: str | None = None,
     concurrent_calls: int = 1,
 ) -> EncoderDescription:
-    """What an encoder is that serves this.
+    """The description of an encoder for this checkpoint or bundle.
 
     Args:
         served: a checkpoint or a bundle.
         backend: see `EncoderDescription`, as for the others.
-        precision: what the towers compute in.
+        precision: of the towers.
         device: the hardware.
-        fingerprint: None: as it stands in ``served``.
+        fingerprint: None: the one in ``served``.
         engine_path: of TensorRT's engine.
         concurrent_calls: calls that the encoder takes at the same time.
 
     Raises:
-        InvalidCheckpoint: scores cannot be computed with its scale or bias, or a weight is not
-            finite.
+        InvalidCheckpoint: its scale or bias is unusable, or a weight is not finite.
     """
     return EncoderDescription(
         model=served.model,

@@ -1,9 +1,8 @@
 """Checkpoints by their names on the Hugging Face hub, fetched once into the hub's own cache.
 
-`huggingface_hub` does the transfers: it knows ``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``,
-``HF_HUB_OFFLINE``, proxies and certificates, and continues what was cut off. This module chooses
-the files, checks the room on the disk and the bytes, says what it is doing, and turns errors into
-sentences.
+`huggingface_hub` does the transfers. It supports ``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``,
+``HF_HUB_OFFLINE``, proxies and certificates, and resumes interrupted downloads. This module chooses
+the files, checks disk space and checksums, reports progress, and turns errors into sentences.
 """
 
 import json
@@ -38,7 +37,7 @@ _BYTES_PER_MB: Final = 1_000_000
 _TIMEOUT_S: Final = 10.0
 _LOG_EVERY_S: Final = 5.0
 _SPARE_BYTES: Final = 100 * _BYTES_PER_MB
-"""Room that is left on the disk beside the files."""
+"""Disk space to keep free besides the files."""
 
 Layouts: TypeAlias = Sequence[tuple[ModuleType, str]]
 
@@ -51,14 +50,14 @@ _LAYOUTS: Final[Layouts] = tuple(
         key=lambda layout: not layout[1].endswith(".safetensors"),
     )
 )
-"""What may be fetched: who reads the layout, and the name of its weights.
+"""Supported layouts: the reader, and the name of the weights.
 
-Safetensors before pickles; of each, transformers' layout first.
+Safetensors before pickles; for each, transformers' layout first.
 """
 
 
 class Download:
-    """What is being fetched at the moment, and what has been; one thread reports, others read."""
+    """The current download and finished ones; one thread reports, others read."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -66,10 +65,10 @@ class Download:
         self._name = ""
         self._total = self._done = 0
         self._fetched = 0
-        """Bytes since `begin`, without those that were there before."""
+        """Bytes since `begin`, without earlier ones."""
         self._began_s = self._logged_s = 0.0
         self.directories: dict[str, Path] = {}
-        """What was fetched in this process, by name: a model that is loaded again asks no hub."""
+        """Downloads of this process, by name, so that a reload does not contact the hub."""
 
     @property
     def text(self) -> str | None:
@@ -85,13 +84,13 @@ class Download:
             )
 
     def begin(self, name: str, total: int) -> None:
-        """A file of ``total`` bytes of the checkpoint ``name`` comes next."""
+        """Start a file of ``total`` bytes of the checkpoint ``name``."""
         with self._lock:
             self._name, self._total, self._done, self._fetched = name, total, 0, 0
             self._began_s = self._logged_s = self._clock()
 
     def advance(self, count: int, *, fetched: bool = True) -> None:
-        """So many bytes more are there; fetched now, or left by an earlier attempt."""
+        """Count more bytes; fetched now, or left by an earlier attempt."""
         with self._lock:
             self._done += count
             self._fetched += count if fetched else 0
@@ -102,13 +101,13 @@ class Download:
         logger.info("%s", self.text)
 
     def end(self) -> None:
-        """Nothing is fetched any more."""
+        """The download has ended."""
         with self._lock:
             self._name = ""
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether ``source`` is ``owner/name`` or ``owner/name@revision``, and no path that exists."""
+    """Whether ``source`` is ``owner/name`` or ``owner/name@revision``, and not an existing path."""
     return _NAME.fullmatch(source) is not None and not os.path.exists(source)
 
 
@@ -119,17 +118,17 @@ def fetch(
     check: Callable[[Path], None] = lambda _: None,
     download: Download | None = None,
 ) -> Path:
-    """The directory of a checkpoint on the hub; what is not there yet is downloaded.
+    """The local directory of a checkpoint on the hub; missing files are downloaded.
 
     Args:
         source: as `is_hub_name` takes it.
-        layout: who is to read it, where several layouts are there; None: any.
-        check: is given the directory when it holds all but the weights, and may raise
+        layout: the reader to use if there are several layouts; None: any.
+        check: is called with the directory before the weights are downloaded, and may raise
             `InvalidCheckpoint`.
-        download: where progress is reported.
+        download: receives the progress.
 
     Raises:
-        InvalidCheckpoint: it cannot be had; says why and what to do.
+        InvalidCheckpoint: it is not available; says why and what to do.
     """
     download = download or Download()
     layouts = [each for each in _LAYOUTS if layout in (None, each[0])]
@@ -147,7 +146,7 @@ def _named(source: str) -> tuple[str, str]:
 
 
 class _Unreachable(Exception):
-    """The hub cannot be asked: why, and what to do about it."""
+    """The hub cannot be reached: why, and what to do about it."""
 
     def __init__(self, reason: str, remedy: str = "see that the network is there") -> None:
         super().__init__(reason)
@@ -174,13 +173,13 @@ def _found(
 
 
 def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
-    """What the hub has under this name.
+    """The hub's information about this name.
 
     Raises:
-        InvalidCheckpoint: nothing that can be had.
-        _Unreachable: it must not be asked, or does not answer.
+        InvalidCheckpoint: nothing usable.
+        _Unreachable: the hub must not be contacted, or does not respond.
     """
-    # Imported here: it takes half a second, and only models on the hub need it.
+    # Imported here: it takes half a second, and is only needed for models on the hub.
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -235,10 +234,10 @@ def _gated(source: str, page: str) -> InvalidCheckpoint:
 
 
 def _possible(names: Iterable[str], layouts: Layouts, source: str) -> Layouts:
-    """The layouts whose files are there, the preferred one first; at least one.
+    """The available layouts, the preferred one first; at least one.
 
     Raises:
-        InvalidCheckpoint: it is no checkpoint in a known layout.
+        InvalidCheckpoint: it is not a checkpoint in a known layout.
     """
     there = set(names)
     if found := [each for each in layouts if {each[0].CONFIG, each[1]} <= there]:
@@ -280,16 +279,17 @@ def _fetched(
 
 
 def _described(repository: str, source: str, layouts: Layouts) -> tuple[Path, tuple[str, ...], str]:
-    """The directory with the configuration, further small files, and the weights of a layout.
+    """Get the directory with a layout's configuration, further small files and weights' name.
 
-    A repository may hold another library's ``config.json`` beside OpenCLIP's files.
+    A repository may have another library's ``config.json`` beside OpenCLIP's files.
 
     Raises:
-        InvalidCheckpoint: no layout's configuration is of a known model; says why not the first's.
+        InvalidCheckpoint: no layout's configuration is of a known model; gives the first one's
+            reason.
     """
     refused: InvalidCheckpoint | None = None
     for reader, weights in layouts:
-        # By the revision's name, so that the cache knows for later what it stands for.
+        # By the revision's name, so that the cache remembers which commit it means.
         directory = _file(repository, _named(source)[1], reader.CONFIG).parent
         try:
             return directory, reader.small_files(directory), weights
@@ -300,7 +300,7 @@ def _described(repository: str, source: str, layouts: Layouts) -> tuple[Path, tu
 
 
 def _file(repository: str, revision: str, name: str) -> Path:
-    """One small file, downloaded if it is not there.
+    """One small file, downloaded if it is missing.
 
     Raises:
         InvalidCheckpoint: the transfer failed.
@@ -320,14 +320,14 @@ def _file(repository: str, revision: str, name: str) -> Path:
 
 
 def _weights(repository: str, commit: str, name: str, source: str, download: Download) -> Path:
-    """The large file. What a killed process has fetched of it is kept, and the rest is fetched.
+    """The large file. A download that was killed is resumed.
 
     `hf_hub_download` begins from the start in each process, since it cannot trust locks on every
-    file system (huggingface_hub, pull request 4228). Here the lock is ours, and the bytes are
-    compared with their SHA-256 before they take their place in the cache.
+    file system (huggingface_hub, pull request 4228). Here the lock is ours, and the SHA-256 of the
+    bytes is checked before they are moved into the cache.
 
     Raises:
-        InvalidCheckpoint: the transfer failed, or the bytes are not those of the hub.
+        InvalidCheckpoint: the transfer failed, or the bytes differ from the hub's.
     """
     import httpx2
     from filelock import FileLock
@@ -344,7 +344,7 @@ def _weights(repository: str, commit: str, name: str, source: str, download: Dow
         url = hf_hub_url(repository, name, revision=commit)
         told = get_hf_file_metadata(url, headers=headers, timeout=_TIMEOUT_S)
         if urlsplit(told.location).netloc != urlsplit(url).netloc:
-            headers.pop("authorization", None)  # which is for the hub and nobody else
+            headers.pop("authorization", None)  # the token is only for the hub
         blob = Path(constants.HF_HUB_CACHE) / folder / "blobs" / str(told.etag)
         part = blob.with_name(f"{blob.name}.part")
         with FileLock(f"{part}.lock"):
@@ -411,10 +411,10 @@ def _in_cache(repository: str, commit: str, name: str) -> Path | None:
 
 
 def _check_room(cache: Path, needed: int, source: str) -> None:
-    """Refuse to begin what will not fit on the disk.
+    """Refuse a download that does not fit on the disk.
 
     Raises:
-        InvalidCheckpoint: says how much there is and how much is needed.
+        InvalidCheckpoint: says how much is free and how much is needed.
     """
     place = next(place for place in (cache, *cache.absolute().parents) if place.exists())
     free = shutil.disk_usage(place).free
@@ -426,17 +426,17 @@ def _check_room(cache: Path, needed: int, source: str) -> None:
 
 
 def _checked(path: Path, source: str) -> Path:
-    """The same path, if its bytes are those that the hub has, as far as that is known.
+    """The same path, if its bytes match the hub's checksum, as far as that is known.
 
-    The hub's cache names a large file by its SHA-256. What was compared once is recorded beside
-    it, since a gigabyte takes seconds.
+    The hub's cache names a large file by its SHA-256. A finished comparison is recorded beside it,
+    since a gigabyte takes seconds.
 
     Raises:
-        InvalidCheckpoint: they are others; they are deleted.
+        InvalidCheckpoint: they differ; the file is deleted.
     """
     blob = path.resolve()
     if _SHA256.fullmatch(blob.name) is None:
-        return path  # small, and named by another checksum
+        return path  # a small file, named by another kind of checksum
     try:
         recorded = json.loads(_record_of(blob).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # there is none yet
@@ -453,12 +453,12 @@ def _checked(path: Path, source: str) -> Path:
 
 
 def _compared(file: Path, expected: str, what: str) -> Mapping[str, int | str]:
-    """The checksum of a file, which is deleted if the hub has another one for it.
+    """The checksum of a file. If it differs from the hub's, the file is deleted.
 
     Args:
         file: in the cache, or on its way there.
-        expected: the hub's name of its content, which is its SHA-256 where it is large.
-        what: it is, for people.
+        expected: the hub's name for its content; for a large file this is its SHA-256.
+        what: the file's name for messages.
 
     Raises:
         InvalidCheckpoint: it was damaged.
@@ -475,7 +475,7 @@ def _compared(file: Path, expected: str, what: str) -> Mapping[str, int | str]:
 
 
 def _remember(blob: Path, checksum: Mapping[str, int | str]) -> None:
-    with suppress(OSError):  # a cache that may only be read
+    with suppress(OSError):  # a read-only cache
         _record_of(blob).write_text(json.dumps({blob.name: checksum}), encoding="utf-8")
 
 
@@ -484,12 +484,12 @@ def _record_of(blob: Path) -> Path:
 
 
 def is_downloaded(source: str) -> bool:
-    """Whether a model's files are in the hub's cache, whole; nothing is asked."""
+    """Whether a model's files are complete in the hub's cache; does not contact the hub."""
     return _NAME.fullmatch(source) is not None and _kept(*_named(source), _LAYOUTS) is not None
 
 
 def _kept(repository: str, revision: str, layouts: Layouts) -> Path | None:
-    """The weights that an earlier download has left; None if they, or what describes them, lack."""
+    """The weights from an earlier download; None if they or their configuration are missing."""
     for reader, weights in layouts:
         path = _in_cache(repository, revision, weights)
         if path is not None and (path.parent / reader.CONFIG).is_file():

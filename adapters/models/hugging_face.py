@@ -26,7 +26,7 @@ _PROCESSOR: Final = "processor_config.json"
 _IMAGE_PROCESSOR: Final = "preprocessor_config.json"
 WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 
-# What transformers' CLIPTextConfig and CLIPVisionConfig assume where config.json says nothing.
+# Defaults of transformers' CLIPTextConfig and CLIPVisionConfig for values missing in config.json.
 _TEXT_DEFAULTS: Final[Mapping[str, Any]] = {
     "hidden_size": 512,
     "intermediate_size": 2048,
@@ -48,7 +48,7 @@ _VISION_DEFAULTS: Final[Mapping[str, Any]] = {
     "layer_norm_eps": 1e-5,
 }
 
-# The same of SiglipTextConfig and SiglipVisionConfig.
+# The same for SiglipTextConfig and SiglipVisionConfig.
 _SIGLIPS_TEXT_DEFAULTS: Final[Mapping[str, Any]] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -71,7 +71,7 @@ _SIGLIPS_VISION_DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 _GELUS: Final = {"gelu_pytorch_tanh": True, "gelu": False}
-"""Whether the activation is computed by tanh, by transformers' name."""
+"""Whether the activation uses tanh, by transformers' name for it."""
 
 _JOINT: Final = "attn.in_proj_{}"
 _TIMMS_JOINT: Final = "attn.qkv.{}"
@@ -112,10 +112,10 @@ def read_hugging_face(directory: Path) -> Checkpoint:
 
 
 def describe(directory: Path) -> Described:
-    """All but the weights, from the small files alone.
+    """Everything except the weights, read from only the small files.
 
     Raises:
-        InvalidCheckpoint: no model that is known, or one that this service cannot serve.
+        InvalidCheckpoint: not a known model, or one that this service cannot serve.
     """
     path = directory / CONFIG
     config = _config(path)
@@ -143,7 +143,7 @@ def small_files(directory: Path) -> tuple[str, ...]:
     """The further small files that are needed, once the configuration is there.
 
     Raises:
-        InvalidCheckpoint: no model that is known.
+        InvalidCheckpoint: not a known model.
     """
     siglip = _config(directory / CONFIG)["model_type"] == "siglip"
     own_tokenizer = (tokenization.FILE, tokenization.CONFIG) if siglip else ()
@@ -182,7 +182,7 @@ def _preprocessing(directory: Path, usual: Preprocessing) -> Preprocessing:
         config = read_description(path)
         if section is not None and isinstance(config, dict):
             if section not in config:
-                continue  # older versions keep only the processor's class there
+                continue  # older versions store only the processor's class there
             config = config[section]
         if not isinstance(config, dict):
             raise InvalidCheckpoint(f"{path} does not describe an image processor.")
@@ -200,12 +200,12 @@ def _towers(
     vision_usual: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of text and image tower, completed and checked."""
-    # Old files, OpenAI's own among them, keep the full settings under text_config_dict.
+    # Old files, including OpenAI's own, have the full settings under text_config_dict.
     text = {**text_usual, **_section(config, "text_config")}
     vision = {**vision_usual, **_section(config, "vision_config")}
     for section, tower, usual in (("text", text, text_usual), ("vision", vision, vision_usual)):
         for key, value in usual.items():
-            # Exactly: to Python, True is a number too.
+            # Exact types, since in Python True is a number too.
             if isinstance(value, int) and type(tower[key]) is not int:
                 raise InvalidCheckpoint(
                     f"{path} has {key} {str(tower[key])[:40]!r} in {section}_config; it must be a "
@@ -248,7 +248,7 @@ def _clip_architecture(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _siglip_architecture(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The same for SigLIP, as `architecture.siglip` has it."""
+    """The same for SigLIP, in the form of `architecture.siglip`."""
     text, vision = _towers(config, path, _SIGLIPS_TEXT_DEFAULTS, _SIGLIPS_VISION_DEFAULTS)
     if vision.get("vision_use_head") is False:
         raise InvalidCheckpoint(f"{path}: its image tower has no pooling head.")
@@ -291,7 +291,7 @@ def _siglip_transformer(tower: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _norm_settings(tower: Mapping[str, Any]) -> dict[str, Any]:
-    # OpenCLIP's layer norm has 1e-5 by default.
+    # OpenCLIP's layer norm uses 1e-5 by default.
     epsilon = tower["layer_norm_eps"]
     return {} if epsilon == 1e-5 else {"norm_kwargs": {"eps": epsilon}}
 

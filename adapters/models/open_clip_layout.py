@@ -41,11 +41,11 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
     """Read a directory with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
 
     One extension: with a tensor ``token_embedding.rows`` (int, ``[n]``) the token table holds only
-    those n rows of the full one, and every other row is zero. That keeps a model small that was
+    those n rows of the full one, and every other row is zero. This keeps a model small if it was
     trained on few words.
 
     Args:
-        directory: where the files are.
+        directory: contains the files.
         model: the name to show; from the architecture if None.
 
     Raises:
@@ -55,7 +55,7 @@ def read_open_clip(directory: Path, *, model: str | None = None) -> Checkpoint:
 
 
 def describe(directory: Path) -> Described:
-    """All but the weights, from the small files alone.
+    """Everything except the weights, read from only the small files.
 
     Raises:
         InvalidCheckpoint: it is incomplete, or one that this service cannot serve.
@@ -92,11 +92,11 @@ def is_open_clip_name(source: str) -> bool:
 
 
 def describe_tag(tag: Tag, directory: Path, *, origin: str) -> Described:
-    """All but the weights of a tag.
+    """Everything except the weights of a tag.
 
     Args:
-        tag: what is known of it.
-        directory: the small files from the hub; not looked at where the tag says all of it.
+        tag: its entry in the table.
+        directory: the small files from the hub; not read if the tag contains everything.
         origin: its name, for messages.
 
     Raises:
@@ -133,7 +133,7 @@ def read_by_open_clip(source: str) -> Checkpoint:
         InvalidCheckpoint: unknown tag, no network, or one that this service cannot serve.
     """
     try:
-        import open_clip  # an extra, and slow to import, as it imports PyTorch
+        import open_clip  # an extra, and slow to import because it imports PyTorch
     except ImportError:
         raise InvalidCheckpoint(
             f"{source} is downloaded by OpenCLIP, which is not installed. Set CLIP_MODEL_PATH to "
@@ -147,7 +147,7 @@ def read_by_open_clip(source: str) -> Checkpoint:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise InvalidCheckpoint(f"OpenCLIP knows no tag {tag!r} for {name}; it knows {known}.")
     architecture = dict(open_clip.get_model_config(name))
-    # OpenAI's weights want quick-GELU; the tag knows, the plain model name does not.
+    # OpenAI's weights need quick-GELU; the tag says so, but the model name does not.
     architecture["quick_gelu"] = bool(
         pretrained.get("quick_gelu", architecture.get("quick_gelu", False))
     )
@@ -156,7 +156,7 @@ def read_by_open_clip(source: str) -> Checkpoint:
     preprocessing = _preprocessing(pretrained, architecture, origin=source)
     try:
         path = Path(open_clip.download_pretrained(pretrained))
-    except Exception as failure:  # whatever the hub client and the network raise
+    except Exception as failure:  # any error of the hub client and the network
         raise InvalidCheckpoint(
             f"{source} could not be downloaded from the model hub ({type(failure).__name__}). "
             "Without network, put a checkpoint in a directory and set CLIP_MODEL_PATH to it."
@@ -190,7 +190,7 @@ def _tokenization(
         return tokenization.from_open_clip(
             directory, text_cfg, context_length=length, is_masked=family is Family.XLM_ROBERTA
         )
-    # Towers of another kind may see what follows the end of a text.
+    # Other kinds of towers may see the tokens after the end of a text.
     padding = AS_NEEDED if family is Family.CLIP else Padding(length=length)
     return Tokenization(length, padding=padding)
 
@@ -200,7 +200,7 @@ def _weights(stored: dict[str, Tensor], architecture: Mapping[str, Any]) -> dict
     weights = _with_full_token_table(stored)
     if family_of(architecture) is Family.SIGLIP:
         weights |= {name: reshaped(weights[name]) for name in _SCALARS & set(weights)}
-    # Written by older versions of transformers; it holds 0, 1, 2, …
+    # Written by older versions of transformers; contains 0, 1, 2, …
     weights.pop(_POSITIONS, None)
     return weights
 

@@ -1,6 +1,6 @@
-"""Where the weights of OpenCLIP's ``name:tag`` are, without OpenCLIP, which needs PyTorch.
+"""Finds the weights of OpenCLIP's ``name:tag`` without OpenCLIP, which needs PyTorch.
 
-The table is written from OpenCLIP's own by ``checks/open_clip_tags.py``.
+The table is generated from OpenCLIP's own by ``checks/open_clip_tags.py``.
 """
 
 import functools
@@ -19,8 +19,8 @@ class Tag:
 
     Attributes:
         hub: its name on the hub.
-        architecture: OpenCLIP's ``model_cfg``; None: as the files on the hub say.
-        preprocess: OpenCLIP's settings of the preprocessing.
+        architecture: OpenCLIP's ``model_cfg``; None: read from the files on the hub.
+        preprocess: OpenCLIP's preprocessing settings.
     """
 
     hub: str
@@ -29,11 +29,11 @@ class Tag:
 
 
 def find_tag(source: str, table: Path = FILE) -> Tag | None:
-    """The tag that is called ``name:tag``; None if it is not known.
+    """The tag for ``name:tag``; None if it is not known.
 
     Args:
         source: such as ``ViT-L-14:openai``.
-        table: where tags are described.
+        table: the file that describes tags.
     """
     known = _read(table)
     described = known["tags"].get(source)
@@ -42,7 +42,7 @@ def find_tag(source: str, table: Path = FILE) -> Tag | None:
     if "preprocess" not in described:
         return Tag(described["hub"], None, {})
     architecture = known["architectures"][source.partition(":")[0]]
-    # OpenAI's weights want quick-GELU; the tag knows, the plain model name does not.
+    # OpenAI's weights need quick-GELU; the tag says so, but the model name does not.
     return Tag(
         described["hub"],
         {**architecture, "quick_gelu": described["quick_gelu"]},

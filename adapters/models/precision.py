@@ -1,4 +1,4 @@
-"""What the towers compute in."""
+"""The precision of the towers."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 class Precision(StrEnum):
     """Floating-point type of both towers; int8 quantises the image tower only.
 
-    Normalisations and the embeddings themselves are float32 in all of them.
+    Normalisations and the embeddings themselves are always float32.
     """
 
     FP32 = "fp32"

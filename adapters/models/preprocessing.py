@@ -1,8 +1,8 @@
-"""The preprocessing that a checkpoint asks for in its own files.
+"""The preprocessing that a checkpoint's files specify.
 
-What a picture becomes (`ImageInput`) is the checkpoint's own, and so are mean and standard
-deviation: pixels are normalised with CLIP's, and encoders convert them where the checkpoint has
-others. What this service does not do is refused, and the error names it.
+The checkpoint sets the picture's form (`ImageInput`), mean and standard deviation. Pixels are
+normalised with CLIP's values, and encoders convert them if the checkpoint has others. Unsupported
+preprocessing is refused, and the error names it.
 """
 
 import math
@@ -21,27 +21,28 @@ _CLIPS_PROCESSORS: Final = (
     *("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil"),
     "CLIPFeatureExtractor",
 )
-"""Names of CLIP's image processor in versions of transformers; all have its defaults."""
+"""Names of CLIP's image processor in different versions of transformers; the defaults are the
+same."""
 
 _SIGLIPS_PROCESSORS: Final = (
     *("SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil"),
 )
 
 _FILTERS: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-"""By Pillow's numbers, which is how Hugging Face's files name them."""
+"""Filters by Pillow's numbers, as in Hugging Face's files."""
 
 _FILTER: Final = "bicubic"
 _FITS: Final = {"shortest": Fit.CROP, "squash": Fit.SQUASH, "longest": Fit.PAD}
-"""By OpenCLIP's names of its ``resize_mode``."""
+"""Fits by OpenCLIP's names for its ``resize_mode``."""
 
 
 class UnservedPreprocessing(Exception):
-    """The checkpoint asks for preprocessing that this service does not do; says which."""
+    """The checkpoint needs preprocessing that this service does not support; says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture becomes the image tower's input.
+    """The preprocessing from a picture to the image tower's input.
 
     Attributes:
         mean: of each channel, R, G and B; subtracted from levels between 0 and 1.
@@ -55,7 +56,7 @@ class Preprocessing:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What fingerprints and bundles record of it. Of plain CLIP always the same."""
+        """The form recorded in fingerprints and bundles. Always the same for plain CLIP."""
         described = self.image_input
         identity: dict[str, Any] = {
             "size": described.size,
@@ -74,7 +75,7 @@ class Preprocessing:
         """Factor and summand, ``[3, 1, 1]`` each, from CLIP's normalisation to this one.
 
         With level u: (u - mean) / std = ((u - MEAN) / STD) * (STD / std) + (MEAN - mean) / std.
-        None where both are the same.
+        None if both are the same.
         """
         if (self.mean, self.std) == (MEAN, STD):
             return None
@@ -89,20 +90,20 @@ class Preprocessing:
 
 
 CLIPS_OWN: Final = Preprocessing()
-"""What OpenAI's CLIP was trained with, and most others since."""
+"""The preprocessing of OpenAI's CLIP, and of most models since."""
 
 SIGLIPS_OWN: Final = Preprocessing(
     (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ImageInput(fit=Fit.SQUASH, filter="bicubic")
 )
-"""What `transformers.SiglipImageProcessor` does by default."""
+"""The default of `transformers.SiglipImageProcessor`."""
 
 
 def from_hugging_face(config: Mapping[str, Any], usual: Preprocessing = CLIPS_OWN) -> Preprocessing:
-    """Read an image processor's settings, as transformers writes them.
+    """Read an image processor's settings as written by transformers.
 
     Args:
         config: ``preprocessor_config.json``, or ``image_processor`` of ``processor_config.json``.
-        usual: what is meant by what it does not say, where it does not name a processor either.
+        usual: the defaults if it does not name a processor.
 
     Raises:
         UnservedPreprocessing: it asks for what this service does not do.

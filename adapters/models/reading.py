@@ -23,7 +23,7 @@ _POSSIBLE: Final = (
 
 
 def check_dimension(dimension: int, *, promised: int | None, source: str) -> None:
-    """Refuse a checkpoint whose embeddings are not as long as the service promises, if it does.
+    """Refuse a checkpoint whose embeddings do not have the promised length, if one is promised.
 
     Raises:
         InvalidCheckpoint: says both lengths.
@@ -37,23 +37,23 @@ def check_dimension(dimension: int, *, promised: int | None, source: str) -> Non
 
 
 def directory_of(source: str) -> Path:
-    """Where a checkpoint would be if ``source`` named a directory."""
+    """The checkpoint's path if ``source`` names a directory."""
     return DEMO_DIRECTORY if source == DEMO else Path(source)
 
 
 def fetched(
     source: str, *, promised: int | None = None, download: hub.Download | None = None
 ) -> str:
-    """Where the checkpoint lies: ``source`` itself, or what a name on the hub was fetched into.
+    """The checkpoint's place: ``source`` itself, or the download of a name on the hub.
 
     Args:
-        source: what ``CLIP_MODEL_PATH`` names.
-        promised: how many numbers its embeddings must have; None: any. That, and whether it can be
-            served at all, is known before gigabytes of weights are fetched.
-        download: where progress is reported.
+        source: the value of ``CLIP_MODEL_PATH``.
+        promised: how many numbers its embeddings must have; None: any. This, and whether it can be
+            served at all, is checked before gigabytes of weights are downloaded.
+        download: receives the progress.
 
     Raises:
-        InvalidCheckpoint: it is not on the hub, it cannot be fetched, or it cannot be served.
+        InvalidCheckpoint: it is not on the hub, cannot be downloaded, or cannot be served.
     """
     tag = _tag(source)
     if tag is None and not hub.is_hub_name(source):
@@ -70,7 +70,7 @@ def fetched(
 
 
 def preprocessing_of(source: str) -> Preprocessing:
-    """How a checkpoint or bundle wants its pictures; no weights are read.
+    """The preprocessing of a checkpoint or bundle; no weights are read.
 
     Raises:
         InvalidCheckpoint: as `read_checkpoint` says.
@@ -82,11 +82,11 @@ def preprocessing_of(source: str) -> Preprocessing:
         return read_bundle(directory).preprocessing
     if any((directory / layout.CONFIG).is_file() for layout in (open_clip_layout, hugging_face)):
         return _described(source, directory).preprocessing
-    return read_checkpoint(source).preprocessing  # says what is wrong, or lets OpenCLIP find it
+    return read_checkpoint(source).preprocessing  # raises the reason, or lets OpenCLIP find it
 
 
 def _described(source: str, directory: Path) -> Described:
-    """All but the weights of what ``source`` names, whose small files are in the directory."""
+    """Everything except the weights of ``source``, whose small files are in the directory."""
     if (tag := _tag(source)) is not None:
         return open_clip_layout.describe_tag(tag, directory, origin=source)
     if _is_in_open_clips_layout(directory):
@@ -131,19 +131,20 @@ def read_checkpoint(source: str) -> Checkpoint:
 
 
 def _tag(source: str) -> Tag | None:
-    """The OpenCLIP tag that is meant, if it can be had without OpenCLIP."""
+    """The OpenCLIP tag for ``source``, if it is available without OpenCLIP."""
     if not open_clip_layout.is_open_clip_name(source) or Path(source).exists():
         return None
     return find_tag(source)
 
 
 def _is_in_open_clips_layout(directory: Path) -> bool:
-    """Whether it is OpenCLIP's layout that is to be read, where both may be there in part."""
+    """Whether to read OpenCLIP's layout, if parts of both are present."""
     if not (directory / open_clip_layout.CONFIG).is_file():
         return False
     if any((directory / name).is_file() for name in open_clip_layout.WEIGHTS):
         return True
-    # Other programs may have put only its small file into the hub's cache, beside the other layout.
+    # Other programs may have put only its small file into the hub's cache, beside the other
+    # layout's.
     has_config = (directory / hugging_face.CONFIG).is_file()
     has_weights = any((directory / name).is_file() for name in hugging_face.WEIGHTS)
     return not (has_config and has_weights)

@@ -1,6 +1,6 @@
-"""Weights in their files: tensors, and how they must be changed to become OpenCLIP's.
+"""Tensors in weights files, and the conversions that turn them into OpenCLIP's.
 
-Nothing is read before it is needed, and PyTorch is not used, so that an encoder can pass the files
+Nothing is read before it is needed. PyTorch is not used, so that an encoder can pass the files
 themselves to its runtime.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 _NUMPY_TYPES: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I64": "<i8"}
 
 STORABLE: Final = frozenset(_NUMPY_TYPES)
-"""Types that a stored tensor may have, by safetensors' names."""
+"""Allowed types of a stored tensor, by safetensors' names."""
 
 
 class Tensor(ABC):
@@ -31,7 +31,7 @@ class Tensor(ABC):
     @property
     @abstractmethod
     def files(self) -> frozenset[Path]:
-        """The files that hold it."""
+        """The files that contain it."""
 
     @abstractmethod
     def array(self) -> NDArray[np.float32]:
@@ -40,7 +40,7 @@ class Tensor(ABC):
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor(Tensor):
-    """A tensor as it is stored in a file.
+    """A tensor in a file.
 
     Attributes:
         file: the file.
@@ -67,7 +67,7 @@ class StoredTensor(Tensor):
         return frozenset({self.file})
 
     def raw(self) -> NDArray[np.generic]:
-        """Its values as they are stored (bfloat16 as uint16), memory-mapped, not read."""
+        """Its stored values (bfloat16 as uint16), memory-mapped, not read."""
         return np.memmap(
             self.file, _NUMPY_TYPES[self.kind], "r", offset=self.offset, shape=self.dimensions
         )
@@ -131,7 +131,7 @@ def reshaped(tensor: Tensor, *dimensions: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Transposed(Tensor):
-    """A transposed matrix: a linear layer's weight as the matrix to multiply by."""
+    """A transposed matrix: turns a linear layer's weight into the matrix to multiply by."""
 
     of: Tensor
 

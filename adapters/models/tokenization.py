@@ -1,4 +1,4 @@
-"""The tokenizer that a checkpoint asks for in its own files."""
+"""The tokenizer that a checkpoint's files specify."""
 
 import hashlib
 import re
@@ -31,7 +31,7 @@ _PROBE: Final = "a"
 
 
 class Cleaning(StrEnum):
-    """What is done to a text before it is split."""
+    """Cleaning of a text before it is split into tokens."""
 
     NONE = "none"
     LOWER = "lower"
@@ -39,11 +39,11 @@ class Cleaning(StrEnum):
     SIGLIP = "siglip"
     """Lower case, no punctuation, single spaces, as `transformers.SiglipTokenizer` does."""
     OPEN_CLIP = "open_clip"
-    """Mended, single spaces: OpenCLIP's ``whitespace``."""
+    """Repaired, single spaces: OpenCLIP's ``whitespace``."""
     OPEN_CLIP_LOWER = "open_clip_lower"
-    """That and lower case: OpenCLIP's ``lower``."""
+    """The same in lower case: OpenCLIP's ``lower``."""
     OPEN_CLIP_CANONICAL = "open_clip_canonical"
-    """That, without punctuation: OpenCLIP's ``canonicalize``."""
+    """The same without punctuation: OpenCLIP's ``canonicalize``."""
 
 
 def _bounded(text: str) -> str:
@@ -76,19 +76,19 @@ _TRANSFORMERS: Final = {
     "Siglip2Tokenizer": Cleaning.LOWER,
     "GemmaTokenizer": Cleaning.LOWER,
 }
-"""By transformers' names, without the ``Fast`` that some end with."""
+"""By transformers' names, without the suffix ``Fast`` of some."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
-    """How a text becomes the text tower's input; by default as for CLIP.
+    """The settings that turn a text into the text tower's input; by default CLIP's.
 
     Attributes:
         context_length: tokens that the text tower reads, start and end included.
         vocabulary: the file: CLIP's merges, or a ``tokenizer.json``.
         sha256: of that file; empty for CLIP's own.
-        cleaning: what is done to a text first; CLIP's merges come with their own.
-        padding: how shorter texts are filled up.
+        cleaning: applied to a text first; CLIP's merges have their own.
+        padding: how shorter texts are padded.
     """
 
     context_length: int = CONTEXT_LENGTH
@@ -104,7 +104,7 @@ class Tokenization:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What fingerprints and bundles record of it."""
+        """The form recorded in fingerprints and bundles."""
         return {
             "context_length": self.context_length,
             "sha256": self.sha256,
@@ -116,7 +116,7 @@ class Tokenization:
         """A tokenizer.
 
         Raises:
-            InvalidCheckpoint: its file is damaged, or not what it was.
+            InvalidCheckpoint: its file is damaged or was changed.
         """
         if not self.is_clips:
             return FileTokenizer(self)
@@ -132,14 +132,14 @@ CLIPS_OWN: Final = Tokenization()
 class FileTokenizer(TextTokenizer):
     """A ``tokenizer.json`` of Hugging Face's `tokenizers`.
 
-    Special tokens are not recognised inside a text: what a client sends is only ever text.
+    Special tokens are not recognised inside a text: data from a client is always plain text.
     """
 
     def __init__(self, tokenization: Tokenization) -> None:
         """Read the file.
 
         Raises:
-            InvalidCheckpoint: it is damaged, or not what it was.
+            InvalidCheckpoint: it is damaged or was changed.
         """
         path = tokenization.vocabulary
         content = read_small_file(path, largest=_LARGEST_FILE)
@@ -157,7 +157,7 @@ class FileTokenizer(TextTokenizer):
         super().__init__(tokenization.context_length, frame=frame)
 
     def _split(self, texts: Sequence[str]) -> list[list[int]]:
-        # A half of a surrogate pair, which JSON can hold, is no character.
+        # Half of a surrogate pair, which JSON can contain, is not a character.
         cleaned = [self._clean(text).encode("utf-8", "replace").decode("utf-8") for text in texts]
         found = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
         return [encoding.ids for encoding in found]
@@ -167,12 +167,12 @@ class FileTokenizer(TextTokenizer):
 
 
 def from_hugging_face(directory: Path, *, context_length: int, pad_token: object) -> Tokenization:
-    """Read ``tokenizer.json`` and ``tokenizer_config.json``, as transformers writes them.
+    """Read ``tokenizer.json`` and ``tokenizer_config.json`` as written by transformers.
 
     Args:
         directory: where they are.
         context_length: tokens that the text tower reads; all texts are padded to it.
-        pad_token: the number that fills up, where these files do not say it.
+        pad_token: the padding token, if these files do not give one.
 
     Raises:
         InvalidCheckpoint: one is missing or damaged, or asks for what this service cannot do.
@@ -191,10 +191,10 @@ def from_open_clip(
     """Read the tokenizer of a checkpoint whose ``text_cfg`` names one on the hub.
 
     Args:
-        directory: where its ``tokenizer.json`` is.
+        directory: contains its ``tokenizer.json``.
         text_cfg: of ``open_clip_config.json``.
         context_length: tokens that the text tower reads.
-        is_masked: whether the text tower leaves out what fills up.
+        is_masked: whether the text tower ignores padding.
 
     Raises:
         InvalidCheckpoint: it is missing or damaged, or asks for what this service cannot do.
@@ -221,7 +221,7 @@ def from_open_clip(
 
 
 def from_bundle(directory: Path, described: object) -> Tokenization:
-    """Read what a bundle records of its tokenizer, which is a ``tokenizer.json`` in it.
+    """Read a bundle's record of its tokenizer, a ``tokenizer.json`` in the bundle.
 
     Raises:
         InvalidCheckpoint: it is incomplete.
@@ -292,7 +292,7 @@ def _config(directory: Path) -> Mapping[str, Any]:
 def _parsed(path: Path, content: bytes) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_buffer(content)
-    except Exception as damaged:  # what the Rust library raises has no class of its own
+    except Exception as damaged:  # the Rust library's errors have no class of their own
         raise InvalidCheckpoint(f"{path} holds no tokenizer: {str(damaged)[:200]}") from damaged
     tokenizer.encode_special_tokens = True
     return tokenizer

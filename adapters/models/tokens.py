@@ -1,4 +1,4 @@
-"""What all tokenizers have in common: how texts become rows of token numbers."""
+"""The common part of all tokenizers: turns texts into rows of token numbers."""
 
 import hashlib
 import threading
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from application.ports import TokenCount
 
 _TEXTS_AT_ONCE: Final = 16
-"""Texts that are split together; each letter of one takes about 200 bytes meanwhile."""
+"""Texts that are split together; each of their letters takes about 200 bytes meanwhile."""
 
 _COUNTS_KEPT: Final = 16_384
-"""Texts whose number of tokens is remembered, 150 bytes each: those of eight large requests."""
+"""Texts whose token count is cached, 150 bytes each: those of eight large requests."""
 
 
 class TextTokenizer(ABC):
-    """Texts to token numbers, cut to what the text tower reads; thread-safe.
+    """Turns texts into token numbers, cut to the text tower's length; thread-safe.
 
     Attributes:
         context_length: tokens that the text tower reads, start and end included.
@@ -32,7 +32,7 @@ class TextTokenizer(ABC):
 
         Args:
             context_length: tokens that the text tower reads.
-            frame: tokens that `_framed` adds to those of a text.
+            frame: number of tokens that `_framed` adds to a text.
         """
         self.context_length = context_length
         self._frame = frame
@@ -51,7 +51,7 @@ class TextTokenizer(ABC):
         return framed
 
     def count(self, texts: Sequence[str]) -> TokenCount:
-        """The tokens of all texts together; what was just tokenized is not tokenized again."""
+        """The number of tokens of all texts; recent texts are not tokenized again."""
         lengths = self._kept(texts)
         unknown = [text for text, length in zip(texts, lengths, strict=True) if length is None]
         known = [length for length in lengths if length is not None]
@@ -69,7 +69,7 @@ class TextTokenizer(ABC):
 
     @abstractmethod
     def _framed(self, tokens: list[int]) -> list[int]:
-        """The numbers with start and end."""
+        """The numbers with start and end added."""
 
     def _keep(self, texts: Sequence[str], lengths: Sequence[int]) -> None:
         digests = [_digest(text) for text in texts]
@@ -88,13 +88,13 @@ class TextTokenizer(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """How the token lists of a batch become as long as each other.
+    """How the token lists of a batch are padded to the same length.
 
     Attributes:
-        token: the number that fills up.
-        left: whether it comes before the text, else after it.
-        length: what every list is filled up to; None: the longest of the batch. That is right only
-            for a tower that does not see what follows the end of a text.
+        token: the padding token.
+        left: whether padding comes before the text, else after it.
+        length: every list is padded to this; None: to the longest of the batch. None is only
+            correct for a tower that does not see the tokens after the end of a text.
     """
 
     token: int = 0
@@ -103,18 +103,18 @@ class Padding:
 
 
 AS_NEEDED: Final = Padding()
-"""CLIP's text tower is causal and read out at the end-of-text token: what follows has no effect."""
+"""CLIP's text tower is causal and read at the end-of-text token: later tokens have no effect."""
 
 
 def batches_by_length(
     tokens: Sequence[Sequence[int]], padding: Padding = AS_NEEDED, *, at_once: int = 64
 ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-    """Cut token lists into batches of alike lengths, each padded to its own longest.
+    """Split token lists into batches of similar lengths, each padded to its longest list.
 
     Args:
         tokens: one list per text.
-        padding: how lists are filled up.
-        at_once: texts per batch; bounds the memory that a batch needs.
+        padding: how lists are padded.
+        at_once: texts per batch; limits the memory that a batch needs.
 
     Yields:
         The texts' places in ``tokens``, and int64 ``[n, length]``.

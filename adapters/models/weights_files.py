@@ -1,4 +1,4 @@
-"""Weights files: safetensors are memory-mapped, pickles read only in PyTorch's restricted mode."""
+"""Weights files: memory-maps safetensors, and reads pickles only in PyTorch's restricted mode."""
 
 import json
 import math
@@ -20,26 +20,27 @@ if TYPE_CHECKING:
 
 _HEADER_LENGTH: Final = struct.Struct("<Q")
 _LONGEST_HEADER: Final = 2 * 1024 * 1024
-"""Bytes. The format allows 100 MB, which would take gigabytes in Python; CLIP's have 0.2 MB."""
+"""Most bytes of a header. The format allows 100 MB, which would take gigabytes in Python; CLIP's
+have 0.2 MB."""
 
 _LONGEST_POINTER: Final = 1024
-"""Bytes that a Git LFS pointer may have, by its specification."""
+"""Most bytes of a Git LFS pointer, by its specification."""
 
 _MOST_SIDES: Final = 8
 _BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8}
 
 _DAMAGED: Final = (
     *(ValueError, KeyError, TypeError, AttributeError, struct.error),
-    *(RecursionError, OverflowError),  # endless brackets, and a side of Infinity
+    *(RecursionError, OverflowError),  # endless brackets, or a side of Infinity
 )
-"""What reading the header of a damaged file may raise."""
+"""Errors from reading the header of a damaged file."""
 
 
 def first_existing(directory: Path, names: tuple[str, ...]) -> Path:
     """The first of ``names``, in order of preference, that is in the directory.
 
     Raises:
-        InvalidCheckpoint: none of them is.
+        InvalidCheckpoint: none of them is there.
     """
     for name in names:
         if (directory / name).is_file():
@@ -65,7 +66,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _map_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """The place of each tensor; no weight is read.
+    """Each tensor's place in the file; no weight is read.
 
     The format (huggingface/safetensors, README): eight bytes with the header's length, the header
     as JSON, then the tensors' bytes, whose offsets count from the header's end.
@@ -101,7 +102,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_apart(tensors: Iterable[StoredTensor]) -> None:
-    """The format forbids tensors that share bytes: a small file could hold any number of them."""
+    """Refuse overlapping tensors: with them, a small file could contain any number of tensors."""
     end = 0
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         if tensor.offset < end:
@@ -138,14 +139,14 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
         ) from None
     try:
         _check_plainly_stored(path)
-        # weights_only: a pickle can run any code when it is loaded; this refuses all but tensors.
-        # Given explicitly, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD cannot turn it off.
+        # weights_only: a pickle can run any code when loaded; this refuses everything but tensors.
+        # Since it is passed explicitly, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD cannot turn it off.
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile) as damaged:
         raise InvalidCheckpoint(f"{path} is damaged or truncated: {damaged}") from damaged
     except InvalidCheckpoint:
         raise
-    except Exception as refused:  # torch raises pickle's and its own errors here
+    except Exception as refused:  # torch raises its own errors and pickle's here
         raise InvalidCheckpoint(
             f"{path} is not a plain file of tensors and was not loaded ({type(refused).__name__})."
         ) from refused
@@ -156,7 +157,7 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
         for name, tensor in stored.items()
     ):
         raise InvalidCheckpoint(f"{path} holds something other than named tensors.")
-    # Views may repeat one stored number many times; each would be written out in float32.
+    # Views may repeat one stored number many times; each copy would be written out in float32.
     if sum(tensor.numel() for tensor in stored.values()) > path.stat().st_size:
         raise InvalidCheckpoint(f"{path} holds tensors of more numbers than it has bytes.")
     try:
@@ -164,7 +165,7 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
             name.removeprefix("module."): LoadedTensor(_in_float32(tensor))
             for name, tensor in stored.items()
         }
-    except (RuntimeError, TypeError, ValueError) as unusual:  # sparse, quantised, without content
+    except (RuntimeError, TypeError, ValueError) as unusual:  # sparse, quantised or empty
         raise InvalidCheckpoint(f"{path} holds tensors that are not plain: {unusual}") from unusual
 
 
@@ -176,7 +177,7 @@ def _in_float32(tensor: "torch.Tensor") -> NDArray[np.float32]:
 
 
 def _check_plainly_stored(path: Path) -> None:
-    """Refuse an archive that unpacks to more than its size; PyTorch itself never compresses."""
+    """Refuse an archive that unpacks to more than its size; PyTorch never compresses."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:

@@ -28,7 +28,7 @@ _PATIENCE_S: Final = 30.0
 """How long a call may take, including retries on other replicas."""
 
 _PAUSE_S: Final = 0.1
-"""Between two tries: the router has to learn that the replica has died."""
+"""Seconds between two tries, so that the router can notice that the replica has died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class RemoteEncoder(EncoderPort):
         return count
 
     def device_memory_used(self) -> int | None:
-        """None: the memory is in other processes."""
+        """Always None: the memory is in other processes."""
         return None
 
     def _rows(self, call: Callable[[], Any]) -> RawEmbeddings:
@@ -119,7 +119,7 @@ class RemoteEncoder(EncoderPort):
 
 
 class RemoteEncoderLoader(EncoderLoaderPort):
-    """Waits for the encoder deployment instead of loading anything."""
+    """Waits for the encoder deployment instead of loading a model."""
 
     def __init__(self, handle: "DeploymentHandle[Any]") -> None:
         self._handle = handle

@@ -9,17 +9,17 @@ from typing import Any, Final
 from application.ports import MemoryPort
 
 _LARGE_BYTES: Final = 4 * 1024 * 1024
-"""Blocks of at least this size go back to the system when they are freed: about a megapixel."""
+"""Blocks of at least this size are returned to the system when freed: about a megapixel."""
 
 _KEPT_BYTES: Final = 32 * 1024 * 1024
-"""At the end of the heap, for what comes next."""
+"""Bytes to keep at the end of the heap for later allocations."""
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-"""What ``mallopt`` calls them (mallopt(3))."""
+"""``mallopt``'s numbers for them (mallopt(3))."""
 
 _MADV_DONTNEED: Final = 4
-"""What ``madvise`` calls it (madvise(2))."""
+"""``madvise``'s number for it (madvise(2))."""
 
 
 class SystemMemory(MemoryPort):
@@ -28,7 +28,8 @@ class SystemMemory(MemoryPort):
     def release(self) -> None:
         """See `MemoryPort.release`."""
         gc.collect()
-        # Only if an encoder has imported it: importing it here would use more than is returned.
+        # Only if an encoder has imported it: importing it here would use more memory than is
+        # returned.
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -36,14 +37,14 @@ class SystemMemory(MemoryPort):
 
 
 def return_freed_memory() -> None:
-    """Have glibc return what it keeps below the top of each arena until something asks for it."""
+    """Make glibc return free memory below the top of each arena, which it otherwise keeps."""
     _glibc("malloc_trim", 0)
 
 
 def release_mapped(folder: Path) -> None:
-    """Take the pages of files below a folder that are mapped for reading out of this process.
+    """Drop this process's pages of files below a folder that are mapped read-only.
 
-    They stay in the system's cache for as long as it has room, and come back where they are read.
+    They stay in the system's cache while it has room, and come back when they are read.
     """
     if sys.platform != "linux":
         return
@@ -52,7 +53,7 @@ def release_mapped(folder: Path) -> None:
     except OSError:
         return
     for line in mappings.splitlines():
-        # Nothing that could have been written to: its changes would be lost.
+        # Never writable mappings: their changes would be lost.
         place, rights, _, _, _, *path = line.split(maxsplit=5)
         if path and path[0].startswith(f"{folder}/") and rights.startswith("r--"):
             start, end = (int(number, 16) for number in place.split("-"))

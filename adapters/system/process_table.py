@@ -1,4 +1,4 @@
-"""What processes that serve together tell each other, in memory that they share."""
+"""Shared memory in which the processes that serve together exchange their state."""
 
 import time
 from multiprocessing.context import SpawnContext
@@ -13,8 +13,8 @@ _COLUMNS: Final = 2
 class ProcessTable:
     """One row for each process: when it was last seen to work, and the places that it holds.
 
-    Every process writes to its own row only, so that no lock is needed, which a process might die
-    with. It is handed to a process when that is started.
+    Every process writes only to its own row, so that no lock is needed, which a dying process could
+    leave locked. A process gets the table at its start.
     """
 
     def __init__(self, context: SpawnContext, rows: int) -> None:
@@ -28,7 +28,7 @@ class ProcessTable:
         self._rows = rows
 
     def seen(self, row: int) -> None:
-        """Note that a process works: its event loop turns."""
+        """Record that a process works: its event loop is running."""
         self._numbers[row * _COLUMNS + _SEEN] = time.monotonic_ns()
 
     def silent_s(self, row: int) -> float:
@@ -37,11 +37,11 @@ class ProcessTable:
         return (time.monotonic_ns() - seen) / 1e9
 
     def hold(self, row: int, places: int) -> None:
-        """Note the places that a process holds; none of one that has ended."""
+        """Record the places that a process holds; 0 for one that has ended."""
         self._numbers[row * _COLUMNS + _HELD] = places
 
     def held(self, *, but_row: int | None = None) -> int:
-        """Places that all processes hold, or all but one."""
+        """Places that all processes hold, or all except one."""
         return sum(
             self._numbers[row * _COLUMNS + _HELD] for row in range(self._rows) if row != but_row
         )

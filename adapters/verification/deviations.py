@@ -1,4 +1,4 @@
-"""What servers do to pictures instead of what the checkpoint asks for."""
+"""Mistakes that servers make in preprocessing pictures."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ _NORMALISATIONS = {
 
 
 def deviations_from(preprocessing: Preprocessing) -> Sequence[Deviation]:
-    """All that is known, but what the checkpoint asks for itself."""
+    """All known deviations, except those that are correct for this checkpoint."""
     right = preprocessing.image_input
     found = [
         Deviation("crop", what, _prepared(replace(right, fit=fit)))

@@ -1,4 +1,4 @@
-"""What a server is asked to be verified: pictures on which servers differ, and such texts."""
+"""Test pictures and texts on which servers differ, to verify a server."""
 
 import io
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _PICTURE_SIDE: Final = 320
 _WEBHOOK_TIMEOUT_S: Final = 10.0
 _WEBHOOK_PAUSES_S: Final = (1.0, 5.0, 25.0)
-"""Before the second try and those after it."""
+"""Pauses before the second try and later ones."""
 
 _COMMAND_TIMEOUT_S: Final = 60.0
 
@@ -110,7 +110,7 @@ class JsonLinesFile(AlarmPort):
     """Appends the JSON object to a file."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; it is made with the first alarm."""
+        """Name the file; it is created with the first alarm."""
         self._path = path
 
     async def tell(self, frame: WatchedFrame, picture: bytes) -> None:

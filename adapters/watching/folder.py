@@ -12,7 +12,7 @@ from domain.errors import ImageTooLarge
 
 
 class FolderSource(FrameSourcePort):
-    """Every picture of a folder in the order of its name; they count as some seconds apart."""
+    """Every picture in a folder, ordered by name, as if taken a few seconds apart."""
 
     live = False
 
@@ -21,7 +21,7 @@ class FolderSource(FrameSourcePort):
 
         Args:
             path: of the folder.
-            name: what users call it.
+            name: the name that users know it by.
             every_s: seconds from one picture to the next; 0 counts as 1.
         """
         self.name = name

@@ -1,4 +1,4 @@
-"""How many requests may be inside at once, shared fairly, and letting them out at the end."""
+"""Limits the requests in progress, shares them fairly, and drains them at shutdown."""
 
 import asyncio
 from collections import Counter
@@ -12,16 +12,16 @@ from domain.errors import Draining, QueueFull
 class Admission:
     """Counts the requests that are being processed, and refuses those above the limit.
 
-    Anyone gets in while ``capacity`` is not exceeded. Beyond it a quarter more is kept for clients
-    that hold less than an equal share of ``capacity``, so that a server that one client keeps full
-    takes another's request. As the first client's requests end, it gets no new ones in before
-    fewer than ``capacity`` are inside: the shares become equal without anyone being thrown out.
+    Every request is admitted up to ``capacity``. A quarter more is reserved for clients that hold
+    less than an equal share of ``capacity``. So if one client keeps the server full, another
+    client's request is still admitted. The first client then gets no new requests in until fewer
+    than ``capacity`` are in progress. The shares become equal without dropping any request.
 
     A request that keeps the encoder busy for several batches counts as that many. Used from the
     event loop only. An accepted request always gets a response.
 
-    Where several processes serve together, ``capacity`` is for all of them: what the others hold
-    is not there for this one's clients to share.
+    If several processes serve together, ``capacity`` is for all of them: this process's clients
+    share only the places that the other processes do not hold.
     """
 
     def __init__(self, capacity: int, *, places: PlacesPort = ALONE) -> None:
@@ -29,13 +29,13 @@ class Admission:
 
         Args:
             capacity: requests that may be inside at once.
-            places: what other processes hold of it.
+            places: knows how many places the other processes hold.
         """
         self._capacity = capacity
         self._places = places
         self._most = capacity + -(-capacity // 4)
         self._held: Counter[str] = Counter()
-        """Places that each client inside holds."""
+        """Places that each client holds now."""
         self._inside = 0
         self._draining = False
         self._empty = asyncio.Event()
@@ -57,25 +57,25 @@ class Admission:
         return self._inside
 
     def has_room(self, places: int = 1, *, client: str = "") -> bool:
-        """Whether `admit` would let such a request in, but for draining."""
+        """Whether `admit` would accept such a request, ignoring draining."""
         places = min(places, self._capacity)
         elsewhere = self._places.held_elsewhere()
         wanted = elsewhere + self._inside + places
         if wanted <= self._capacity:
             return True
-        held = self._held[client]  # a Counter does not keep what is only looked up
+        held = self._held[client]  # reading a missing key does not add it to a Counter
         clients = len(self._held) + (held == 0)
         share = max((self._capacity - elsewhere) // clients, 1)
         return held + places <= share and wanted <= self._most
 
     @contextmanager
     def admit(self, places: int = 1, *, client: str = "") -> Iterator[None]:
-        """Let one request in for the duration of the block.
+        """Admit one request for the duration of the block.
 
         Args:
-            places: how many requests it counts as; of more than ``capacity``, the capacity, so
-                that it gets in where nobody else is.
-            client: who sent it: an address or a key. All that name none are one client.
+            places: how many requests it counts as, at most ``capacity``, so that a large request is
+                admitted when nothing else is in progress.
+            client: who sent it: an address or a key. All requests without one count as one client.
 
         Raises:
             Draining: the service is shutting down.
@@ -102,7 +102,7 @@ class Admission:
                 self._empty.set()
 
     def full(self, places: int = 1, *, client: str = "") -> QueueFull:
-        """The error for a request that counts as so many and finds no room."""
+        """The error for a request of this many places when there is no room."""
         places = min(places, self._capacity)
         weight = "" if places == 1 else f" and this one, with its size, counts as {places}"
         own = self._held[client]
@@ -118,5 +118,5 @@ class Admission:
         self._draining = True
 
     async def wait_until_empty(self) -> None:
-        """Return once no request is inside."""
+        """Return once no request is in progress."""
         await self._empty.wait()

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class _Entry:
-    """What waits, and when it did what, by `time.perf_counter`."""
+    """Something that waits for the encoder, and its times by `time.perf_counter`."""
 
     appended_s: float = field(default_factory=time.perf_counter)
     started_s: float = 0.0
@@ -71,7 +71,7 @@ class WaitingEntries:
         self._entries: FairQueue[Entry] = FairQueue(_is_gone)
 
     def __len__(self) -> int:
-        """Entries that are still wanted."""
+        """Number of entries whose caller still waits."""
         return sum(not _is_gone(entry) for entry in self._entries)
 
     def append(self, entry: Entry) -> None:
@@ -81,7 +81,8 @@ class WaitingEntries:
     def next_batch(self, max_images: int) -> TextsEntry | list[ImageEntry] | None:
         """The texts of one request, or up to ``max_images`` images for one encoder; None if empty.
 
-        The further images of a batch may stand anywhere. All are levels or all are normalised.
+        The other images of a batch may be anywhere in the queue. All are levels or all are
+        normalised.
         """
         first = self._entries.pop()
         if first is None or isinstance(first, TextsEntry):
@@ -110,9 +111,9 @@ class Batcher:
     """Feeds the encoder, so that the event loop never blocks and batches are as full as they can.
 
     While the encoder is busy, requests pile up; when it is free it takes what is waiting: up to
-    ``max_batch`` images as one batch, or the texts of one request. An idle encoder is given a
-    lone request at once: nothing is ever held back to wait for company. Each entry is encoded by
-    the encoder that its lease names, so that a batch has one encoder only.
+    ``max_batch`` images as one batch, or the texts of one request. An idle encoder gets a single
+    request at once: nothing is held back to fill a batch. Each entry is encoded by the encoder of
+    its lease, so that a batch has only one encoder.
 
     How much may wait is bounded by `Admission`, in front of the use cases.
     """
@@ -135,7 +136,7 @@ class Batcher:
 
     @property
     def depth(self) -> int:
-        """Images, and requests' texts, that wait for the encoder and are still wanted."""
+        """Number of waiting images and requests' texts whose caller is still there."""
         return len(self._waiting)
 
     async def encode_image(self, pixels: Pixels, lease: Lease) -> Embedding:
@@ -172,7 +173,7 @@ class Batcher:
 
     def _append(self, entry: Entry) -> None:
         self._waiting.append(entry)
-        # Looked at now and not left to a callback: a worker that has just ended takes no entry.
+        # Checked now, not in a callback: a worker that has just ended takes no entry.
         self._workers = [worker for worker in self._workers if not worker.done()]
         if len(self._workers) < self._model.concurrent_calls:
             # In a context of its own: it works for all requests, not for the one that woke it.
@@ -195,7 +196,7 @@ class Batcher:
                 entries,
                 len(entries),
             )
-        except ServiceUnavailable as unavailable:  # no image's fault: trying each would not help
+        except ServiceUnavailable as unavailable:  # not the images' fault: a retry would not help
             for entry in entries:
                 _fail(entry.result, unavailable)
             return
@@ -232,7 +233,7 @@ class Batcher:
         entries: Sequence[Entry],
         count: int,
     ) -> list[Embedding]:
-        """Run ``encode`` for all of the entries and check that it gave ``count`` embeddings."""
+        """Run ``encode`` for all entries and check that it returned ``count`` embeddings."""
         lease = entries[0].lease  # the same encoder for all of a batch
 
         def timed(encoder: EncoderPort) -> RawEmbeddings:

@@ -1,4 +1,4 @@
-"""A queue in which clients take turns, so that who asks little does not wait for who asks much."""
+"""A queue in which clients take turns, so that a light client does not wait for a heavy one."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ _Item = TypeVar("_Item")
 class FairQueue(Generic[_Item]):
     """First in, first out for each client, and round robin between clients.
 
-    A client that has just been served goes behind all others that wait. A client that had nothing
-    in the queue is served after each of those has had at most one more turn. With one client it is
-    an ordinary queue. Used from the event loop only.
+    A client that was just served goes behind all others that wait. A client that had nothing in the
+    queue is served after each of the others has had at most one more turn. With one client it is an
+    ordinary queue. Used from the event loop only.
     """
 
     def __init__(self, gone: Callable[[_Item], bool] = lambda _: False) -> None:
@@ -29,16 +29,16 @@ class FairQueue(Generic[_Item]):
         return sum(map(len, self._waiting.values()))
 
     def __iter__(self) -> Iterator[_Item]:
-        """All that waits, client by client."""
+        """All waiting items, client by client."""
         for items in self._waiting.values():
             yield from items
 
     def append(self, item: _Item, client: str) -> None:
-        """Let an item wait behind the others of its client."""
+        """Add an item behind the others of its client."""
         self._waiting.setdefault(client, deque()).append(item)
 
     def pop(self, fits: Callable[[_Item], bool] | None = None) -> _Item | None:
-        """Take out the item whose turn it is; those that are reached and gone are dropped.
+        """Take the item whose turn it is, dropping any items on the way that are gone.
 
         Args:
             fits: which items may be taken; a client's turn goes to its oldest that does, and a

@@ -32,7 +32,7 @@ from domain.limits import TEXTS_AT_ONCE
 _Result = TypeVar("_Result")
 
 Outcome: TypeAlias = Embedding | Exception
-"""The outcome of one image: its embedding, or why there is none."""
+"""The result for one image: its embedding, or why there is none."""
 
 
 class ImagePreparation:
@@ -47,9 +47,9 @@ class ImagePreparation:
         """Make one.
 
         Args:
-            port: does the work.
-            threads: images that it is given at once.
-            observer: hears how long each image waited, and how long it took.
+            port: prepares the images.
+            threads: images prepared at the same time.
+            observer: is told how long each image waited, and how long it took.
         """
         self._port = port
         self._observer = observer
@@ -58,7 +58,7 @@ class ImagePreparation:
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(asyncio.Future.done)
 
     def start(self) -> None:
-        """Begin to make what the first image would have to wait for, without waiting for it."""
+        """Start whatever the first image would otherwise wait for. Returns at once."""
         self._pool.submit(self._port.start)
 
     async def prepare(self, data: bytes, image_input: ImageInput, *, client: str = "") -> Pixels:
@@ -67,7 +67,7 @@ class ImagePreparation:
         Args:
             data: the bytes of one image file.
             image_input: what the image tower takes.
-            client: who asks; while there is more to do than threads, clients take turns.
+            client: who sent the request; clients take turns while all threads are busy.
 
         Raises:
             ImageTooLarge, InvalidImage, ServiceUnavailable: as `ImagePreparationPort.prepare` says.
@@ -81,7 +81,7 @@ class ImagePreparation:
         except RuntimeError:  # closed
             self._hand_on()
             raise
-        # The thread is busy until it returns, whether anyone still waits for it or not.
+        # The thread is busy until it returns, even if nobody waits for its result.
         running.add_done_callback(self._freed)
         pixels, started_s, ended_s = await asyncio.shield(running)
         self._observer.stage_passed(Stage.DECODE_QUEUE, asked_s, started_s)
@@ -89,12 +89,12 @@ class ImagePreparation:
         return pixels
 
     def close(self) -> None:
-        """Let the threads end once they have finished what they are doing, and then the port."""
+        """End the threads once they finish their current work, and then close the port."""
         self._pool.submit(self._port.close)
         self._pool.shutdown(wait=False)
 
     async def _turn_of(self, client: str) -> None:
-        """Return once a thread is this caller's."""
+        """Wait until this caller has a thread."""
         if self._free:
             self._free -= 1
             return
@@ -103,17 +103,17 @@ class ImagePreparation:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it was given the thread at that moment
+            if turn.done() and not turn.cancelled():  # it got the thread at that moment
                 self._hand_on()
             raise
 
     def _freed(self, running: asyncio.Future[tuple[Pixels, float, float]]) -> None:
         if not running.cancelled():
-            running.exception()  # looked at: its caller may have gone
+            running.exception()  # retrieved, since its caller may have gone
         self._hand_on()
 
     def _hand_on(self) -> None:
-        """Give the free thread to whose turn it is."""
+        """Give the free thread to the caller whose turn it is."""
         if (turn := self._waiting.pop()) is not None:
             turn.set_result(None)
         else:
@@ -127,9 +127,9 @@ class ImagePreparation:
 class ImageEmbeddings:
     """Prepares and encodes images in groups of the encoder's batch size.
 
-    A group is prepared while the one before it is encoded, so that the encoder is given full
-    batches and need not wait for decoding. A request has at most two groups under way, however
-    many images it holds: its pixels take bounded memory, and another's lone image never waits
+    One group is prepared while the one before it is encoded, so that the encoder gets full batches
+    and does not wait for decoding. A request has at most two groups in progress, however many
+    images it holds. Its pixels take bounded memory, and another request's single image never waits
     behind more than two of its batches.
     """
 
@@ -146,7 +146,7 @@ class ImageEmbeddings:
         self._group = group
 
     def groups_of(self, count: int) -> int:
-        """How many groups ``count`` images make."""
+        """Number of groups for ``count`` images."""
         return -(-count // self._group)
 
     async def encode_each(self, files: Sequence[bytes], lease: Lease) -> list[Outcome]:
@@ -204,7 +204,7 @@ class ImageEmbeddings:
                 task.cancel()
 
     async def _encode(self, prepared: Sequence[Pixels | Exception], lease: Lease) -> list[Outcome]:
-        """Encode, together, what could be prepared; the rest keeps its failure."""
+        """Encode the prepared images together; the others keep their failure."""
         pixels = [item for item in prepared if not isinstance(item, Exception)]
         # All are in the queue before its worker looks, so that they share a batch.
         encoded = iter(
@@ -216,11 +216,12 @@ class ImageEmbeddings:
 
 
 class Inference:
-    """What all use cases that embed something are built on.
+    """The base of all use cases that embed something.
 
-    All methods raise, besides what each says:
+    Besides the errors that they list, all methods raise:
 
-    - ServiceUnavailable: no model is loaded, too many requests are inside, or shutting down;
+    - ServiceUnavailable: no model is loaded, too many requests are in progress, or the server is
+      shutting down;
     - InvalidInput: the image breaks a rule;
     - EncoderFault: the encoder returned something that is not an embedding.
     """
@@ -239,12 +240,12 @@ class Inference:
         """Join the parts.
 
         Args:
-            admission: refuses what is too much.
-            model: has the encoder.
+            admission: refuses requests beyond the limit.
+            model: holds the encoder.
             images: prepares them.
             batcher: encodes them.
             many_images: prepares and encodes several.
-            texts: encodes texts, or knows them.
+            texts: encodes texts, or finds them in its cache.
             promised_dimension: numbers in every embedding, whatever is loaded; None: the model's.
         """
         self._promised_dimension = promised_dimension
@@ -257,7 +258,7 @@ class Inference:
         self._client = ""
 
     def asked_by(self, client: str) -> Self:
-        """The same for the requests of one client, who takes turns with the others.
+        """The same, for the requests of one client. Clients take turns.
 
         Args:
             client: see `Lease`.
@@ -268,18 +269,18 @@ class Inference:
 
     @property
     def encoder(self) -> EncoderDescription:
-        """What is loaded, or was and is loaded again for the next request that embeds something."""
+        """The loaded model, or the unloaded one that the next embedding request loads again."""
         return self._model.described()
 
     @property
     def embedding_dimension(self) -> int:
-        """Numbers in an embedding: as was promised, else as the model has it."""
+        """Numbers in an embedding: the promised count, else the model's."""
         return self._promised_dimension or self.encoder.embedding_dimension
 
     def dimension_of(self, embedding: Sequence[float]) -> int:
-        """Numbers in an embedding; while neither a promise nor a model says it, as many as here.
+        """Numbers in an embedding; if neither a promise nor a model says, this embedding's count.
 
-        For what needs no model: embeddings that are compared with each other alone.
+        For requests that need no model: they only compare embeddings with each other.
         """
         if self._promised_dimension is None and self._model.description is None:
             return len(embedding)
@@ -310,7 +311,7 @@ class Inference:
             return await self._many_images.encode_each(images, lease)
 
     async def embed_in_groups(self, images: Sequence[bytes]) -> AsyncGenerator[list[Outcome], None]:
-        """As `embed_each_image`, some outcomes at a time and as soon as they are there."""
+        """Like `embed_each_image`, but yields outcomes a few at a time, as soon as they exist."""
         async with (
             self._admitted(self._many_images.groups_of(len(images))) as lease,
             aclosing(self._many_images.encode_in_groups(images, lease)) as groups,
@@ -333,7 +334,7 @@ class Inference:
     async def embed_all_and_count(
         self, images: Mapping[str, bytes], texts: Sequence[str]
     ) -> tuple[list[Embedding], list[Embedding], TokenCount]:
-        """As `embed_all`, and the tokens of all texts together.
+        """Like `embed_all`, but also counts the tokens of all texts together.
 
         They are counted while the request is still admitted, `TEXTS_AT_ONCE` at a time in a thread,
         after the encoder has tokenized them: then there is little to do.
@@ -362,7 +363,7 @@ class Inference:
 
     @asynccontextmanager
     async def _admitted(self, places: int = 1) -> AsyncIterator[Lease]:
-        """Admitted, with a lease for all of the request; refused before any work is done for it."""
+        """Admit the request with one lease for all of it, or refuse it before doing any work."""
         with self._admission.admit(places, client=self._client):
             async with self._model.lease(client=self._client) as lease:
                 yield lease

@@ -30,7 +30,7 @@ class TextEmbeddings:
 
         Args:
             batcher: encodes what is not known yet.
-            capacity: embeddings that are kept (3 KiB each); 0 keeps none.
+            capacity: embeddings to keep (3 KiB each); 0 keeps none.
             observer: is notified of hits and misses.
         """
         self._batcher = batcher
@@ -66,7 +66,7 @@ class TextEmbeddings:
         return embeddings
 
     async def _encode_slice(self, texts: Sequence[str], lease: Lease) -> list[Embedding]:
-        # What was kept before an encoder failed its verification may be wrong: no longer found.
+        # Entries from before a failed verification may be wrong, so they are not found any more.
         origin = f"{lease.encoder.description.fingerprint} {lease.epoch}"
         keys = [_key(origin, text) for text in texts]
         found: dict[bytes, Embedding] = {}
@@ -112,7 +112,7 @@ class TextEmbeddings:
         except Exception as failure:
             for future in futures.values():
                 future.set_exception(failure)
-                future.exception()  # looked at, so that a caller that left causes no warning
+                future.exception()  # retrieved, so that a caller that left causes no warning
         else:
             for (key, future), embedding in zip(futures.items(), embeddings, strict=True):
                 future.set_result(embedding)

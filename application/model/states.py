@@ -1,4 +1,4 @@
-"""What can become of the encoder: states, events, and the one function that joins them.
+"""The encoder's life as a state machine: states, events, and one transition function.
 
 Everything here is a value or a pure function. `Supervisor` keeps the current state, hands events to
 `transition` and carries out the effects that come back.
@@ -50,7 +50,7 @@ class Ready:
     """Requests get leases of the encoder.
 
     Attributes:
-        encoder: the one that new leases name.
+        encoder: the encoder of new leases.
         epoch: how often an encoder has failed its verification before this one.
     """
 
@@ -64,7 +64,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Unloaded:
-    """Unloaded because there was no request for a while; the next one loads it again.
+    """Unloaded because there was no request for a while; the next request loads it again.
 
     Attributes:
         description: what was loaded.
@@ -86,13 +86,13 @@ class Unloaded:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """The encoder misbehaved. It serves no request until it passes its verification.
+    """The encoder is suspect: it serves no request until it passes its verification.
 
     Attributes:
-        encoder: what is being verified.
+        encoder: the encoder being verified.
         epoch: as before.
         fault: what it did, as the end of a sentence.
-        attempts: verifications for which there was no memory.
+        attempts: verifications that ran out of memory.
     """
 
     encoder: EncoderPort
@@ -154,11 +154,11 @@ class Hung:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Nothing could be loaded so far. It is tried again after a while.
+    """No model could be loaded so far. Loading is retried after a while.
 
     Attributes:
         epoch: as before.
-        reason: why, fit for clients.
+        reason: why, in words for clients.
         attempts: loads that failed.
     """
 
@@ -176,7 +176,7 @@ class Lost:
 
 
 State: TypeAlias = Loading | Ready | Unloaded | Suspect | Reloading | Hung | Failed | Lost
-"""Each has an ``epoch``, and a ``reason`` why the service is not healthy, None where it is."""
+"""Each has an ``epoch``, and a ``reason`` why the service is not healthy (None if it is)."""
 
 
 # --- Events -----------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """A load failed; ``failure`` is fit for clients."""
+    """A load failed; ``failure`` is worded for clients."""
 
     failure: str
 
@@ -223,7 +223,7 @@ class VerificationPassed:
 
 @dataclass(frozen=True, slots=True)
 class VerificationFailed:
-    """It returned others, or raised."""
+    """The encoder returned different embeddings of the test input, or raised."""
 
     encoder: EncoderPort
     fault: str
@@ -231,7 +231,7 @@ class VerificationFailed:
 
 @dataclass(frozen=True, slots=True)
 class VerificationPostponed:
-    """There was no memory for the verification, which says nothing about the encoder."""
+    """The verification ran out of memory, which says nothing about the encoder."""
 
     encoder: EncoderPort
 
@@ -283,14 +283,14 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load an encoder after so many seconds; ends in `Loaded`, `LoadFailed` or `DeviceLost`."""
+    """Load an encoder after this many seconds; ends in `Loaded`, `LoadFailed` or `DeviceLost`."""
 
     after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Verify the encoder after so many seconds, once no call of it is running.
+    """Verify the encoder after this many seconds, once no call of it is running.
 
     Ends in one of the verification's events, in `DeviceLost`, or in `CallTimedOut`.
     """
@@ -315,16 +315,16 @@ _FIRST_RELOAD_PAUSE_S: Final = 1.0
 _LONGEST_RELOAD_PAUSE_S: Final = 60.0
 _FIRST_LOAD_PAUSE_S: Final = 30.0
 _LONGEST_LOAD_PAUSE_S: Final = 900.0
-"""A first load that failed may need somebody to set something right, and costs minutes."""
+"""After a first load failed: somebody may have to fix something, and a load takes minutes."""
 
 
 def reload_pause_s(attempts: int) -> float:
-    """Seconds to wait after so many failed attempts to reload or to verify: 1, 2, 4, … 60."""
+    """Seconds to wait after this many failed attempts to reload or verify: 1, 2, 4, … 60."""
     return _pause_s(_FIRST_RELOAD_PAUSE_S, _LONGEST_RELOAD_PAUSE_S, attempts)
 
 
 def load_pause_s(attempts: int) -> float:
-    """Seconds to wait after so many failed first loads: 30, 60, 120, … 900."""
+    """Seconds to wait after this many failed first loads: 30, 60, 120, … 900."""
     return _pause_s(_FIRST_LOAD_PAUSE_S, _LONGEST_LOAD_PAUSE_S, attempts)
 
 
@@ -339,10 +339,10 @@ Step: TypeAlias = tuple[State, tuple[Effect, ...]]
 
 
 def transition(state: State, event: Event) -> Step:  # noqa: PLR0911 one for each state
-    """The next state, and what has to be done because of it.
+    """The next state, and the effects to carry out.
 
-    An event that means nothing in the current state changes nothing: it came from an encoder that
-    is no longer the current one, or came too late.
+    An event that does not apply in the current state is ignored: it came from an encoder that is no
+    longer the current one, or came too late.
     """
     match state:
         case Loading() | Failed():
@@ -363,7 +363,7 @@ def transition(state: State, event: Event) -> Step:  # noqa: PLR0911 one for eac
 
 
 def outstanding(state: State) -> tuple[Effect, ...]:
-    """What has to be done in a state that was reached before the supervisor ran."""
+    """The effects of a state that was reached before the supervisor ran."""
     match state:
         case Loading() | Failed() | Reloading():
             return (Load(),)
@@ -396,7 +396,7 @@ def _ready(state: Ready, event: Event) -> Step:
         case CallTimedOut():
             return Hung(state.encoder, state.epoch), ()
         case UpgradePrepared(serving, faster) if serving is state.encoder:
-            # Leases of the slower encoder stay good: it is not distrusted.
+            # Leases of the slower encoder stay valid: it is not suspect.
             return Ready(faster, state.epoch), ()
         case DeviceLost(encoder, reason) if encoder is state.encoder:
             return Lost(state.epoch, reason), ()
@@ -472,13 +472,13 @@ def _hung(state: Hung, event: Event) -> Step:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a request holds from its admission to its response.
+    """A request's hold on one encoder, from admission to response.
 
     Attributes:
-        encoder: the one that serves all of the request, whatever takes over meanwhile.
+        encoder: serves the whole request, even if another encoder takes over meanwhile.
         epoch: of the state in which it was granted. Once an encoder has failed its verification,
-            nothing is sent that was made under an older epoch.
-        client: who sent the request, an address or a key; those that name none are one client.
+            results made under an older epoch are not sent.
+        client: who sent the request, an address or a key; requests without one count as one client.
     """
 
     encoder: EncoderPort
@@ -503,7 +503,7 @@ def grant(state: State, *, client: str = "") -> Lease:
 
 
 def refusal(state: State, lease: Lease) -> ServiceUnavailable | None:
-    """Why the lease's encoder must not be called, nor its results be sent; None if they may."""
+    """Why the lease's encoder must not be called nor its results sent; None if they may."""
     if not isinstance(state, Ready):
         return unavailable(state)
     if lease.epoch < state.epoch:
@@ -519,11 +519,11 @@ def unavailable(
     *,
     progress: str | None = None,
 ) -> ServiceUnavailable:
-    """The error of a request that finds this state.
+    """The error for a request in this state.
 
     Args:
-        state: what it finds.
-        progress: what the loader is busy with, see `EncoderLoaderPort.progress`.
+        state: the current state.
+        progress: what the loader is doing, see `EncoderLoaderPort.progress`.
     """
     match state:
         case Suspect() | Reloading():
@@ -557,13 +557,13 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthRow:
-    """What probes and people are told about a state.
+    """What a state means for probes and people.
 
     Attributes:
         phase: its name.
-        model_loaded: whether there is a model in memory that may be used.
-        alive: False where only a restart of the process helps; probes and watchdogs then cause it.
-        ready: whether a request sent now would be taken.
+        model_loaded: whether a usable model is in memory.
+        alive: False if only a restart of the process helps; probes and watchdogs then restart it.
+        ready: whether a request sent now would be accepted.
     """
 
     phase: Phase
@@ -585,16 +585,16 @@ HEALTH: Final[Mapping[type[State], HealthRow]] = MappingProxyType(
         Lost: HealthRow(Phase.LOST, False, False, False),
     }
 )
-"""One row for each state. The state itself adds the reason; with a reason it is degraded."""
+"""One row for each state. The state adds the reason; a state with a reason is degraded."""
 
 
 def encoder_of(state: State) -> EncoderPort | None:
-    """The encoder in memory, whether it may be used or not; else None."""
+    """The encoder in memory, usable or not; else None."""
     return state.encoder if isinstance(state, Ready | Suspect | Hung) else None
 
 
 def description_of(state: State) -> EncoderDescription | None:
-    """What is loaded, or was and will be again; None where there is neither."""
+    """The model that is loaded, or was unloaded and will be loaded again; else None."""
     match state:
         case Ready() | Suspect() | Hung():
             return state.encoder.description

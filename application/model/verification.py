@@ -14,7 +14,7 @@ _TEXTS: Final = ("a photo", "two people in front of a door at night")
 
 
 class Verification:
-    """Remembers the first encoder's embeddings of the test input, and compares later ones.
+    """Remembers the first encoder's embeddings of the test input and compares later ones with them.
 
     Called from one thread at a time.
     """
@@ -25,11 +25,11 @@ class Verification:
     def verify(self, encoder: EncoderPort) -> None:
         """Let the encoder embed one image and two texts. Blocks as long as two calls of it.
 
-        An encoder of another checkpoint than the one before sets what is expected from now on.
+        An encoder of a different checkpoint replaces the expected embeddings.
 
         Raises:
-            EncoderFault: the result is not embeddings, or not those of before; or whatever the
-                encoder raises.
+            EncoderFault: the result is not embeddings, or differs from the expected ones; or
+                whatever the encoder raises.
         """
         embeddings = _embeddings_of_test_input(encoder)
         fingerprint = encoder.description.fingerprint
@@ -46,7 +46,7 @@ class Verification:
 
 
 def check_shape(encoder: EncoderPort, rows: RawEmbeddings, count: int) -> None:
-    """Check that the encoder returned ``count`` rows of its dimension.
+    """Check that the encoder returned ``count`` rows of the right dimension.
 
     Raises:
         EncoderFault: it did not.
@@ -57,7 +57,7 @@ def check_shape(encoder: EncoderPort, rows: RawEmbeddings, count: int) -> None:
 
 
 def _embeddings_of_test_input(encoder: EncoderPort) -> list[Embedding]:
-    # One image, since an engine may have been built for no more.
+    # One image, since an engine may have been built for just one.
     return [
         *_embeddings(
             encoder, encoder.encode_images(_image(encoder.description.image_input.size)), 1
@@ -72,7 +72,7 @@ def _embeddings(encoder: EncoderPort, rows: RawEmbeddings, count: int) -> list[E
 
 
 def _image(size: int) -> PixelBatch:
-    """Waves of another length in each channel, in the range of normalised pixels."""
+    """Waves, of a different length in each channel, in the range of normalised pixels."""
     place = np.arange(size, dtype=np.float32) / size
     return np.stack(
         [

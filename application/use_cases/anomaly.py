@@ -22,7 +22,7 @@ class ScoreAnomaly:
             image: the file's bytes.
             baseline: as many finite numbers as an embedding has; they need not have norm 1, and all
                 zeros score 1.
-            threshold: score in [0, 1] above which it is an anomaly; None: that is not decided.
+            threshold: score in [0, 1] above which it is an anomaly; None: do not decide.
 
         Raises:
             InvalidThreshold: outside of [0, 1].

@@ -24,16 +24,16 @@ from domain.errors import EncoderFault, InvalidInput
 
 _RECORD_ROWS: Final = 256
 _RECORD_SECONDS: Final = 1.0
-"""Rows are recorded after so many, or after so long: a kill loses no more than these."""
+"""Rows are recorded after this many or this long: a kill loses no more than that."""
 
 _AHEAD_BATCHES: Final = 4
-"""Batches of files under way: one in the encoder, one ready for it, two being decoded."""
+"""Batches of files in progress: one in the encoder, one ready for it, two being decoded."""
 
 
 class EmbedInBulk:
     """Embeds files as ``POST /embed`` embeds images: same preparation, same queue, same batches.
 
-    A fixed number of files is under way at any time. While the encoder has a batch, the files
+    A fixed number of files is in progress at any time. While the encoder has a batch, the files
     after it are read and decoded; memory does not grow with the number of files.
     """
 
@@ -68,11 +68,11 @@ class EmbedInBulk:
         """Give every file its row, and write the output once all have one.
 
         Cancelled, the run records what it has; killed, it loses at most the last second's work.
-        Called again with the same output, it goes on from there.
+        Called again with the same output, it continues from there.
 
         Args:
             files: what to embed.
-            output: where to.
+            output: where to write.
             on_progress: called at the beginning and after each file.
 
         Raises:
@@ -116,7 +116,7 @@ class EmbedInBulk:
     async def _embedded(
         self, files: ImageFilesPort, remaining: Iterator[ImageFile], lease: Lease
     ) -> AsyncGenerator[EmbeddedFile, None]:
-        """A row for each file, in order, with as many under way as allowed."""
+        """A row for each file, in order, with as many in progress as allowed."""
         coming: deque[asyncio.Task[EmbeddedFile]] = deque()
         try:
             for file in remaining:

@@ -1,4 +1,4 @@
-"""Use case: the numbers of examples, of which a threshold is taken."""
+"""Use case: score examples, so that a threshold can be chosen from the scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ class Examples:
 
 
 class MeasureExamples:
-    """Embeds pictures that a person has sorted, and compares them.
+    """Embeds pictures that a person has sorted and compares them.
 
-    A picture that cannot be embedded is left out and named. All raise what `Inference` says, and
-    InvalidExamples where there are too many pictures or too few are left.
+    A picture that cannot be embedded is left out and named. All methods raise as `Inference` says,
+    and InvalidExamples if there are too many pictures or too few remain.
     """
 
     def __init__(self, inference: Inference) -> None:
@@ -52,12 +52,12 @@ class MeasureExamples:
         *,
         on_progress: Callable[[int, int], None],
     ) -> Examples:
-        """Cosines of all pairs: of the same thing (positives) and of different ones (negatives).
+        """Cosines of all pairs: of the same thing (positives) and of different things (negatives).
 
         Args:
             files: reads the pictures.
             things: the pictures of each thing, such as of each person.
-            on_progress: told how many pictures are done, and of how many.
+            on_progress: called with how many pictures are done, and out of how many.
         """
         pictures = [picture for thing in things for picture in thing]
         label_of = [number for number, thing in enumerate(things) for _ in thing]

@@ -15,7 +15,7 @@ class Ensemble:
     """How an ensemble was built.
 
     Attributes:
-        camera_type: what picked the templates.
+        camera_type: chose the templates.
         templates: the prompt templates, with ``{}`` in place of the label.
         method: how the prompts' embeddings were combined.
     """

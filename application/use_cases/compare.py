@@ -44,7 +44,7 @@ class CompareTexts:
 
 
 Sighting: TypeAlias = bytes | Sequence[float]
-"""An image file's bytes, or the numbers of an embedding that was made before."""
+"""An image file's bytes, or the numbers of an existing embedding."""
 
 
 class CompareSightings:

@@ -38,14 +38,14 @@ class EmbedImages:
         """Embed 1 to `MAX_IMAGES` image files.
 
         Args:
-            images: the files' bytes; or, for one that could not be decoded from the body, why.
+            images: the files' bytes; or, if one could not be decoded from the body, the reason.
 
         Returns:
             One for each image, in their order.
 
         Raises:
-            InvalidImages: none or too many. Else as `Inference` says, except what is wrong with
-                single images.
+            InvalidImages: none or too many. Else as `Inference` says, except errors about single
+                images.
         """
         check_image_count(len(images))
         files = [image for image in images if isinstance(image, bytes)]
@@ -57,14 +57,14 @@ class EmbedImages:
     async def as_they_come(
         self, images: Sequence[bytes | InvalidInput]
     ) -> AsyncGenerator[tuple[int, Embedding | Exception], None]:
-        """The same, each with its place among the images, as soon as it is there.
+        """The same, each with its place among the images, as soon as it is ready.
 
-        A failure in the middle is that of the images that it concerns; others may still succeed.
-        What could not be decoded from the body comes first.
+        A failure on the way counts only for its own images; others may still succeed. Images that
+        could not be decoded from the body come first.
 
         Raises:
-            InvalidImages, ServiceUnavailable: as `__call__`, before the first result; and where the
-                encoder lost its trust, after which no result may be used.
+            InvalidImages, ServiceUnavailable: as `__call__`, before the first result; and when the
+                encoder becomes suspect, after which no result may be used.
         """
         check_image_count(len(images))
         places = [place for place, image in enumerate(images) if isinstance(image, bytes)]
@@ -83,7 +83,7 @@ class EmbedImages:
 
 
 def _of_one_image(outcome: Embedding | Exception) -> EmbeddedImage:
-    """The outcome of one image. A failure that is not the image's own fails the whole request."""
+    """The outcome of one image. If the failure is not the image's fault, the request fails."""
     if isinstance(outcome, Embedding | InvalidInput | EncoderFault):
         return outcome
     raise outcome
@@ -108,18 +108,18 @@ class EmbedTexts:
 
 
 ANY_MODEL: Final = "clip"
-"""A name for the loaded model, whatever its own name is."""
+"""A name that always means the loaded model."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedInputs:
-    """Embeddings, and how much was read for them.
+    """Embeddings, and how much input they took.
 
     Attributes:
         embeddings: one for each input, in their order.
-        tokens: of all texts together, and how many more were left off.
+        tokens: of all texts together, and how many more were cut off.
         images: how many inputs were images.
-        model: the model really loaded.
+        model: the model that is actually loaded.
     """
 
     embeddings: list[Embedding]
@@ -129,7 +129,7 @@ class EmbeddedInputs:
 
 
 class EmbedInputs:
-    """Serves ``POST /v1/embeddings`` and what other protocols have for it."""
+    """Serves ``POST /v1/embeddings`` and its equivalents in other protocols."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
@@ -147,10 +147,11 @@ class EmbedInputs:
 
         Args:
             inputs: image files as bytes and texts as strings, in any order.
-            model: what must be loaded, as `is_called` takes it; None: whatever is.
-            dimensions: what each embedding must have; None: whatever it has.
-            name_of: what the client calls the input at a place.
-            whole_texts: whether a text that is longer than the model reads is refused, not cut.
+            model: the model that must be loaded, as for `is_called`; None: any.
+            dimensions: the size that each embedding must have; None: any.
+            name_of: the client's name for the input at a place.
+            whole_texts: whether to refuse a text that is longer than the model reads, instead of
+                cutting it.
 
         Raises:
             UnknownModel: another model is loaded.
@@ -199,8 +200,8 @@ class EmbedInputs:
 def is_called(loaded: str, asked: str) -> bool:
     """Whether ``asked`` names the loaded model.
 
-    Its own name, with or without what precedes the last slash on either side (``openai/...``),
-    or `ANY_MODEL`; upper and lower case are the same.
+    Accepts its own name, with or without the part before the last slash on either side
+    (``openai/...``), or `ANY_MODEL`. Case does not matter.
     """
     name = asked.strip().lower().rpartition("/")[2]
     return name in {loaded.lower().rpartition("/")[2], ANY_MODEL}

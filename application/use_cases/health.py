@@ -18,20 +18,20 @@ class Health:
     """The service at this moment.
 
     Attributes:
-        alive: False where only a new process helps.
-        ready: whether a request sent now would be taken.
-        healthy: whether there is a model to serve with, loaded or to be loaded again.
-        model_loaded: whether there is a model in memory that may be used.
+        alive: False if only a new process helps.
+        ready: whether a request sent now would be accepted.
+        healthy: whether a model is loaded, or will be loaded again on request.
+        model_loaded: whether a usable model is in memory.
         reason: why it is not ready or not healthy, else None.
-        backend_reason: why a slower backend serves than the one that was asked for, else None.
+        backend_reason: why a slower backend serves than the requested one, else None.
         phase: the name of the encoder's state.
-        encoder: what is loaded, or was and will be again; else None.
-        device: the hardware; None until it was looked at.
-        gpu_reason: why an NVIDIA GPU that is there is not used, although nobody asked for another
-            device; else None.
-        device_memory_used: bytes; None where there is no CUDA or no model.
-        embedding_dimension: floats per embedding: as was promised, else the model's; None: neither
-            is known yet.
+        encoder: the model that is loaded, or will be loaded again; else None.
+        device: the hardware; None until it is known.
+        gpu_reason: why this machine's NVIDIA GPU is not used, although no other device was
+            requested; else None.
+        device_memory_used: bytes; None without CUDA or without a model.
+        embedding_dimension: floats per embedding: the promised number, else the model's; None:
+            neither is known yet.
     """
 
     alive: bool
@@ -92,7 +92,7 @@ class Load:
 
     Attributes:
         requests: waiting or running.
-        max_requests: how many of them are taken at once.
+        max_requests: how many of them are accepted at once.
         queue_depth: images, and requests' texts, that wait for the encoder.
         cached_texts: text embeddings that are kept.
     """

@@ -1,4 +1,4 @@
-"""Use case: what in a file of embeddings is most like a text, a photo, or both."""
+"""Use case: find the rows in a file of embeddings that are most like a text, a photo or both."""
 
 import asyncio
 import heapq
@@ -29,10 +29,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What was found.
+    """The result of a search.
 
     Attributes:
-        matches: the most similar first; of equal ones, the one that comes first in the index.
+        matches: the most similar first; equal ones in the order of the index.
         searched: rows that have an embedding.
         without_embedding: rows that have an error instead.
     """
@@ -63,13 +63,13 @@ class SearchIndex:
         """Find the ``top`` rows that are most like the query.
 
         Args:
-            index: what is searched.
-            text: words that the image should fit.
-            photo: an image file that it should resemble.
+            index: the file to search.
+            text: words that describe the image.
+            photo: an image file that the results should resemble.
             top: 1 to `MAX_SEARCH_RESULTS` results.
 
         Raises:
-            InvalidInputs: neither text nor photo, or too many results asked for.
+            InvalidInputs: neither text nor photo, or too many results requested.
             BulkFailure: the index was made with another model, or cannot be read. Else as
                 `Inference` says.
         """
@@ -88,13 +88,13 @@ class SearchIndex:
 
 
 class KnownSightings:
-    """The rows of an index, kept in memory to name the nearest one of many queries."""
+    """The rows of an index, kept in memory to find the nearest row for many queries."""
 
     def __init__(self, index: EmbeddingsIndexPort) -> None:
         """Read the index. Blocks.
 
         Raises:
-            BulkFailure: it cannot be read, has no embeddings, or more than `MAX_KNOWN_SIGHTINGS`.
+            BulkFailure: it cannot be read, or has no embeddings or more than `MAX_KNOWN_SIGHTINGS`.
         """
         self._name, self._fingerprint = index.name, index.fingerprint
         self._paths: list[str] = []
@@ -118,7 +118,7 @@ class KnownSightings:
         """Path and cosine of the row that is nearest to an embedding.
 
         Raises:
-            BulkFailure: the embedding is of another model, as its fingerprint says.
+            BulkFailure: the embedding is from another model (its fingerprint differs).
         """
         _check_model(self._name, self._fingerprint, fingerprint)
         cosines = self._vectors @ embedding.vector
@@ -143,7 +143,7 @@ def _mean(queries: list[Embedding]) -> Vector:
 
 def most_similar(index: EmbeddingsIndexPort, query: Vector, top: int) -> SearchResult:
     """The rows with the largest products with a query, exact, a block at a time. Blocks."""
-    best: list[tuple[float, int, str]] = []  # a heap whose first is the weakest kept
+    best: list[tuple[float, int, str]] = []  # a heap; its first entry is the weakest one kept
     rows = searched = 0
     for block in index.blocks():
         cosines = block.vectors @ query
@@ -151,7 +151,7 @@ def most_similar(index: EmbeddingsIndexPort, query: Vector, top: int) -> SearchR
         searched += int(np.count_nonzero(known))
         cosines[~known] = -np.inf
         for place in _candidates(cosines, top, best[0][0] if len(best) == top else -np.inf):
-            # Of equal cosines the row that comes first wins: its negative number is larger.
+            # If cosines are equal, the earlier row wins: its negative number is larger.
             entry = (float(cosines[place]), -(rows + place), str(block.paths[place]))
             if len(best) < top:
                 heapq.heappush(best, entry)
@@ -165,10 +165,10 @@ def most_similar(index: EmbeddingsIndexPort, query: Vector, top: int) -> SearchR
 
 
 def _candidates(cosines: Vector, top: int, floor: float) -> Iterator[int]:
-    """Places of a block that may be among the ``top`` of all, at most about ``top`` of them."""
+    """Places in a block that may be among the overall ``top``; about ``top`` of them at most."""
     places = np.flatnonzero(cosines > floor)
     if len(places) > top:
-        # Everything that equals the weakest kept is looked at too, so that the order decides.
+        # Rows equal to the weakest one kept are checked too, so that the order decides.
         weakest = np.partition(cosines[places], len(places) - top)[len(places) - top]
         places = places[cosines[places] >= weakest]
     return (int(place) for place in places if cosines[place] != -np.inf)

@@ -1,4 +1,4 @@
-"""Use case: whether another server makes the embeddings that a checkpoint should make."""
+"""Use case: check whether another server returns a checkpoint's correct embeddings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ from domain.embedding import Embedding
 from domain.limits import SMALLEST_COSINE
 
 EXACT: Final = 0.9999
-"""Cosine from which two embeddings are of the same computation, but for rounding."""
+"""Two embeddings with at least this cosine differ only by rounding."""
 
 EXPLAINED: Final = 0.999
-"""Cosine from which a deviation is taken for what the server does."""
+"""A deviation that reaches this cosine is taken as what the server does."""
 
 _LARGEST_TEXT_DIFFERENCE: Final = 0.01
-"""Of a cosine between image and text; bf16 changes it by less."""
+"""Largest allowed difference of an image-text cosine; bf16 changes it by less."""
 
 
 class EmbeddingServerPort(ABC):
@@ -29,7 +29,7 @@ class EmbeddingServerPort(ABC):
         """The embedding of an image file.
 
         Raises:
-            ServerFailure: it responds with something else; says with what.
+            ServerFailure: the response is not an embedding; says what it is.
         """
 
     @abstractmethod
@@ -39,12 +39,12 @@ class EmbeddingServerPort(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """Something that a server may do to pictures that it should not.
+    """A mistake that a server may make with pictures.
 
     Attributes:
         stage: where it happens, such as ``filter``.
-        what: the server does, in words that complete "the server".
-        prepare: does it: an image file to pixels as the encoder takes them.
+        what: the mistake, in words that complete "the server ...".
+        prepare: makes the mistake: turns an image file into pixels for the encoder.
     """
 
     stage: str
@@ -59,8 +59,8 @@ class Agreement:
     Attributes:
         pictures: name → cosine with the reference.
         texts: name → difference of its cosine with a picture from the reference's.
-        deviation: what explains the difference of the pictures; None: nothing that is known, or
-            there is none to explain.
+        deviation: explains the difference of the pictures; None if nothing known does, or there is
+            no difference.
         explained: the smallest cosine of the pictures once that is taken into account.
     """
 
@@ -76,7 +76,7 @@ class Agreement:
 
     @property
     def only_rounded(self) -> bool:
-        """Whether they differ no more than another precision makes them differ."""
+        """Whether they differ by no more than a change of precision would cause."""
         return self.pictures_agree and min(self.pictures.values()) <= EXACT
 
     @property
@@ -97,9 +97,9 @@ class VerifyServer:
         """Make one.
 
         Args:
-            encoder: of the checkpoint, in float32.
-            prepare: an image file to pixels, as it should be.
-            deviations: what a server may do instead.
+            encoder: the checkpoint's, in float32.
+            prepare: turns an image file into pixels, the correct way.
+            deviations: mistakes that a server may make instead.
         """
         self._encoder = encoder
         self._prepare = prepare
@@ -111,15 +111,15 @@ class VerifyServer:
         pictures: Mapping[str, bytes],
         texts: Mapping[str, str],
     ) -> Agreement:
-        """Ask the server for everything, and compare.
+        """Get all embeddings from the server and compare them.
 
         Args:
-            server: what is verified.
+            server: the server to verify.
             pictures: name → image file; at least one.
             texts: name → text; at least one.
 
         Raises:
-            ServerFailure: it does not respond, or not as the contract says.
+            ServerFailure: it does not respond, or its response breaks the contract.
         """
         dimension = self._encoder.description.embedding_dimension
         found: dict[str, Embedding] = {}
@@ -140,13 +140,13 @@ class VerifyServer:
     def _best_explanation(
         self, found: Mapping[str, Embedding], pictures: Mapping[str, bytes], smallest: float
     ) -> tuple[Deviation | None, float]:
-        """The deviation under which the pictures agree best, if they do, and how well they do."""
+        """The deviation with which the pictures agree best, if they do, and how well they agree."""
         tried = [
             (min(self._cosines(found, pictures, deviation.prepare).values()), deviation)
             for deviation in self._deviations
         ]
         best, deviation = max(tried, key=lambda each: each[0])
-        # Half of what is missing must be explained, or rounding would be taken for a cause.
+        # It must explain half of the difference, or rounding would be taken for a cause.
         if best > EXPLAINED and 1 - best < (1 - smallest) / 2:
             return deviation, best
         return None, smallest
@@ -170,7 +170,7 @@ class VerifyServer:
         pictures: Mapping[str, bytes],
         texts: Mapping[str, str],
     ) -> dict[str, float]:
-        """Compared by the server's own image, so that a wrong picture does not count again."""
+        """Compared with the server's own image, so that a wrong picture does not count twice."""
         name, data = next(iter(pictures.items()))
         rows = self._encoder.encode_texts(list(texts.values()))
         expected = [Embedding.from_encoder(row).cosine(found[name]) for row in rows]

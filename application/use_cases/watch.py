@@ -1,4 +1,4 @@
-"""Use case: watch scenes, and tell when one looks unusual."""
+"""Use case: watch scenes, and raise an alarm when one looks unusual."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -39,10 +39,10 @@ from domain.wording import check_labels
 
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
-"""Between tries to embed a frame; each pause is twice as long as the one before."""
+"""Pauses between tries to embed a frame; each is twice as long as the one before."""
 
 _MOST_ALARMS_UNDER_WAY: Final = 16
-"""Alarms that are being told at once; each may take as long as its receiver does."""
+"""Alarms being sent at the same time; each may take as long as its receiver does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Watching:
 
     Attributes:
         rule: when an alarm is raised.
-        threshold: anomaly score above which a frame is unusual; None: as the baseline suggests.
-        baseline_frames: frames that a baseline is built from where none is given.
-        labels: what is scored for each frame.
-        night: hours of the second baseline; None: the one whose brightness is nearer.
+        threshold: anomaly score above which a frame is unusual; None: the baseline's own.
+        baseline_frames: frames to build a baseline from if none is given.
+        labels: labels to score for each frame.
+        night: hours of the second baseline; None: use the baseline whose brightness is nearer.
     """
 
     rule: AlarmRule = field(default_factory=AlarmRule)
@@ -66,12 +66,12 @@ class Watching:
 
 @dataclass(slots=True, eq=False)
 class Scene:
-    """A source, with what is known of it.
+    """A source and its baselines.
 
     Attributes:
         source: where its frames come from.
-        baselines: what it usually looks like; empty: learned from its first frames.
-        save: is given the baselines once they are learned.
+        baselines: how it usually looks; if empty, learned from its first frames.
+        save: is called with the baselines once they are learned.
     """
 
     source: FrameSourcePort
@@ -84,8 +84,8 @@ class Scene:
 class WatchScenes:
     """Watches sources side by side until each has ended.
 
-    A source has one frame under way at a time. Where frames come faster than they are embedded,
-    live sources leave some out and say how many, and others wait.
+    Each source has one frame in progress at a time. If frames come faster than they are embedded,
+    live sources skip some and say how many, and other sources wait.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class WatchScenes:
 
         Args:
             embedder: embeds frames.
-            watching: how.
+            watching: how the scenes are watched.
             clock: for pauses.
             reporter: gets every frame.
             alarms: get every alarm.
-            known: sightings of which each frame's nearest is named.
+            known: known sightings; the nearest one is named for each frame.
 
         Raises:
             InvalidLabels: the labels break a rule.
@@ -123,11 +123,11 @@ class WatchScenes:
         self._stopped = False
 
     async def __call__(self, scenes: Sequence[Scene]) -> None:
-        """Watch until every source has ended or was closed, and all alarms are told.
+        """Watch until every source has ended or was closed, and all alarms are sent.
 
         Raises:
             SourceFailure: a source cannot be read, or ended before its baseline was learned.
-            InvalidBaseline: one is of another model, or has no threshold and none was given.
+            InvalidBaseline: one is from another model, or has no threshold and none was given.
             InvalidFrames: the frames of a baseline cancel out.
         """
         threads = ThreadPoolExecutor(max(len(scenes), 1), thread_name_prefix="source")
@@ -145,7 +145,7 @@ class WatchScenes:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def stop(self, scenes: Sequence[Scene]) -> None:
-        """End before the sources do; the frames under way are still looked at."""
+        """End before the sources do; frames in progress are still finished."""
         self._stopped = True
         for scene in scenes:
             scene.source.close()
@@ -200,7 +200,7 @@ class WatchScenes:
             self._tell(seen, frame.picture)
 
     async def _embedded(self, picture: bytes, scene: Scene) -> EmbeddedFrame | None:
-        """What the picture shows; None if it could not be embedded before the next one came."""
+        """The embedded picture; None if it could not be embedded before the next one came."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:

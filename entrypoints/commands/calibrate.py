@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from entrypoints.container import Container
 
 _DECIMALS: Final = 4
-"""Of the threshold that is printed; it is rounded up, which never adds a false alarm."""
+"""Decimals of the printed threshold. It is rounded up, which never adds a false alarm."""
 
 _MOST_NAMED: Final = 5
-"""Pictures that could not be read and are named one by one."""
+"""Most unreadable pictures that are named one by one."""
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:

@@ -86,10 +86,10 @@ async def _run(
 
 @contextmanager
 def _stopped_by_signals(bar: "_Bar") -> Iterator[None]:
-    """Cancel the current task on Ctrl-C and on SIGTERM, so that it records what it has.
+    """Cancel the current task on Ctrl-C and on SIGTERM, so that it records its finished rows.
 
-    While files are listed nothing is recorded yet and the event loop does not run, so that it
-    could not cancel anything. Then the signal raises KeyboardInterrupt where it arrives.
+    While files are being listed, nothing is recorded yet, and the event loop does not run and so
+    cannot cancel anything. In that phase the signal raises KeyboardInterrupt directly.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
@@ -118,7 +118,7 @@ class _Bar:
 
     @property
     def begun(self) -> bool:
-        """Whether all files are listed, and embedding them has begun."""
+        """Whether all files are listed and embedding has begun."""
         return self._last is not None
 
     def show(self, progress: "Progress") -> None:
@@ -130,7 +130,7 @@ class _Bar:
                 total=progress.total,
                 initial=progress.done,
                 unit=" images",
-                disable=None,  # unless it is a terminal
+                disable=None,  # shown only on a terminal
                 dynamic_ncols=True,
             )
         else:

@@ -44,7 +44,7 @@ def embed_on_ray(
         --encoders 8 --gpus 1
     """
     settings = settings_or_exit()
-    # Before Ray is imported, which would otherwise report its use to its makers.
+    # Set before Ray is imported, since Ray would otherwise send usage reports to its makers.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
@@ -58,7 +58,7 @@ def embed_on_ray(
     from entrypoints.ray.bulk import Resources, embed_on_ray
 
     try:
-        # Before the cluster is joined, which takes half a minute.
+        # Checked before joining the cluster, which takes half a minute.
         BulkOutput(output.absolute()).check_unfinished()
         ray.init(address=address, log_to_driver=False)
         rows = embed_on_ray(

@@ -25,7 +25,7 @@ _EXTRA_OF: Final = {
     **dict.fromkeys(("torch", "open_clip"), "torch"),
     "openvino": "cpu",
 }
-"""The extra that installs a package, by the name that it is imported by."""
+"""The extra that installs a package, by the package's import name."""
 
 
 def model_path(command: _Command) -> _Command:
@@ -34,7 +34,7 @@ def model_path(command: _Command) -> _Command:
 
 
 def precision(command: _Command) -> _Command:
-    """What the image tower computes in."""
+    """The option for the image tower's precision."""
     return click.option(
         "--precision",
         type=click.Choice(["fp16", "fp32"]),
@@ -55,14 +55,14 @@ def onnx(command: _Command) -> _Command:
 
 
 def output(what: str) -> Callable[[_Command], _Command]:
-    """Where one file goes."""
+    """The option for one output file."""
     return click.option(
         "--output", type=_FILE, help=f"The file to write. Default: {what} in --output-dir."
     )
 
 
 def output_dir(command: _Command) -> _Command:
-    """Where files with their usual names go."""
+    """The option for the directory of files with their usual names."""
     return click.option(
         "--output-dir",
         type=_PATH,
@@ -117,7 +117,7 @@ def onnx_file_in(output_dir: Path | None, precision: str) -> Path:
 
 
 def read(model_path: str | None) -> "Checkpoint":
-    """The checkpoint that was named, or the server's."""
+    """The named checkpoint, or the server's."""
     from adapters.models.reading import read_checkpoint
 
     return read_checkpoint(model_path or settings_or_exit().model_path)

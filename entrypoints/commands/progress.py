@@ -1,4 +1,4 @@
-"""Tells a person that a command is still at work."""
+"""Shows that a command is still running."""
 
 import sys
 import threading
@@ -14,10 +14,10 @@ _EACH_S: Final = 1.0
 
 @contextmanager
 def working(on: str) -> Iterator[None]:
-    """Show on standard error what is being done, and on a terminal for how long already.
+    """Show on standard error what is being done, and on a terminal also the elapsed time.
 
     Args:
-        on: such as ``loading the model``.
+        on: the work, such as ``loading the model``.
     """
     if not sys.stderr.isatty():
         click.echo(f"{on} ...", err=True)

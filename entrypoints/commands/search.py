@@ -90,13 +90,13 @@ async def _search(
     from entrypoints.container import decode_in_this_process
 
     decode_in_this_process(container)
-    opened = container.index_file(index)  # before the model loads, so that a wrong name fails fast
+    opened = container.index_file(index)  # before the model loads: a wrong name fails fast
     async with loaded_model(container):
         return await container.search_index()(opened, text=query, photo=photo, top=top)
 
 
 def _meaning(*, text: bool, photo: bool) -> str:
-    """What the numbers say and what they do not."""
+    """What the numbers mean and what they do not."""
     if text and photo:
         return (
             "The number is the mean of two cosines, with the words and with the photo. Only the "

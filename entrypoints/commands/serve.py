@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 class _ServeCommand(click.Command):
-    """Takes its options and the end of its help from the settings' declarations.
+    """Builds its options and the end of its help from the settings' declarations.
 
-    They are imported when they are needed, so that the help of other commands stays fast.
+    The settings are imported only when needed, so that the help of other commands stays fast.
     """
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -43,10 +43,10 @@ class _ServeCommand(click.Command):
 
 
 def _how_to_bring_a_model(settings: "Settings") -> str | None:
-    """What to do where nothing is at the default path, as in a container that was just started.
+    """Advice if nothing is at the default path, as in a container that was just started.
 
-    The embedded demo model is not taken instead: somebody whose mount failed would store its
-    embeddings without noticing.
+    The server does not fall back to the embedded demo model: someone whose mount failed would store
+    its embeddings without noticing.
     """
     from adapters.encoders.selection import EncoderChoice
     from entrypoints.settings import Settings

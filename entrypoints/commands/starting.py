@@ -21,7 +21,7 @@ def settings_or_exit(options: Mapping[str, str] | None = None) -> "Settings":
     """The settings. If a value is not allowed, print a line that says so and exit with status 2.
 
     Args:
-        options: by name of the variable, what the command line says instead of it.
+        options: values from the command line that override variables, by variable name.
     """
     # Imports in functions keep `--help` and completion fast.
     from entrypoints.settings import read_settings
@@ -39,7 +39,7 @@ def compose(settings: "Settings") -> "Container":
     from entrypoints.container import Container
 
     handler = logging.StreamHandler()
-    # The command itself says why no model is loaded; the log keeps what was not foreseen.
+    # The command itself reports why no model is loaded; only unexpected errors are logged.
     handler.addFilter(
         lambda record: bool(record.exc_info) or not record.name.startswith("application.model.")
     )
@@ -53,9 +53,9 @@ def compose(settings: "Settings") -> "Container":
 
 @asynccontextmanager
 async def loaded_model(container: "Container") -> AsyncIterator[None]:
-    """Load the model for the duration of the block; afterwards the container's threads may end.
+    """Load the model for the duration of the block, and then end the container's threads.
 
-    If there is no model, the use cases say why.
+    If the model cannot be loaded, the use cases raise the reason.
     """
     from entrypoints.container import close_threads
 
@@ -68,13 +68,13 @@ async def loaded_model(container: "Container") -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def supervised_model(container: "Container") -> AsyncIterator[None]:
-    """As `loaded_model`, for work of days: a model that misbehaves meanwhile is loaded again.
+    """Like `loaded_model`, but for commands that run for days: a suspect model is reloaded.
 
     Raises:
-        ModelNotReady: there is no model; says why.
+        ModelNotReady: the model cannot be loaded; says why.
     """
     async with loaded_model(container):
-        container.inference().encoder  # noqa: B018 - says why there is none
+        container.inference().encoder  # noqa: B018 - raises the reason if there is none
         supervision = asyncio.create_task(container.model().run())
         try:
             yield

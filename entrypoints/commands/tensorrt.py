@@ -64,11 +64,11 @@ def build_to(
     """Build, compare where that is possible, and print what was written.
 
     Args:
-        read: gives the checkpoint, where an engine is compared with it.
+        read: returns the checkpoint, if the engine is compared with it.
         onnx_file: the exported image tower.
         target: where the engine goes.
-        precision: what it computes in.
-        max_batch: images per call that it takes at most.
+        precision: of the engine.
+        max_batch: most images per call.
         architecture: compute capability of another machine's GPU; None builds for this one's.
     """
     from adapters.export.image_tower_file import check_image_tower

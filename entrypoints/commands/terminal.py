@@ -1,11 +1,11 @@
-"""What a terminal or a pipe can show: its encoding may lack characters."""
+"""Text for a terminal or a pipe whose encoding may lack characters."""
 
 import json
 import sys
 from typing import Any, Final
 
 _PLAIN: Final = str.maketrans("█▏▎▍▌▋▊▉–◀", "########-<")
-"""Characters of bars and ranges, and what stands for them where they cannot be shown."""
+"""Characters of bars and ranges, and their replacements if they cannot be shown."""
 
 
 def fits(text: str, encoding: str | None) -> bool:
@@ -18,7 +18,7 @@ def fits(text: str, encoding: str | None) -> bool:
 
 
 def drawn(text: str) -> str:
-    """Bars and ranges, in plain characters where standard output lacks the others."""
+    """Bars and ranges, in plain characters if standard output lacks the others."""
     return text if fits(text, sys.stdout.encoding) else text.translate(_PLAIN)
 
 
@@ -29,6 +29,6 @@ def as_json(value: Any) -> str:
 
 
 def shown(text: str) -> str:
-    """Text such as a path, with escapes for what standard output cannot show."""
+    """Text such as a path, with escapes for characters that standard output cannot show."""
     encoding = sys.stdout.encoding or "ascii"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from entrypoints.container import Container
 
 _PLACE: Final = "{source}"
-"""What stands for a source's name in the name of a baseline's file."""
+"""The placeholder for a source's name in a baseline's file name."""
 
 _PATH: Final = click.Path(path_type=Path, dir_okay=False)
 
@@ -218,7 +218,7 @@ def _scene(
 
 
 def _of_source(path: Path, name: str) -> Path:
-    """A baseline's file, with the source's name in it, without what separates folders."""
+    """A baseline's file name with the source's name filled in, without folder separators."""
     plain = "".join(each if each.isalnum() or each in "-_." else "-" for each in name)
     return Path(str(path).replace(_PLACE, plain))
 

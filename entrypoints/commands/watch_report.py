@@ -1,4 +1,4 @@
-"""What ``clip-server watch`` prints and writes."""
+"""The output of ``clip-server watch``."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ _SHOWN_EACH_S: Final = 0.2
 """How often a terminal's line of progress changes."""
 
 _REPEATED_AFTER_S: Final = 60.0
-"""The same trouble of the same source is said again after so long."""
+"""Seconds until the same problem of the same source is reported again."""
 
 
 @dataclass(slots=True)
@@ -33,17 +33,17 @@ class _Tally:
 
 
 class WatchReport(WatchReporterPort):
-    """Alarms and JSON lines go to standard output, progress and troubles to standard error.
+    """Alarms and JSON lines go to standard output, progress and problems to standard error.
 
     On a terminal, progress is one line that changes; in a log, a line each minute.
     """
 
     def __init__(self, *, json_wanted: bool, output: Path | None) -> None:
-        """Say what is wanted.
+        """Set the outputs.
 
         Args:
             json_wanted: a JSON line for each frame on standard output.
-            output: a file that these lines are appended to.
+            output: a file to append these lines to.
         """
         self._json_wanted = json_wanted
         self._output = output
@@ -52,7 +52,7 @@ class WatchReport(WatchReporterPort):
         self._on_terminal = sys.stderr.isatty()
         self._reported_s = time.monotonic()
         self._said: dict[tuple[str, str], float] = {}
-        self._lock = threading.Lock()  # sources tell of trouble from their threads
+        self._lock = threading.Lock()  # sources report problems from their threads
 
     def __enter__(self) -> Self:
         if self._output is not None:
@@ -97,7 +97,7 @@ class WatchReport(WatchReporterPort):
         """See `WatchReporterPort.trouble`."""
         with self._lock:
             now_s = time.monotonic()
-            # Only how long the next pause is changes; that alone is no news.
+            # If only the length of the next pause changed, there is nothing new to report.
             kind = (source, what.rsplit(" in ", 1)[0])
             if now_s < self._said.get(kind, -_REPEATED_AFTER_S) + _REPEATED_AFTER_S:
                 return

@@ -56,14 +56,15 @@ class Parts:
 
     Attributes:
         use: the use cases.
-        use_for: the use cases for the requests of one client; see `Inference.asked_by`.
-        report_load: for the metrics.
-        admission: says whether there is room for a request.
-        fingerprint: of the model that is loaded, or that will be reloaded; None before the first.
+        use_for: the use cases for one client's requests; see `Inference.asked_by`.
+        report_load: reports the load for the metrics.
+        admission: decides whether there is room for a request.
+        fingerprint: of the loaded model, or of the one that will be reloaded; None before the
+            first.
         metrics: counts and times requests.
         stages: sums up what a request spends its time on.
         tracing: one span for each request.
-        lifespan: starts and ends what runs beside the requests.
+        lifespan: starts and stops the background work.
     """
 
     use: UseCases
@@ -84,15 +85,15 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
         route_handlers=_routes(settings, parts, client_of),
         lifespan=[parts.lifespan],
         exception_handlers={Exception: _as_response},
-        request_max_body_size=None,  # BodyLimits limits it
-        logging_config=None,  # the process's own logging stands
+        request_max_body_size=None,  # BodyLimits does that
+        logging_config=None,  # keep the process's own logging
         openapi_config=(
             openapi_config(version("clip-embedding-server"), keys=settings.api_keys is not None)
             if settings.serves_docs
             else None
         ),
     )
-    # Every request passes these from top to bottom, its response from bottom to top.
+    # Requests pass these from top to bottom, responses from bottom to top.
     middleware: Sequence[Callable[[HttpApp], HttpApp]] = (
         partial(
             Envelope,
@@ -131,7 +132,7 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
         service = around(service)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        """Start and end go to the endpoints, requests through the middleware."""
+        """Pass lifespan events to the endpoints, and requests through the middleware."""
         if scope["type"] == ScopeType.HTTP:
             await service(scope, receive, send)
         else:
@@ -143,7 +144,7 @@ def create_app(settings: Settings, parts: Parts) -> ASGIApp:
 def _routes(
     settings: Settings, parts: Parts, client_of: ClientIdentity
 ) -> list[ControllerRouterHandler]:
-    """All routes, without those that the settings switch off."""
+    """All routes except those that the settings switch off."""
 
     def use_for(scope: HTTPScope) -> UseCases:
         return parts.use_for(client_of(scope))
@@ -183,7 +184,7 @@ def _handlers(route: Any) -> Sequence[Any]:
 
 
 def _as_response(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
-    """The response to any error that an endpoint or the router raises."""
+    """The response for any error that an endpoint or the router raises."""
     if isinstance(error, HTTPException):
         error = _own_error(request, error)
     told = rendered(request.scope, error)
@@ -193,7 +194,7 @@ def _as_response(request: Request[Any, Any, Any], error: Exception) -> Response[
 
 
 def _own_error(request: Request[Any, Any, Any], error: HTTPException) -> Exception:
-    """This service's error for one of the framework's, whose messages never reach a client."""
+    """This service's error for a framework error, whose message never reaches a client."""
     path = request.scope["path"]
     match error:
         case MethodNotAllowedException():

@@ -1,20 +1,20 @@
-"""The protocols of others that are spoken beside our own and OpenAI's."""
+"""Other protocols that the server speaks besides our own and OpenAI's."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class Dialect(StrEnum):
-    """A protocol that camera or search software already has a client for."""
+    """A protocol for which camera or search software already has a client."""
 
     LLAMA_CPP = "llamacpp"
     """llama.cpp's server, as Frigate's provider of that name uses it."""
 
     VLLM = "vllm"
-    """``messages`` in place of ``input``, as vLLM and SGLang have it, and Frigate's ``vllm``."""
+    """``messages`` in place of ``input``, as in vLLM, SGLang and Frigate's ``vllm``."""
 
     JINA = "jina"
-    """Objects in ``input``, as Jina and SGLang have it."""
+    """Objects in ``input``, as in Jina and SGLang."""
 
     COHERE = "cohere"
     """``/v2/embed``."""
@@ -33,7 +33,7 @@ def dialects_of(text: str) -> frozenset[Dialect]:
     """The value of the setting ``CLIP_DIALECTS``.
 
     Raises:
-        ValueError: a name is not known; its message says which ones are.
+        ValueError: a name is unknown; the message lists the known ones.
     """
     names = {name.strip().lower() for name in text.split(",")}
     if names == {"all"}:

@@ -6,6 +6,6 @@
     clients ──▶ front 2 ┼─ Unix socket ─▶ encoder process
     clients ──▶ front 3 ┘
 
-`parent` starts them all and replaces one that has ended, `front` serves HTTP and decodes, `encoder`
-has the model and forms batches of what all fronts send.
+`parent` starts them all and replaces any that has ended. `front` serves HTTP and decodes. `encoder`
+has the model and forms batches from the requests of all fronts.
 """

@@ -1,19 +1,19 @@
-"""How many processes serve HTTP where the settings leave it open."""
+"""Chooses how many processes serve HTTP if the settings do not say."""
 
 from typing import Final
 
 _MOST: Final = 8
-"""A front serves hundreds of pictures a second; eight of them feed any one card."""
+"""A front serves hundreds of pictures a second; eight fronts keep any single card busy."""
 
 
 def http_processes(asked: int | None, *, card: bool, cores: int) -> int:
     """Processes that serve HTTP.
 
-    On a processor the encoder takes all cores, and one front keeps it busy. A card is faster than
-    one front, and leaves the cores to more of them.
+    On a CPU the encoder uses all cores, and one front keeps it busy. A card is faster than one
+    front, and leaves the cores free for more fronts.
 
     Args:
-        asked: by the settings; None leaves it open.
+        asked: the settings' number; None if they do not say.
         card: whether there is an NVIDIA card.
         cores: that this server may use.
     """

@@ -35,7 +35,7 @@ from entrypoints.processes.member import Membership, enter, seen_to_work
 logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES: Final = 4 * 1024 * 1024
-"""Of one connection: what is read ahead of a message that is being read."""
+"""Read-ahead buffer of one connection, in bytes."""
 
 _LOOK_EVERY_SECONDS: Final = 0.25
 
@@ -45,15 +45,15 @@ def run_encoder(member: Membership, listening: socket.socket) -> None:
 
     Args:
         member: this process.
-        listening: the Unix socket that fronts connect to; the parent keeps it open as well, so
-            that they can connect to the process that replaces this one.
+        listening: the Unix socket that fronts connect to. The parent keeps it open too, so that
+            they can connect to a process that replaces this one.
     """
     enter(member)
     container = Container(settings=member.settings)
     container.observer.override(EncoderEventsOnly(container.metrics()))
     measure_encoders(container)
     uvloop.run(_run(EncoderProcess(container), member, listening))
-    # A thread may still be in a library that cannot be interrupted.
+    # A thread may still be inside a library call that cannot be interrupted.
     os._exit(0)
 
 
@@ -82,7 +82,7 @@ class EncoderProcess:
         self._end = asyncio.Event()
 
     async def serve(self, listening: socket.socket) -> None:
-        """Load the model, and reply until the end."""
+        """Load the model, and reply until the process ends."""
         server = await asyncio.start_unix_server(self._serve, sock=listening, limit=_BUFFER_BYTES)
         tasks = [
             asyncio.create_task(self._model.run()),
@@ -101,7 +101,7 @@ class EncoderProcess:
         self._end.set()
 
     def end_once_nobody_asks(self) -> None:
-        """Have `serve` return when the fronts, which finish what they have, are gone."""
+        """Make `serve` return once the fronts have finished their requests and are gone."""
         self._ends_without_fronts = True
         self._end_if_nobody_asks()
 
@@ -110,10 +110,10 @@ class EncoderProcess:
             self._end.set()
 
     async def _end_if_only_a_new_process_helps(self) -> None:
-        while (health := self._report_health()).alive:  # noqa: ASYNC110 nothing tells of it
+        while (health := self._report_health()).alive:  # noqa: ASYNC110 there is no event for it
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
         logger.critical("ending the encoder's process: %s", health.reason)
-        await asyncio.sleep(_LOOK_EVERY_SECONDS)  # requests that wait get their 503 first
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)  # waiting requests get their 503 first
         os._exit(1)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,7 +126,7 @@ class EncoderProcess:
                 writer.writelines(packed(reply, rows))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            return  # a front that has ended, or a thread of it
+            return  # a front, or one of its threads, has ended
         finally:
             self._serving.discard(asyncio.current_task())
             writer.close()
@@ -175,7 +175,7 @@ def _check(lease: Lease, fingerprint: str) -> None:
     """Refuse a question about another model.
 
     Raises:
-        ModelNotReady: the front still has to learn which model is loaded now.
+        ModelNotReady: the front does not know yet which model is loaded now.
     """
     loaded = lease.encoder.description.fingerprint
     if loaded != fingerprint:

@@ -1,4 +1,4 @@
-"""A process that serves HTTP: everything but the encoder, which is in a process of its own."""
+"""A process that serves HTTP: everything except the encoder, which has its own process."""
 
 import asyncio
 import contextlib
@@ -32,24 +32,24 @@ from entrypoints.server.server import serve_on
 logger = logging.getLogger(__name__)
 
 _CALLS: Final = 4
-"""Calls of the encoder's process at once: enough to keep it busy while replies travel. What waits
-beyond them waits here, where a client that has gone is noticed."""
+"""Calls to the encoder's process at once: enough to keep it busy while replies are on their way.
+Further requests wait here, where a client that hangs up is noticed."""
 
 _REPORT_EVERY_SECONDS: Final = 0.2
 
 _FIRST_REPORT_SECONDS: Final = 5.0
 
 _SILENCE_SECONDS: Final = 1.0
-"""After which what the encoder's process said last is no longer passed on."""
+"""After this long, the last report of the encoder's process is no longer used."""
 
 
 def run_front(member: Membership, sockets: Sequence[socket.socket], *, fronts: int) -> None:
-    """Serve HTTP until a signal, or the parent's end, ends it.
+    """Serve HTTP until a signal arrives or the parent ends.
 
     Args:
         member: this process.
         sockets: to listen on; each front has its own on the same port.
-        fronts: how many there are, which share the limits and the processors.
+        fronts: number of fronts, which share the limits and the processors.
     """
     enter(member)
     container = front_container(member, fronts=fronts)
@@ -85,7 +85,7 @@ def front_container(member: Membership, *, fronts: int) -> Container:
 
 
 class EncoderFollower:
-    """Knows how the encoder is, by asking its process a few times a second."""
+    """Tracks the encoder's state by polling its process a few times a second."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class EncoderFollower:
         """Make one.
 
         Args:
-            loader: asks the encoder's process.
+            loader: polls the encoder's process.
             model: is loaded once that process has a model.
             admission: of this process.
             member: this process.
@@ -110,7 +110,7 @@ class EncoderFollower:
         self._first = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow the encoder until cancelled."""
+        """Track the encoder until cancelled."""
         loading = asyncio.create_task(self._load())
         try:
             async with seen_to_work(self._member, _end_this_process):
@@ -126,10 +126,10 @@ class EncoderFollower:
             loading.cancel()
 
     async def first_report(self) -> None:
-        """Return once a ready encoder is known here, or known not to be ready, or after a while.
+        """Wait until this process knows whether the encoder is ready, but not too long.
 
-        A front that replaces another listens only then, so that it does not refuse the clients that
-        waited for it.
+        A front that replaces another starts listening only then, so that it does not refuse the
+        clients that waited for it.
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._first.wait(), _FIRST_REPORT_SECONDS)
@@ -151,12 +151,12 @@ class EncoderFollower:
         """The service at this moment, as `ReportHealth` says it."""
         draining = self._admission.draining
         health = self._silence() if self._report is None else self._report.health
-        # An encoder that is ready can be asked as soon as this process knows which one it is.
+        # A ready encoder can be used as soon as this process knows which one it is.
         ready = health.ready and self._model.description is not None and not draining
         return replace(health, ready=ready, reason=SHUTTING_DOWN if draining else health.reason)
 
     def _silence(self) -> Health:
-        """What is known while the encoder's process says nothing."""
+        """The state to report while the encoder's process does not respond."""
         description = self._model.description
         return Health(
             alive=True,
@@ -178,7 +178,7 @@ class EncoderFollower:
 
         Args:
             own: this process's.
-            places: that all of them hold.
+            places: places that all of them hold.
         """
         report = self._report
         return replace(
@@ -189,7 +189,7 @@ class EncoderFollower:
         )
 
     def _model_changed(self) -> bool:
-        """Whether the encoder's process has loaded another model than the one known here."""
+        """Whether the encoder's process has loaded a different model than the one known here."""
         known, report = self._model.description, self._report
         if known is None or report is None or report.health.encoder is None:
             return False
@@ -197,5 +197,5 @@ class EncoderFollower:
 
 
 def _end_this_process() -> None:
-    """Finish what was accepted, and end; the parent, if it is there, starts another."""
+    """Finish accepted requests and end; the parent, if it still runs, starts another."""
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What every process that the parent starts has in common."""
+"""The common parts of all processes that the parent starts."""
 
 import asyncio
 import os
@@ -38,13 +38,13 @@ class Membership:
 
 
 def enter(member: Membership) -> None:
-    """Set up a process that was just started."""
-    # Out of the terminal's group: Ctrl+C is for the parent, which ends the others in order.
+    """Set up a new process."""
+    # Out of the terminal's group: Ctrl+C goes to the parent, which ends the others in order.
     os.setpgid(0, 0)
     settings = member.settings
     configure_logging(settings.log_format, settings.log_level)
     return_large_blocks_at_once()
-    # A process that replaces another goes on with its counts.
+    # A process that replaces another continues its counts.
     values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
         lambda: f"row{member.row}"
     )
@@ -55,7 +55,7 @@ def enter(member: Membership) -> None:
 
 @asynccontextmanager
 async def seen_to_work(member: Membership, on_orphaned: Callable[[], None]) -> AsyncIterator[None]:
-    """Tell the parent that the event loop turns, and hear of the parent's end.
+    """Tell the parent that the event loop is running, and notice when the parent ends.
 
     Args:
         member: this process.

@@ -28,21 +28,21 @@ from entrypoints.settings import LEAST_BODY_MIB, Settings
 logger = logging.getLogger(__name__)
 
 _METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client keeps counts that several processes share; read when it is imported."""
+"""prometheus_client's directory for counts of several processes; it is read at import."""
 
 _LOOK_EVERY_SECONDS: Final = 1.0
 
 _STUCK_SECONDS: Final = 60.0
-"""A process whose event loop has not turned for so long is replaced."""
+"""A process whose event loop has been stuck for this long is replaced."""
 
 _START_SECONDS: Final = 120.0
-"""How long a process may take to begin: its libraries are read from disk."""
+"""How long a process may take to start: its libraries are read from disk."""
 
 _LASTED_SECONDS: Final = 3.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 
 _LAST_SECONDS: Final = 5.0
-"""For processes to end after the grace that requests have."""
+"""Time for processes to end after the requests' grace period."""
 
 
 @dataclass(slots=True)
@@ -53,11 +53,11 @@ class _Member:
         name: for the log.
         row: in the table.
         target: what it runs, with `Membership` as its first argument.
-        arguments: what else that is given.
-        process: the one that runs now; None while there is none.
+        arguments: further arguments of the target.
+        process: the running process; None if there is none.
         started_s: when it was started, by `time.monotonic`.
-        short_lives: how many in a row ended soon after they had begun.
-        start_at_s: when the next one is to be started.
+        short_lives: how many in a row ended soon after their start.
+        start_at_s: when to start the next one.
     """
 
     name: str
@@ -78,7 +78,7 @@ def serve_by_processes(settings: Settings, fronts: int) -> None:
         fronts: processes that serve HTTP.
     """
     try:
-        # By itself first: sockets that share a port would share it with another server's too.
+        # First without sharing: sockets that share a port would also share it with another server.
         alone = bind(settings.host, settings.port)
         port = alone[0].getsockname()[1]
         for each in alone:
@@ -102,21 +102,21 @@ def serve_by_processes(settings: Settings, fronts: int) -> None:
 
 
 def share_of(settings: Settings, fronts: int) -> Settings:
-    """What one of several processes may use of what the settings allow all of them.
+    """One process's share of the limits that the settings set for all of them.
 
-    Requests are counted together, see `SharedPlaces`, and so are not shared out here.
+    Requests are counted together (see `SharedPlaces`), so that limit is not divided.
     """
     return msgspec.structs.replace(
         settings,
         max_connections=-(-settings.max_connections // fronts),
         max_body_memory_mib=max(LEAST_BODY_MIB, settings.max_body_memory_mib // fronts),
-        watchdog=None,  # the parent is what systemd knows
+        watchdog=None,  # systemd watches the parent
         warnings=(),
     )
 
 
 def _front(member: Membership, **arguments: Any) -> None:
-    # Imported in the new process: the parent needs none of it.
+    # Imported in the new process: the parent does not need it.
     from entrypoints.processes.front import run_front
 
     run_front(member, **arguments)
@@ -151,7 +151,7 @@ class _Parent:
         self._ends_at_s: float | None = None
 
     def run(self) -> None:
-        """Until all processes have ended after a signal."""
+        """Run until all processes have ended after a signal."""
         with self._woken_by_signals() as woken:
             host, port = self._sockets[0][0].getsockname()[:2]
             scheme = "https" if self._settings.tls else "http"
@@ -196,7 +196,7 @@ class _Parent:
             self._signals += 1
 
     def _react(self) -> None:
-        """Have the fronts finish; a second signal has them end at once."""
+        """Let the fronts finish; a second signal ends them at once."""
         if self._signals == self._reacted_to:
             return
         self._reacted_to = self._signals
@@ -213,7 +213,7 @@ class _Parent:
                 front.process.terminate()
 
     def _all_have_ended(self) -> bool:
-        """Whether it is over; the encoder's process is ended once there is no front."""
+        """Whether everything has ended. The encoder's process is ended after the last front."""
         if self._ends_at_s is None or any(front.process is not None for front in self._fronts):
             return False
         encoder = self._encoder.process
@@ -258,7 +258,7 @@ class _Parent:
         logger.info("started %s as process %d", member.name, process.pid)
 
     def _bury(self, member: _Member, process: BaseProcess, now_s: float) -> None:
-        """Take note of an end. The next one is started at once, unless several ended quickly."""
+        """Record the end of a process. The next starts at once, unless several ended quickly."""
         process.join()
         member.process = None
         self._table.hold(member.row, 0)

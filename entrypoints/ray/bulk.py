@@ -1,4 +1,4 @@
-"""Embedding more images than one machine can: a Ray Data job that writes a folder of Parquet files.
+"""Embeds more images than one machine can: a Ray Data job that writes a folder of Parquet files.
 
 Reading and decoding run as tasks on any processor, the model in one actor for each accelerator; Ray
 streams the images from the tasks to the actors. Every node must see the files and the output under
@@ -39,7 +39,7 @@ _PREPARED_AT_A_TIME: Final = 32
 """Images that one task reads and decodes (150 KB each as pixels)."""
 
 _ROWS_OF_A_FILE: Final = 256
-"""Images that are processed together and written to one file: what is lost when a node dies."""
+"""Images that are processed together and written to one file; lost if a node dies."""
 
 _LISTED_AT_A_TIME: Final = 100_000
 """File names in one file of the listing."""
@@ -88,7 +88,7 @@ def embed_on_ray(
     context.checkpoint_config = CheckpointConfig(
         id_column="path",
         checkpoint_path=str(run.folder / "done"),
-        delete_checkpoint_on_success=False,  # only once the run is known to be complete
+        delete_checkpoint_on_success=False,  # deleted only once the run is complete
     )
     (
         ray.data.read_parquet(listing, columns=_columns(listing))
@@ -193,7 +193,7 @@ def _read(path: str) -> bytes:
 
 
 def _parquet_input(paths: Sequence[str]) -> str | None:
-    """The Parquet file or folder that ``paths`` names; None if it names something else."""
+    """The Parquet file or folder named by ``paths``; None if it is something else."""
     if len(paths) != 1:
         return None
     path = Path(paths[0])
@@ -210,7 +210,7 @@ def _columns(listing: str) -> list[str]:
 
 
 def _listed(paths: Sequence[str], folder: Path) -> Path:
-    """All names, sorted and without repetitions, as Parquet: Ray can skip what is done only so."""
+    """All names, sorted and unique, as Parquet: Ray can skip finished ones only in this form."""
     names = sorted({file.path for file in LocalImageFiles(paths).listing()})
     if not names:
         raise BulkFailure("there is no image in the given paths.")

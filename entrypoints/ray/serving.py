@@ -72,7 +72,7 @@ class EncoderReplica:
     async def encode_images(self, batch: PixelBatch) -> RemoteEmbeddings:
         """Image tower, as `EncoderPort.encode_images`."""
         # Ray forms a batch without checking whether the encoder is free. So a batch waits for more
-        # calls for as long as the batch before it will take, and not at all if the encoder is idle.
+        # calls for as long as the previous batch takes, and not at all if the encoder is idle.
         busy_s = max(self._free_at_s - time.monotonic(), 0.0)
         self._ray_batches.set_batch_wait_timeout_s(busy_s)
         result: RemoteEmbeddings | Exception = await self._batched(batch)
@@ -94,12 +94,12 @@ class EncoderReplica:
         return results
 
     async def _call(self, tower: Callable[[_Input], _Output], inputs: _Input) -> _Output:
-        """Run a tower in the encoder's thread, so that the replica still accepts calls."""
+        """Run a tower in the encoder's thread, so that the replica can still accept calls."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, tower, inputs)
 
 
 def _ingress() -> "ASGIApp":
-    """What an ingress replica serves: the application with the remote encoder behind its port.
+    """The application of an ingress replica, with the remote encoder behind its port.
 
     Raises:
         RuntimeError: the encoder cannot be used; `serve status` shows why.
@@ -126,7 +126,7 @@ def _ingress() -> "ASGIApp":
 
 
 def _loaded(model: Supervisor, thread: ThreadPoolExecutor) -> EncoderPort:
-    """The encoder once it is ready. Loaded in ``thread``, since Ray's own runs an event loop."""
+    """The encoder once it is ready. Loaded in ``thread``, since Ray's thread runs an event loop."""
     thread.submit(asyncio.run, model.load()).result()
     if model.encoder is None:
         raise RuntimeError(f"no model is loaded: {model.reason}")

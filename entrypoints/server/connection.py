@@ -1,9 +1,9 @@
-"""One client's connection: HTTP/1.1 on uvicorn's protocol, and whose turn it is.
+"""One client's connection: HTTP/1.1 on uvicorn's protocol, with its own phases and time limits.
 
-Uvicorn parses with llhttp, runs the application and writes its responses. Here is what it lacks: an
-upgrade is ignored and the body read, what RFC 9112 forbids is refused, errors come after the
-responses before them, and the end of a connection takes no response away. It hangs on names that
-uvicorn does not document, so `UVICORN` is the one version that it has been tested with.
+Uvicorn parses with llhttp, runs the application and writes its responses. This module adds what
+uvicorn lacks. An upgrade is ignored and the body is read. Requests that RFC 9112 forbids are
+refused. Errors are sent after earlier responses. Closing a connection never loses a response. It
+depends on undocumented names in uvicorn, so it is only tested with version `UVICORN`.
 """
 
 import asyncio
@@ -41,13 +41,13 @@ from entrypoints.server.request_heads import Refusal, head_fault, invalid, origi
 from entrypoints.server.turns import Kind, Turns
 
 UVICORN: Final = "0.54.0"
-"""The version whose inner names this module uses."""
+"""The version whose internal names this module uses."""
 
 _CHUNK_OVERHEAD: Final = 16
 """Bytes that chunking may add to each part of a body."""
 
 _HALF_CLOSED_SECONDS: Final = 1.0
-"""After which a client that has closed its side is asked whether it still listens."""
+"""After this long, a client that has closed its side is probed for whether it still listens."""
 
 _TOO_LARGE: Final = Refusal(
     431,
@@ -72,11 +72,11 @@ _GIVE_WAY: Final = Refusal(
 
 
 class Phase(Enum):
-    """Where a connection is, and so whose turn it is.
+    """The phase of a connection. It says whose turn it is: the client's or the server's.
 
     HANDSHAKE → HEAD → (BODY →) ANSWERING → IDLE → HEAD …; a response that comes before the end of
-    the body leads from BODY to LEFTOVER and then to IDLE. CLOSING is the last one from anywhere:
-    nothing that is still received counts as a request.
+    the body leads from BODY to LEFTOVER and then to IDLE. CLOSING can follow any phase and is the
+    last: data received then is not a request.
     """
 
     HANDSHAKE = auto()
@@ -95,24 +95,24 @@ _SECONDS: Final = {
     Phase.IDLE: IDLE_SECONDS,
     Phase.CLOSING: LINGER_SECONDS,
 }
-"""How long each may last. `BodyLimits` has the time of a body; the server takes its own."""
+"""How long each may last. `BodyLimits` times bodies; the server's own turn has no limit."""
 
 
 class Watch(Protocol):
-    """What a connection reports to: see `Connections`."""
+    """Receives a connection's events, see `Connections`."""
 
     def moved(self, connection: "Connection") -> None:
-        """It has entered another phase."""
+        """The connection has entered another phase."""
 
     def closed(self, connection: "Connection") -> None:
-        """It is no more."""
+        """The connection has ended."""
 
     def refused(self) -> None:
-        """It sent a response of its own."""
+        """The connection itself sent a response."""
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's connection with a phase, from the moment it is accepted."""
+    """Uvicorn's connection, with a phase, from the moment it is accepted."""
 
     def __init__(
         self,
@@ -126,16 +126,16 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Begin with a connection that was just accepted; a TLS handshake may be ahead.
+        """Start with an accepted connection, before any TLS handshake.
 
         Args:
-            accepted: its socket, which the transport will own.
+            accepted: its socket; the transport will own it.
             address: of the client.
-            watch: hears of every change.
+            watch: is told of every change.
             turns: starts the requests.
             config: uvicorn's.
             server_state: uvicorn's.
-            app_state: what the application's lifespan has left for requests.
+            app_state: state from the application's lifespan, for requests.
             loop: the running one.
         """
         super().__init__(config, server_state, app_state, loop)
@@ -170,16 +170,16 @@ class Connection(HttpToolsProtocol):
 
     @property
     def waited_for(self) -> bool:
-        """Whether it is the client's turn, and nothing from it is waiting to be read."""
+        """Whether it is the client's turn and no data from it is waiting to be read."""
         return self.phase not in (Phase.ANSWERING, Phase.CLOSING) and not self._unread()
 
     @property
     def untaken_until_s(self) -> float:
-        """When the client's time to take its response ends; the smaller, the slower it is."""
+        """When the client's time to read its response ends; smaller for slower clients."""
         return math.inf if self._patience is None else self._patience.ends_s
 
     def look(self, now_s: float) -> str | None:
-        """End what has lasted too long, with a response where one can still be of use.
+        """End a phase that has lasted too long, with a response if one can still help.
 
         Returns:
             Why the connection must be cut off; None if it need not be.
@@ -215,7 +215,7 @@ class Connection(HttpToolsProtocol):
         return None
 
     def give_way(self) -> None:
-        """Close for the sake of another; a request that was just sent gets 503 to retry on."""
+        """Close to make room for another; a request that was just sent gets a 503 to retry."""
         if self._raw is not None:
             self._fail(_GIVE_WAY)
         elif self.config.is_ssl:
@@ -224,7 +224,7 @@ class Connection(HttpToolsProtocol):
             self._enter(Phase.CLOSING)
 
     def cut_off(self) -> None:
-        """Close now; what was not sent is lost."""
+        """Close now; unsent data is lost."""
         self._watch.closed(self)
         if self._raw is not None:
             self._raw.abort()
@@ -234,7 +234,7 @@ class Connection(HttpToolsProtocol):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def _unread(self) -> bool:
-        """Whether the kernel holds something that the client has sent."""
+        """Whether the kernel holds unread data from the client."""
         try:
             return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
@@ -250,7 +250,7 @@ class Connection(HttpToolsProtocol):
     # What asyncio tells
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to read; the application's end of the transport lingers when it is closed."""
+        """Start reading; the application's view of the transport lingers when it is closed."""
         self._raw = transport
         super().connection_made(_Lingering(transport, self._finish))
         given_way = self.phase is Phase.CLOSING
@@ -259,7 +259,7 @@ class Connection(HttpToolsProtocol):
             self._fail(_GIVE_WAY)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everyone who still works for it."""
+        """Tell everyone who still works for this connection."""
         self._watch.closed(self)
         self.phase = Phase.CLOSING
         for cycle in self._unanswered():
@@ -299,8 +299,8 @@ class Connection(HttpToolsProtocol):
     def _read_as_if_without_upgrade(self) -> None:
         """Ignore an upgrade (RFC 9110, 7.8): what follows the head is the body.
 
-        Llhttp takes it for another protocol and has no switch for that. So a new parser is fed
-        a head with the same framing, without effect, and continues from there.
+        Llhttp treats it as another protocol and has no switch for that. So a new parser gets a head
+        with the same framing, without effect, and continues from there.
         """
         framing = b"".join(
             b"%s: %s\r\n" % (name, value)
@@ -338,8 +338,8 @@ class Connection(HttpToolsProtocol):
     def _ask_whether_it_listens(self) -> None:
         """Send an interim response to a client that has closed its side and waits.
 
-        From here, one that hung up looks the same; but its system sends a
-        reset for whatever arrives, and then the request can be dropped.
+        A client that hung up looks the same from here. But its system sends a reset for any data it
+        receives, and then the request can be dropped.
         """
         cycle = self._running
         if self._raw is None or cycle is None or cycle.response_started or cycle.disconnected:
@@ -362,13 +362,13 @@ class Connection(HttpToolsProtocol):
             super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """A part of its target is there."""
+        """A part of the target has arrived."""
         if not self._replaying:
             self._count(len(url))
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is there; trailers are not among them (RFC 9110, 6.5.1)."""
+        """A header has arrived; trailers are not headers (RFC 9110, 6.5.1)."""
         if self._replaying:
             return
         self._count(len(name) + len(value) + 4)
@@ -376,13 +376,13 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value.strip(b" \t"))
 
     def _count(self, size: int) -> None:
-        # The bytes that arrive are counted too, but not the head of a request that comes at once.
+        # Arriving bytes are counted too, except the head of a request that arrives in one piece.
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head(_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
-        """The head is there; how long the body may take is for `BodyLimits` to say."""
+        """The head is complete; `BodyLimits` decides how long the body may take."""
         if self._replaying:
             return
         self._in_headers = False
@@ -404,7 +404,7 @@ class Connection(HttpToolsProtocol):
         self._receiving = self.has_asked = True
         super().on_headers_complete()
         if self.expect_100_continue:
-            # A client that gets its response before it sent the body may still send it, or not.
+            # A client that gets its response before it has sent the body may still send it, or not.
             self.cycle.keep_alive = False
         if self.phase is Phase.HEAD:
             self._enter(Phase.BODY)
@@ -419,12 +419,12 @@ class Connection(HttpToolsProtocol):
         raise HeadRefused
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body is there."""
+        """A part of the body has arrived."""
         self._overhead = max(0, self._overhead - len(body) - _CHUNK_OVERHEAD)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is there: now it is the server's turn."""
+        """The request is complete: now it is the server's turn."""
         if self.parser.should_upgrade():
             return  # it is not: the body is still to be read
         self._receiving = False
@@ -458,9 +458,9 @@ class Connection(HttpToolsProtocol):
         self._turns.wait(start, kind=kind, last_turn_s=self._last_turn_s)
 
     def on_response_complete(self) -> None:
-        """The response is on its way: the next request, or the client's turn again."""
+        """The response is sent: start the next request, or it is the client's turn again."""
         if self._running is not None:
-            # What was not read of a body would be kept until the connection's next request.
+            # The unread rest of a body would be kept until the connection's next request.
             self._running.body.clear()
         if self.phase is Phase.CLOSING:
             self.server_state.total_requests += 1
@@ -479,10 +479,10 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing: `look` closes idle connections."""
+        """Do nothing: `look` closes idle connections."""
 
     def shutdown(self) -> None:
-        """Close if nothing is under way; else after the response to it."""
+        """Close if no request is in progress; else after its response."""
         if self._raw is None:
             self.cut_off()
         elif self.phase in (Phase.HEAD, Phase.IDLE) and not self._in_headers and not self._unread():
@@ -500,7 +500,7 @@ class Connection(HttpToolsProtocol):
         yield from (cycle for cycle, _ in reversed(self.pipeline))
 
     def _fail(self, refusal: Refusal) -> None:
-        """Refuse what is being received, after the responses to what came before; then close."""
+        """Refuse the current request, after the responses to earlier ones; then close."""
         if self.phase is Phase.CLOSING:
             return
         self._watch.refused()
@@ -539,10 +539,10 @@ class Connection(HttpToolsProtocol):
         self._finish()
 
     def _finish(self) -> None:
-        """Close once all that was written has been taken, and the client has closed its side.
+        """Close once the client has read everything and closed its side.
 
-        To close at once would make its system throw away a response that it has not read yet, if
-        anything that it sent is still unread here (RFC 9112, 9.6).
+        If the server closed at once while data from the client is still unread here, the client's
+        system would discard a response that it has not read yet (RFC 9112, 9.6).
         """
         raw = self._raw
         if raw is None or self.phase is Phase.CLOSING:
@@ -566,7 +566,7 @@ class HeadRefused(Exception):
 
 
 class _Lingering(asyncio.Transport):
-    """A transport whose ``close`` is the connection's to do; all else is the real one's."""
+    """A transport whose ``close`` goes through the connection; the rest is the real transport's."""
 
     def __init__(self, raw: asyncio.Transport, finish: Any) -> None:
         super().__init__()
@@ -583,12 +583,12 @@ class _Lingering(asyncio.Transport):
         return self._closing or self._raw.is_closing()
 
     def close(self) -> None:
-        """Write what is left, and close as the connection does."""
+        """Write the rest, and close as the connection does."""
         self._closing = True
         self._finish()
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
-    """Tell the application that its client has gone; what it still sends goes nowhere."""
+    """Tell the application that its client has gone; anything it still sends is discarded."""
     cycle.disconnected = True
     cycle.message_event.set()

@@ -1,4 +1,4 @@
-"""All connections of a server: how many there may be, and who has to go."""
+"""All connections of a server: how many may be open, and which one is closed for another."""
 
 import asyncio
 import itertools
@@ -14,43 +14,43 @@ logger = logging.getLogger(__name__)
 _SWEEP_SECONDS: Final = 1.0
 
 _OTHER_FILES: Final = 256
-"""File descriptors that are left for models, caches and clients of collectors."""
+"""File descriptors kept free for models, caches and connections to collectors."""
 
 _LEAST_LINGERING: Final = 128
 
 _LOOKED_AT: Final = 16
-"""Connections of an address that are looked at to find one to close."""
+"""How many of an address's connections are checked to find one to close."""
 
 
 class Connections:
-    """The connections that are open, from the moment they are accepted; swept once a second.
+    """The open connections, from the moment they are accepted; swept once a second.
 
-    Where there would be more than ``most``, one whose client's turn it is to send something is
-    closed: of the address that has most of them, those first that have never sent a request, and
-    among them the one that has been waited for longest. So clients that open thousands close their
-    own, and one that sends a request gets in and stays.
+    If there would be more than ``most``, one is closed that waits for its client to send something.
+    It is chosen from the address with the most connections: first those that have never sent a
+    request, and among them the one that has waited longest. So a client that opens thousands loses
+    its own connections, and a client that sends a request gets in and stays.
     """
 
     def __init__(self, *, most: int) -> None:
         """Make one.
 
         Args:
-            most: connections that may be open at once.
+            most: limit of open connections.
         """
         self._most = most
         self._most_closing = min(MAX_LINGERING, max(_LEAST_LINGERING, most // 2))
         self._count = 0
         self._by_address: dict[str, dict[Connection, None]] = {}
-        """Of each address, those first whose phase has lasted longest."""
+        """Each address's connections; those whose phase has lasted longest come first."""
         self._closing: dict[Connection, None] = {}
-        """Of all addresses, those first that have been closing for longest."""
+        """All addresses' closing connections; those that began to close first come first."""
         self._sweeping: asyncio.TimerHandle | None = None
         self._refused = 0
         self._made_room = 0
         self._turned_away = 0
 
     def opened(self, connection: Connection) -> bool:
-        """Count a connection that was just accepted; False if there is no room for it."""
+        """Add a new connection; False if there is no room for it."""
         self._sweep_soon(connection.loop)
         if self._count >= self._most and not self.make_room():
             self._turned_away += 1
@@ -60,7 +60,7 @@ class Connections:
         return True
 
     def make_room(self) -> bool:
-        """Close one connection for another; False if all are busy."""
+        """Close one connection to make room; False if all are busy."""
         dispensable = self._dispensable()
         if dispensable is None:
             return False
@@ -104,7 +104,7 @@ class Connections:
                 del self._by_address[connection.address]
 
     def refused(self) -> None:
-        """A request got a response without the application."""
+        """A request got its response without the application."""
         self._refused += 1
 
     def not_accepted(self) -> None:
@@ -138,7 +138,7 @@ class Connections:
             self._sweep_soon(loop)
 
     def _log(self) -> None:
-        """One line a second about each of what hostile clients can cause as often as they like."""
+        """Log at most one line a second about each event that hostile clients can cause at will."""
         if self._refused:
             logger.warning(
                 "refused %d requests: not HTTP, too large a head, too slow, or on a connection "
@@ -167,16 +167,16 @@ class Connections:
 
 
 def connections_possible(wanted: int) -> int:
-    """How many connections can be open at once: as many as wanted, or as the system allows.
+    """How many connections can be open at once: the wanted number, or what the system allows.
 
-    Raises the process's own limit on open files as far as it may.
+    Raises the process's limit on open files as far as allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + MAX_LINGERING + _OTHER_FILES
     if soft < needed and soft != resource.RLIM_INFINITY:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    # A third of them for connections that are being closed.
+    # A third of them is for connections that are being closed.
     room = (soft - _OTHER_FILES) * 2 // 3
     possible = wanted if soft == resource.RLIM_INFINITY or soft >= needed else max(1, room)
     if possible < wanted:

@@ -20,10 +20,10 @@ MakeConnection: TypeAlias = Callable[[socket.socket, str], Connection]
 
 _BACKLOG: Final = 2048
 _EACH_PASS: Final = 100
-"""Connections that are accepted in one pass of the event loop."""
+"""Connections accepted in one pass of the event loop."""
 
 _PAUSE_SECONDS: Final = 0.1
-"""Before accepting again where no file can be opened."""
+"""Pause before accepting again if no file can be opened."""
 
 _NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -33,15 +33,15 @@ class CannotListen(Exception):
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Sockets for every address that ``host`` stands for; ``::`` takes IPv4 too.
+    """Sockets for every address of ``host``; ``::`` includes IPv4.
 
     They do not listen yet.
 
     Args:
-        host: what it listens on.
-        port: 0 takes a free one.
-        shared: whether others may be bound to the same port in this way; the kernel then spreads
-            new connections over those that listen.
+        host: the address to listen on.
+        port: 0 chooses a free one.
+        shared: whether other sockets may share the port in this way; the kernel then spreads new
+            connections over those that listen.
 
     Raises:
         CannotListen: the port is taken, or the address is not this machine's.
@@ -132,8 +132,8 @@ class Listener:
 
         Args:
             sockets: bound, from `bind`.
-            connections: has room for a new one, or makes it.
-            tls: what to shake hands with, if at all.
+            connections: finds or makes room for a new one.
+            tls: for the TLS handshake, if any.
         """
         self._sockets = sockets
         self._connections = connections
@@ -141,10 +141,10 @@ class Listener:
         self._shaking_hands: set[asyncio.Task[None]] = set()
 
     def start(self, make: MakeConnection) -> None:
-        """Listen, and accept in the running loop.
+        """Listen, and accept clients in the running loop.
 
         Args:
-            make: makes the connection of a socket and its client's address.
+            make: makes the connection from a socket and its client's address.
         """
         self._loop = asyncio.get_running_loop()
         self._make = make
@@ -153,7 +153,7 @@ class Listener:
             self._loop.add_reader(listening, self._accept, listening)
 
     def close(self) -> None:
-        """Take those in that are waiting, and then no more."""
+        """Accept the clients that are already waiting, and then stop."""
         for listening in self._sockets:
             self._loop.remove_reader(listening)
             self._accept(listening, _BACKLOG)
@@ -167,7 +167,7 @@ class Listener:
                 return
             except OSError as failure:
                 if failure.errno not in _NO_FILES:
-                    continue  # it was gone before it was accepted
+                    continue  # the client was gone before it was accepted
                 if not self._connections.make_room():
                     self._connections.not_accepted()
                 self._pause(listening)
@@ -206,6 +206,6 @@ class Listener:
 
 
 def _readable(address: object) -> str:
-    """The client's address; one that came over IPv4 to an IPv6 socket is written as IPv4."""
+    """The client's address; an IPv4 client on an IPv6 socket is written as IPv4."""
     host = address[0] if isinstance(address, tuple) else ""
     return str(host).removeprefix("::ffff:")

@@ -1,4 +1,4 @@
-"""What llhttp lets pass in a request's head and HTTP/1.1 does not (RFC 9110 and 9112)."""
+"""Checks for request heads that llhttp accepts and HTTP/1.1 forbids (RFC 9110 and 9112)."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-fvV:.%~_-]+\]|[A-Za-z0-9._~!$&'()*+,;
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A response that the connection gives by itself, without the application, and then closes.
+    """A response that the connection sends itself, without the application, before it closes.
 
     Attributes:
         status: the HTTP status.
@@ -36,7 +36,7 @@ def invalid(detail: str) -> Refusal:
 
 
 def head_fault(method: str, version: str, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
-    """What is wrong with a head; None if it can be served.
+    """The problem with a head; None if it can be served.
 
     Args:
         method: such as ``GET``.
@@ -48,7 +48,7 @@ def head_fault(method: str, version: str, headers: Sequence[tuple[bytes, bytes]]
             505, "unsupported_http_version", f"HTTP/{version} is not served; HTTP/1.1 is."
         )
     if method not in _METHODS:
-        # CONNECT among them: what follows it would be another protocol.
+        # Includes CONNECT, after which another protocol would follow.
         return Refusal(501, "unknown_method", f"the method {method} is not served here.")
     hosts = [value.strip(b" \t") for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == "1.1"):
@@ -75,10 +75,10 @@ def _coding_fault(codings: Sequence[bytes], version: str) -> Refusal | None:
 
 
 def origin_form(target: bytes) -> bytes | None:
-    """The path and query that a request's target names; None if it names none.
+    """The path and query of a request's target; None if it has none.
 
-    A client may send the whole address (RFC 9112, 3.2.2), and then without any path. Nothing of the
-    address but path and query decides anything here. A fragment is never sent.
+    A client may send a whole URL (RFC 9112, 3.2.2), even without a path. Only its path and query
+    matter here. A fragment is never sent.
     """
     if b"#" in target:
         return None

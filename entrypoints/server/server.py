@@ -22,16 +22,15 @@ from entrypoints.server.turns import Turns
 logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS: Final = 2
-"""For what is left after draining: idle connections, busy threads."""
+"""Time for whatever is left after draining: idle connections, busy threads."""
 
 
 class DrainingServer(uvicorn.Server):
-    """Uvicorn with its own way of accepting clients and another reaction to signals.
+    """Uvicorn with our own listener and a different reaction to signals.
 
-    Uvicorn would close the socket at once. Here readiness fails and new requests get 503 while
-    those that were accepted are finished, for at most ``grace_s`` seconds; then it closes. A
-    second SIGTERM or SIGINT closes at once. The process ends even if a thread is still loading a
-    model.
+    Uvicorn would close the socket at once. Here readiness fails and new requests get 503, while
+    accepted requests finish within ``grace_s`` seconds. Then the socket closes. A second SIGTERM or
+    SIGINT closes at once. The process ends even if a thread is still loading a model.
 
     SIGHUP, which a closing terminal sends, is like SIGTERM, unless it was ignored when the process
     started (nohup). SIGUSR1 and SIGUSR2 are logged and otherwise ignored.
@@ -51,11 +50,11 @@ class DrainingServer(uvicorn.Server):
 
         Args:
             config: uvicorn's.
-            admission: refuses new requests while the server drains.
-            grace_s: that accepted requests have.
+            admission: refuses new requests during draining.
+            grace_s: grace period for accepted requests.
             sockets: to listen on.
-            connections: that are open.
-            announced: whether the log says where it listens; not where a parent has said it.
+            connections: the open connections.
+            announced: whether to log the address; False if a parent process has logged it.
         """
         super().__init__(config)
         self._announced = announced
@@ -69,7 +68,7 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and then listen."""
-        loop = self._loop = asyncio.get_running_loop()  # signals arrive outside of it
+        loop = self._loop = asyncio.get_running_loop()  # signals arrive outside the loop
         await super().startup(sockets=[])
         turns = Turns(loop)
 
@@ -97,7 +96,7 @@ class DrainingServer(uvicorn.Server):
             )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close everything, and see to it that the process ends."""
+        """Close everything, and make sure that the process ends."""
         if self._listener is not None:
             self._listener.close()
         await super().shutdown(sockets)
@@ -108,9 +107,9 @@ class DrainingServer(uvicorn.Server):
         end.start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """React to a signal that asks for the end."""
-        # Not handed on to uvicorn, which would raise it again at the end: a server that was
-        # asked to stop and did so has exited well.
+        """React to a signal to end."""
+        # Not passed on to uvicorn, which would raise it again at the end: a server that was asked
+        # to stop and did so has exited normally.
         if self._loop is None or self._admission.draining:
             if sig == signal.SIGHUP and self._loop is not None:
                 return  # systemd may send it right after SIGTERM
@@ -121,7 +120,7 @@ class DrainingServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._start_drain)
 
     def note(self, sig: int, frame: FrameType | None) -> None:
-        """Log a signal that means nothing here."""
+        """Log a signal that has no meaning here."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(
                 logger.info, "ignored %s: it has no meaning here", signal.Signals(sig).name
@@ -147,7 +146,7 @@ def serve(container: Container) -> None:
     """Serve until a signal ends it; exits with a message where it cannot listen on the port."""
     settings = container.settings()
     try:
-        # Before the model is loaded: who starts a second server by mistake learns it at once.
+        # Before loading the model, so that starting a second server by mistake fails at once.
         sockets = bind(settings.host, settings.port)
     except CannotListen as reason:
         sys.exit(str(reason))
@@ -160,7 +159,7 @@ def serve_on(container: Container, sockets: list[socket.socket], *, announced: b
     Args:
         container: the service.
         sockets: bound, and not listening yet.
-        announced: whether the log says where it listens.
+        announced: whether to log the address.
     """
     settings = container.settings()
     connections = Connections(most=connections_possible(settings.max_connections))
@@ -172,7 +171,7 @@ def serve_on(container: Container, sockets: list[socket.socket], *, announced: b
         loop="uvloop",
         ws="none",
         log_config=None,
-        server_header=False,  # who looks for a version with a hole need not be told
+        server_header=False,  # do not help attackers who look for a vulnerable version
         **({} if settings.tls is None else settings.tls.for_uvicorn()),
         access_log=False,  # the request log says more
         # What is still open after draining is idle or slower than the grace allows.

@@ -7,10 +7,10 @@ from typing import Any
 
 
 class UnusableTls(Exception):
-    """A file is not what it should be.
+    """A TLS file is not usable.
 
     Attributes:
-        part: which of the attributes of `Tls` is at fault.
+        part: the attribute of `Tls` that is wrong.
         reason: what is wrong with it; nothing secret.
     """
 
@@ -22,11 +22,11 @@ class UnusableTls(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The server's certificate, and the authorities of the clients that it lets in.
+    """The server's certificate, and the authorities for client certificates.
 
     Attributes:
         certificate: PEM, the chain from the server's own certificate on.
-        key: PEM; None where the certificate's file holds it.
+        key: PEM; None if the certificate's file contains it.
         key_password: of the key, if it is encrypted.
         client_ca: PEM; clients must then show a certificate that one of these has signed.
     """
@@ -47,7 +47,7 @@ class Tls:
             self._check_certificates("client_ca", self.client_ca)
         part = "certificate" if self.key is None else "key"
         try:
-            # Always with a password: without one OpenSSL would ask for it on the terminal.
+            # Always pass a password: otherwise OpenSSL would ask for one on the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
                 self.certificate, self.key, lambda: self.key_password or ""
             )
@@ -74,10 +74,10 @@ class Tls:
             ) from None
 
     def trust(self) -> ssl.SSLContext:
-        """For a client on this machine that wants to know whether this very server is there."""
+        """For a client on this machine that checks whether this very server is running."""
         context = ssl.create_default_context(cafile=str(self.certificate))
-        context.check_hostname = False  # it is asked for by its address
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate, not its authority
+        context.check_hostname = False  # the client uses the address
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust the certificate itself
         return context
 
     def for_uvicorn(self) -> dict[str, Any]:

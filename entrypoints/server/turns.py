@@ -9,31 +9,31 @@ from enum import Enum, auto
 from typing import Final, TypeAlias
 
 _EACH_PASS: Final = 4
-"""Requests that are started in one pass of the event loop."""
+"""Requests started in one pass of the event loop."""
 
 
 Start: TypeAlias = Callable[[], None]
 
 
 class Kind(Enum):
-    """What a request asks for, as far as its turn is concerned."""
+    """The kind of a request, which decides its turn."""
 
     PROBE = auto()
-    """How the server is: orchestrators restart a process that does not say so in time."""
+    """Health: orchestrators restart a process that does not respond in time."""
     READ = auto()
-    """A page, a document or the metrics."""
+    """Pages, documents and metrics."""
     WORK = auto()
-    """All else: embeddings and what is made of them."""
+    """Everything else: embeddings and results based on them."""
 
 
 class Turns:
-    """Who is next, when more requests are there than can be started at once.
+    """Decides which request is next if there are more than can be started at once.
 
-    Were every request started as it arrives, a thousand connections that always have one would
-    make each pass of the event loop as long as a thousand requests, and a new client would wait
-    for several of them. Here a pass is as long as a few. The three kinds of requests take turns.
-    So do, within a kind, requests that are the first on their connection and all others; of the
-    latter, the one whose connection had its last turn longest ago is next.
+    If every request were started as it arrives, a thousand connections that always have one would
+    make each pass of the event loop as long as a thousand requests, and a new client would wait for
+    several passes. Here a pass is as long as a few requests. The three kinds of requests take
+    turns. Within a kind, first requests of a connection take turns with later ones. Among later
+    ones, the connection whose last turn was longest ago is next.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,11 +45,11 @@ class Turns:
         self._next_kind = itertools.cycle(self._queues.values())
 
     def wait(self, start: Start, *, kind: Kind, last_turn_s: float | None) -> None:
-        """Call ``start`` when it is its turn: now, if nobody waits.
+        """Call ``start`` when its turn comes: now, if nothing else waits.
 
         Args:
             start: starts a request; it must not raise.
-            kind: what the request asks for.
+            kind: the kind of request.
             last_turn_s: when the connection had its last turn, by the loop's clock; None if never.
         """
         if self._free and not self._waiting:

@@ -11,18 +11,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
-    """Where systemd wants notifications, from its environment (sd_notify(3), sd_watchdog_enabled).
+    """Where to notify systemd, from the environment (sd_notify(3), sd_watchdog_enabled).
 
     Attributes:
         address: ``NOTIFY_SOCKET``, a path, or a name that begins with ``@``.
-        patience_s: ``WATCHDOG_USEC`` in seconds; a process that is silent for so long is restarted.
+        patience_s: ``WATCHDOG_USEC`` in seconds; systemd restarts a process that is silent this
+            long.
     """
 
     address: str
     patience_s: float
 
     async def tell(self, alive: Callable[[], bool]) -> None:
-        """Notify three times as often as needed, as long as ``alive``; ends by being cancelled."""
+        """Notify three times as often as needed while ``alive``; runs until cancelled."""
         while True:
             if alive():
                 self.notify()

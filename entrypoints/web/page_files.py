@@ -28,10 +28,10 @@ _LINKS_TO_DOCS: Final = {
     b'<a href="docs">API</a>': b"",
     b'see <a href="docs">the API</a>': b"see its README",
 }
-"""What the page has instead where there is no ``/docs``."""
+"""Replacements in the page if ``/docs`` is switched off."""
 
 _SECURITY: Final = {
-    # Scripts and styles from this server's files alone, none inline; requests to this server only.
+    # Scripts and styles only from this server's files, none inline; requests only to this server.
     "Content-Security-Policy": "; ".join(
         (
             "default-src 'none'",
@@ -57,7 +57,7 @@ class _File:
 
     Attributes:
         content: its bytes.
-        headers: media type, ETag and what else it is served with.
+        headers: media type, ETag and others.
     """
 
     content: bytes
@@ -71,7 +71,7 @@ class _File:
         headers = {
             "Content-Type": _MEDIA_TYPES[path.suffix],
             "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
-            # Kept, but asked about each time: after an update no old script meets a new page.
+            # Cached but revalidated each time, so that an old script never runs in a new page.
             "Cache-Control": "no-cache",
             **_SECURITY,
         }
@@ -82,7 +82,7 @@ def page_routes(*, docs: bool, max_pixels: int) -> Sequence[HTTPRouteHandler]:
     """The page at ``/`` and its files below ``/page/``.
 
     Args:
-        docs: whether ``/docs`` is there to be linked to.
+        docs: whether to link to ``/docs``.
         max_pixels: of an image that the server decodes; the page scales larger ones down.
     """
     replaced = {
@@ -97,7 +97,7 @@ def page_routes(*, docs: bool, max_pixels: int) -> Sequence[HTTPRouteHandler]:
         if path.suffix in _MEDIA_TYPES
     }
 
-    # Open to all: it is the page that asks for a key.
+    # Open to all, since the page itself asks for a key.
     @get("/", include_in_schema=False, sync_to_thread=False, opt=OPEN_TO_ALL)
     def page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """The page itself."""

@@ -1,4 +1,4 @@
-"""Both towers on ONNX Runtime and the CPU: no PyTorch is needed, and nothing is compiled."""
+"""Both towers on ONNX Runtime and the CPU, without PyTorch and without compiling."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from application.ports import PixelBatch, RawEmbeddings, TextTower, TokenCount
 
 
 class OnnxImageTower:
-    """An exported image tower, to compare others with it."""
+    """An exported image tower, for comparison with others."""
 
     def __init__(self, path: Path) -> None:
         """Load the graph and its weights."""
@@ -54,7 +54,7 @@ def open_session(graph: Path | bytes) -> onnxruntime.InferenceSession:
     """A session on all usable cores; a graph given as bytes holds its weights itself."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
-    # Idle threads would spin while they wait, and take the cores from those that have work.
+    # Idle threads would spin while they wait, and take cores from busy threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     model = graph if isinstance(graph, bytes) else str(graph)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

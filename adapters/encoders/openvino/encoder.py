@@ -60,17 +60,18 @@ class OpenVinoEncoder(EncoderPort):
         Args:
             bundle: graphs and weights.
             device: OpenVINO's name, such as ``CPU``, ``GPU`` or ``NPU``.
-            precision: None takes bfloat16 where the device has it, else float32. What int8 leaves
-                unquantised is computed in that too.
-            streams: parts that a batch is cut into, each computed on its share of the cores. More
-                streams encode more images a second, and take longer for a single one.
+            precision: None takes bfloat16 if the device has it, else float32. With int8, the
+                unquantised rest uses that too.
+            streams: number of parts of a batch, each computed on its share of the cores. More
+                streams encode more images per second, but take longer for a single one.
             store: where compiled and quantised models are kept for the next start; None keeps
                 none.
-            capabilities: what a device can compute in, by OpenVINO's names; None asks OpenVINO.
+            capabilities: a device's precisions, by OpenVINO's names; None asks OpenVINO.
 
         Raises:
             EncoderUnavailable: there is no such device, or it cannot run the towers.
-            InvalidCheckpoint: the bundle's vocabulary is damaged, or its graph not what it says.
+            InvalidCheckpoint: the bundle's vocabulary is damaged, or its graph does not match its
+                description.
             OSError: not even the temporary directory can be written.
         """
         self._bundle = bundle
@@ -174,14 +175,14 @@ def _compiled(
     store: Store,
     fingerprint: str,
 ) -> "list[_Tower]":
-    """The graphs compiled, from what is kept in the store if possible.
+    """The compiled graphs, from the store if possible.
 
-    OpenVINO trusts whatever it finds in its cache: it looks models up by their path, so that it
-    would take the models of another bundle at the same path, and does not notice changed bytes. So
-    each bundle and way of compiling has a directory of its own, which is checked before use.
+    OpenVINO trusts its cache: it finds models by their path, so it would use the models of another
+    bundle at the same path, and it does not notice changed bytes. So each bundle and way of
+    compiling has its own directory, which is checked before use.
 
-    A compiled model repacks its weights, and keeps the graph's own copy as well. From the cache,
-    which only this server writes, that copy is mapped, so that the system can take its pages back
+    A compiled model repacks its weights, and also keeps the graph's own copy. From the cache, which
+    only this server writes, that copy is memory-mapped, so that the system can reclaim its pages
     (see `_MappedFiles`). A bundle is read and never mapped.
     """
 
@@ -210,12 +211,12 @@ def _compiled(
     def build(directory: Path) -> None:
         built.extend(compile_with(directory))
         if len(list(directory.iterdir())) < len(graphs):
-            # OpenVINO removes what it could not write to the end, and says nothing.
+            # OpenVINO silently removes files that it could not write completely.
             _check_room(directory, sum(file.stat().st_size for file in graphs[0].parent.iterdir()))
             raise Unusable(f"OpenVINO keeps no compiled models for {how.device}.")
         record_checksums(directory)
         for file in directory.iterdir():
-            file.chmod(0o400)  # nobody means to change a file that is mapped
+            file.chmod(0o400)  # a mapped file must not be changed
 
     try:
         kept = get_or_build(place, build=build, validate=_unchanged)
@@ -225,14 +226,14 @@ def _compiled(
     except Unusable as reason:
         logger.info("nothing is kept for the next start: %s", reason)
         return towers_of(built or compile_with(None))
-    if how.device != "CPU":  # what others keep in memory of a mapped file was never measured
+    if how.device != "CPU":  # other devices' use of mapped files was never measured
         return towers_of(built or compile_with(kept))
-    built.clear()  # before the same is loaded as the next start will load it
+    built.clear()  # before loading the model the way the next start will
     mapped = _MappedFiles(kept)
     imported = compile_with(kept, mapped=True)
     if all(compiled.get_property("LOADED_FROM_CACHE") for compiled in imported):
         return towers_of(imported, mapped)
-    # It goes by the times of the graph's files, which may be newer than what was compiled of them.
+    # OpenVINO compares file times, and the graph's files may be newer than the compiled model.
     logger.warning("OpenVINO does not use the compiled models in %s; compiling again.", kept)
     shutil.rmtree(kept, ignore_errors=True)  # so that the next start makes them again
     del imported
@@ -253,7 +254,7 @@ def _check_room(directory: Path, size: int) -> None:
 
 
 class _Tower:
-    """A compiled graph, with one request to it for each stream."""
+    """A compiled graph, with one request for each stream."""
 
     def __init__(self, compiled: Any, streams: int, mapped: "_MappedFiles | None") -> None:
         """Make the requests.
@@ -261,20 +262,20 @@ class _Tower:
         Args:
             compiled: OpenVINO's compiled model.
             streams: how many requests.
-            mapped: the files that its constants are mapped from; None: they are not.
+            mapped: the files that its constants are mapped from; None: not mapped.
         """
         self._mapped = mapped
         self._packed = False
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
         shape = compiled.input(0).get_partial_shape()
         self.side = None if shape[-1].is_dynamic else shape[-1].get_length()
-        """Of the images that it takes, in pixels; None for texts."""
+        """Image size in pixels; None for texts."""
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """``[n, ...]`` → float32 ``[n, dimension]``, n at least 1.
 
         Raises:
-            EncoderLost: the files that it is mapped from were changed.
+            EncoderLost: its mapped files were changed.
         """
         parts = np.array_split(inputs, min(len(self._requests), len(inputs)))
         running = list(zip(self._requests, parts, strict=False))
@@ -285,7 +286,7 @@ class _Tower:
             raise failures[0]
         if self._mapped is not None:
             self._mapped.check()
-            if not self._packed:  # by the first call; what they were packed from is not needed now
+            if not self._packed:  # the first call has packed them; the originals are not needed now
                 self._mapped.release()
                 self._packed = True
         # Copied here: a request reuses its output's memory in the next call.
@@ -295,13 +296,13 @@ class _Tower:
 class _MappedFiles:
     """A compiled model's files, mapped into this process.
 
-    Should anybody overwrite one in place, the few constants that are still read from it would
-    change, and embeddings with them. So results are returned only while no file was written to.
-    (Truncating one ends the process, and the next start compiles again.)
+    If a file were overwritten in place, the few constants that are still read from it would change,
+    and so would embeddings. So results are only returned if no file was written to. (Truncating one
+    ends the process, and the next start compiles again.)
     """
 
     def __init__(self, directory: Path) -> None:
-        """Note how the files are now; they may be moved or removed from then on."""
+        """Record the files' state; they may be moved or removed after that."""
         self._directory = directory
         self._files = {
             os.open(file, os.O_RDONLY): _written(file.stat()) for file in directory.glob("*.blob")
@@ -310,7 +311,7 @@ class _MappedFiles:
             weakref.finalize(self, os.close, descriptor)
 
     def check(self) -> None:
-        """Whether they are as they were.
+        """Check that they are unchanged.
 
         Raises:
             EncoderLost: one was written to.
@@ -322,13 +323,13 @@ class _MappedFiles:
             )
 
     def release(self) -> None:
-        """Give back what packing needed; pages of the files that are read again come back."""
+        """Release the pages that packing needed; pages that are read again come back."""
         release_mapped(self._directory)
         return_freed_memory()
 
 
 def _written(state: os.stat_result) -> tuple[int, int]:
-    """What changes with every write: a file's time of modification, and its size."""
+    """A file's modification time and size, which change with every write."""
     return state.st_mtime_ns, state.st_size
 
 
@@ -349,16 +350,16 @@ def _fingerprint(bundle: Bundle, precision: Precision) -> str:
 def _floating_point(
     capabilities: Collection[str], device: str, asked: Precision | None
 ) -> Precision:
-    """What the towers compute in where they are not quantised.
+    """The precision of the towers' parts that are not quantised.
 
     Args:
-        capabilities: what the device can compute in, by OpenVINO's names.
+        capabilities: the device's precisions, by OpenVINO's names.
         device: its name.
         asked: the setting.
 
     Raises:
-        EncoderUnavailable: the device cannot compute in what was asked for; OpenVINO would silently
-            use another type.
+        EncoderUnavailable: the device does not support the requested precision; OpenVINO would
+            silently use another type.
     """
     if asked is None or asked is Precision.INT8:
         return Precision.BF16 if "BF16" in capabilities else Precision.FP32

@@ -29,14 +29,14 @@ _FORMAT: Final = 3
 
 
 def int8_image_tower(bundle: Bundle, store: Store) -> Path:
-    """The quantised image tower, made now if it is not in the store.
+    """The quantised image tower, from the store or made now.
 
     Weights and activations are quantised with NNCF's transformer settings, calibrated on crops of
     five photos that come with this package. Takes about a minute for ViT-L/14.
 
     Args:
         bundle: what to quantise.
-        store: where results are kept.
+        store: keeps the results.
 
     Returns:
         An OpenVINO graph with the inputs and outputs of the bundle's own.
@@ -64,7 +64,7 @@ def _build(bundle: Bundle, directory: Path) -> None:
 
 def _quantise(bundle: Bundle, target: Path) -> None:
     try:
-        # After OpenVINO, so that NNCF, which reports its use too, finds the telemetry disabled.
+        # After OpenVINO, so that NNCF, which also sends usage reports, finds telemetry disabled.
         import nncf
         from openvino.passes import ConstantFolding, Manager
     except ImportError:
@@ -74,7 +74,7 @@ def _quantise(bundle: Bundle, target: Path) -> None:
         ) from None
 
     model = openvino.Core().read_model(str(bundle.image_tower))
-    # NNCF takes only constants for weights, and these stand behind slices and transpositions.
+    # NNCF only accepts constants as weights, and these are behind slices and transpositions.
     folding = Manager()
     folding.register_pass(ConstantFolding())
     folding.run_passes(model)
@@ -112,7 +112,7 @@ def _quantise(bundle: Bundle, target: Path) -> None:
 def _embeddings_of_both(
     reference: Path, candidate: object, batch: PixelBatch
 ) -> tuple[list[Embedding], list[Embedding]]:
-    """What each of them makes of each image.
+    """Each tower's embedding of each image.
 
     Raises:
         EncoderFault: one of them makes a vector that is zero or not finite.

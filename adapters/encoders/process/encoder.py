@@ -44,7 +44,7 @@ RESTARTING: Final = (
 )
 
 _REPORT_SECONDS: Final = 5.0
-"""How long the encoder's process may take to say how it is."""
+"""How long the encoder's process may take to report its state."""
 
 _PAUSE_SECONDS: Final = 0.1
 
@@ -67,18 +67,18 @@ class EncoderConnection:
     ) -> tuple[Question | Reply, Array | None]:
         """Ask, and wait for the reply. Blocks.
 
-        A connection from before the process was restarted is replaced. A question that was sent is
-        not sent again: the process may have ended because of it.
+        A connection from before a restart of the process is replaced. A question that was sent is
+        not retried: it may have crashed the process.
 
         Args:
             question: what to ask.
-            array: what the question is about.
-            timeout_s: how long to wait for each part of the reply; None: as long as it takes. The
-                encoder's process itself notices a call that hangs.
+            array: the question's data.
+            timeout_s: how long to wait for each part of the reply; None: no limit. The encoder's
+                process itself notices a call that hangs.
 
         Raises:
-            ModelNotReady: the process ended meanwhile, or is not there.
-            ClipError: as the encoder's process says.
+            ModelNotReady: the process has ended or is not running.
+            ClipError: reported by the encoder's process.
         """
         try:
             connection = self._connected()
@@ -92,7 +92,7 @@ class EncoderConnection:
         return reply, rows
 
     def close(self) -> None:
-        """Close the connections of all threads; who still waits for a reply gets none."""
+        """Close the connections of all threads; pending questions get no reply."""
         for connection in tuple(self._open):
             with contextlib.suppress(OSError):  # the other side has closed it already
                 connection.shutdown(socket.SHUT_RDWR)
@@ -120,7 +120,7 @@ class EncoderConnection:
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the other side has closed; between two questions it sends nothing."""
+    """Whether the other side has closed. It sends nothing between two questions."""
     connection.setblocking(False)
     try:
         return not connection.recv(1, socket.MSG_PEEK)
@@ -137,7 +137,7 @@ def _unexpected(reply: object) -> NoReturn:
 class ProcessEncoder(EncoderPort):
     """The encoder of another process; may be called from several threads.
 
-    What it returns has length one already. Rows from a model other than the one described are never
+    Its embeddings are already normalised. Rows from a model other than the one described are never
     returned.
     """
 
@@ -160,7 +160,7 @@ class ProcessEncoder(EncoderPort):
         """See `EncoderPort.encode_images`.
 
         Raises:
-            ServiceUnavailable: as the encoder's process says, or because that has ended.
+            ServiceUnavailable: reported by the encoder's process, or the process has ended.
             EncoderFault: the encoder returned something that is not an embedding.
         """
         if len(batch) == 0:
@@ -204,7 +204,7 @@ class ProcessEncoderLoader(EncoderLoaderPort):
         self._closed = threading.Event()
 
     def probe_device(self) -> Device:
-        """The device of the encoder's process, once it knows it."""
+        """The device of the encoder's process, once known."""
         while not self._closed.is_set():
             report = self.report()
             if report is not None and report.health.device is not None:
@@ -225,7 +225,7 @@ class ProcessEncoderLoader(EncoderLoaderPort):
         raise EncoderUnavailable(SHUTTING_DOWN)
 
     def close(self) -> None:
-        """End the wait for the encoder, if somebody waits, and every connection."""
+        """End a wait for the encoder, if there is one, and close every connection."""
         self._closed.set()
         self._connection.close()
 
@@ -234,7 +234,7 @@ class ProcessEncoderLoader(EncoderLoaderPort):
         return self._reason
 
     def report(self) -> EncoderReport | None:
-        """How the encoder is; None while its process does not say. Blocks."""
+        """The encoder's state; None if its process does not respond. Blocks."""
         try:
             reply, _ = self._connection.ask(Report(), timeout_s=_REPORT_SECONDS)
         except ModelNotReady:

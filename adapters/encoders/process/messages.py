@@ -1,7 +1,7 @@
-"""What travels between the processes that serve HTTP and the one that owns the encoder.
+"""Messages between the processes that serve HTTP and the one that owns the encoder.
 
-A message is a head in MessagePack, and behind it the bytes of an array where there is one. The side
-that connects sends a question and reads one reply before it sends the next.
+A message is a head in MessagePack, followed by the bytes of an array if there is one. The side that
+connects sends a question and reads one reply before it sends the next.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from domain import errors
 from domain.errors import ClipError, EncoderFault, ServiceUnavailable
 
 _LENGTHS: Final = struct.Struct("<IQ")
-"""Bytes of the head, and of the array behind it."""
+"""Bytes of the head, and of the array after it."""
 
 
 class EncodeImages(msgspec.Struct, tag=True, frozen=True):
-    """Encode the images in the array behind this.
+    """Encode the images in the array after this head.
 
     Attributes:
         fingerprint: of the model that they were prepared for.
@@ -46,11 +46,11 @@ class CountTokens(msgspec.Struct, tag=True, frozen=True):
 
 
 class Report(msgspec.Struct, tag=True, frozen=True):
-    """Say how the encoder is."""
+    """Report the encoder's state."""
 
 
 class Embeddings(msgspec.Struct, tag=True, frozen=True):
-    """The rows are in the array behind this."""
+    """The rows are in the array after this head."""
 
 
 class Tokens(msgspec.Struct, tag=True, frozen=True):
@@ -64,7 +64,7 @@ class EncoderReport(msgspec.Struct, tag=True, frozen=True):
     """The encoder at this moment.
 
     Attributes:
-        health: as the process that owns it sees it.
+        health: as seen by the process that owns it.
         queue_depth: images, and requests' texts, that wait for it.
         cached_texts: text embeddings that are kept.
     """
@@ -79,7 +79,7 @@ class Failure(msgspec.Struct, tag=True, frozen=True):
 
     Attributes:
         kind: the error's class.
-        detail: see `ClipError`; of an unexpected error nothing that a client may see.
+        detail: see `ClipError`; for an unexpected error, a text without internals.
         code: see `ClipError`.
         retry_after_s: see `ServiceUnavailable`.
     """
@@ -91,7 +91,7 @@ class Failure(msgspec.Struct, tag=True, frozen=True):
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """The failure as it travels; what no class of the domain names is unexpected."""
+        """The failure as a message; an error that is not a domain error is unexpected."""
         match error:
             case ServiceUnavailable():
                 return cls(type(error).__name__, error.detail, error.code, error.retry_after_s)
@@ -101,7 +101,7 @@ class Failure(msgspec.Struct, tag=True, frozen=True):
                 return cls("", "the encoder failed unexpectedly; its process logged the reason")
 
     def error(self) -> Exception:
-        """The error that this was made of."""
+        """The original error."""
         kind = getattr(errors, self.kind, None) if self.kind else None
         if isinstance(kind, type) and issubclass(kind, ServiceUnavailable):
             return kind(self.detail, code=self.code, retry_after_s=self.retry_after_s)
@@ -117,7 +117,7 @@ Array: TypeAlias = NDArray[Any]
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """A message, and what the array behind it is; an empty type stands for no array."""
+    """A message, and the type and shape of its array; an empty type means no array."""
 
     message: Question | Reply
     kind: str = ""
@@ -125,7 +125,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 def packed(message: Question | Reply, array: Array | None = None) -> list[bytes | memoryview]:
-    """A message as what is to be sent, one after the other."""
+    """A message as buffers to send, in order."""
     if array is None:
         head = msgspec.msgpack.encode(_Head(message))
         return [_LENGTHS.pack(len(head), 0) + head]
@@ -157,7 +157,7 @@ def ask(
     """Send a question and wait for its reply. Blocks.
 
     Raises:
-        OSError: the other side has closed, or the connection's time is over.
+        OSError: the other side has closed, or the connection timed out.
     """
     for part in packed(question, array):
         connection.sendall(part)

@@ -1,7 +1,8 @@
-"""Loads that ended their process: a mark beside an engine while it is loaded and first used.
+"""Detects loads that crash the process: a mark file exists while an engine is loaded and first
+used.
 
-A process cannot catch its own crash, but it leaves the mark, ``NAME.engine.loading.json``, where
-the next process finds it.
+A process cannot catch its own crash, but it leaves the mark, ``NAME.engine.loading.json``, for the
+next process.
 """
 
 import json
@@ -21,12 +22,12 @@ from adapters.encoders.tensorrt.engine_file import EngineIdentity
 logger = logging.getLogger(__name__)
 
 CRASHES_ALLOWED: Final = 1
-"""Loads in a row that may end their process: a single one may have been a ``kill -9``, a lack of
-memory or a power cut."""
+"""Loads in a row that may end the process: a single one may be a ``kill -9``, a lack of memory or a
+power cut."""
 
 
 def mark_file(engine: Path) -> Path:
-    """Where it is written that the engine is being loaded."""
+    """The file that marks an engine as being loaded."""
     return engine.with_name(engine.name + ".loading.json")
 
 
@@ -34,13 +35,14 @@ def mark_file(engine: Path) -> Path:
 def attempt(engine: Path, identity: EngineIdentity) -> Iterator[int]:
     """Mark an engine while it is loaded and first used; yields how many marks were left in a row.
 
-    The mark is locked for as long as its process lives, whatever ends that: a mark that is locked
-    is of a load that goes on, and says nothing. An exception removes it, since the process
-    survived. Where no mark can be written the engine is loaded without, and this yields 0.
+    The mark is locked for as long as its process lives, however the process ends. So a locked mark
+    belongs to a load in progress and does not count. An exception removes the mark, since the
+    process survived. If no mark can be written, the engine is loaded without one, and this yields
+    0.
 
     Args:
         engine: the engine's file.
-        identity: of the engine; marks of another one do not count.
+        identity: of the engine; marks of other engines do not count.
     """
     place = mark_file(engine)
     descriptor, ended = None, 0
@@ -49,10 +51,10 @@ def attempt(engine: Path, identity: EngineIdentity) -> Iterator[int]:
         if lock_descriptor(descriptor, blocking=False):
             ended = _left_behind(descriptor, identity)
             _write(descriptor, identity, ended + 1)
-        else:  # another process is loading it, and its mark will do for both
+        else:  # another process is loading it; its mark counts for both
             os.close(descriptor)
             descriptor = None
-    except OSError as failure:  # a directory for reading only, a file system without locks
+    except OSError as failure:  # a read-only directory, or a file system without locks
         logger.info("%s cannot be written: %s", place, reason_of(failure))
         if descriptor is not None:
             os.close(descriptor)
@@ -67,12 +69,12 @@ def attempt(engine: Path, identity: EngineIdentity) -> Iterator[int]:
 
 
 def _left_behind(descriptor: int, identity: EngineIdentity) -> int:
-    """Loads of this very engine in a row that have not come to an end."""
+    """Loads of this engine in a row that did not finish."""
     try:
         described = json.loads(os.read(descriptor, 2**16))
         return int(described["loads"]) if described["identity"] == asdict(identity) else 0
     except (ValueError, KeyError, TypeError):
-        return 0  # it is new, or its process ended while it was written
+        return 0  # it is new, or its process ended while writing it
 
 
 def _write(descriptor: int, identity: EngineIdentity, loads: int) -> None:
@@ -80,4 +82,4 @@ def _write(descriptor: int, identity: EngineIdentity, loads: int) -> None:
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.truncate(descriptor, 0)
     os.write(descriptor, json.dumps(described, indent=2).encode() + b"\n")
-    os.fsync(descriptor)  # a driver's crash may take the machine with it
+    os.fsync(descriptor)  # a driver crash may crash the whole machine

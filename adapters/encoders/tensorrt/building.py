@@ -19,7 +19,7 @@ WORKSPACE_BYTES: Final = 2 * 1024**3
 """Device memory that a layer may use for itself; a limit, not a reservation."""
 
 Progress = Callable[[str], None]
-"""Told in words what the builder is doing."""
+"""Is called with a text that says what the builder is doing."""
 
 
 def build_engine(
@@ -37,24 +37,24 @@ def build_engine(
     """Build and write an engine; takes seconds to minutes.
 
     Args:
-        tensorrt: what builds it. TensorRT needs the GPU that the engine is for; TensorRT for RTX
+        tensorrt: builds the engine. TensorRT needs the GPU that the engine is for; TensorRT for RTX
             needs none.
         onnx_file: an exported image tower; its types are the engine's.
-        engine: where to.
-        batch: images per call that it is made for.
-        architecture: compute capability of another GPU than this machine's, such as ``8.9``; only
-            with TensorRT for RTX.
-        fused_attention: whether TensorRT may use one kernel for all of an attention.
+        engine: where to write it.
+        batch: images per call.
+        architecture: compute capability of a GPU in another machine, such as ``8.9``; only with
+            TensorRT for RTX.
+        fused_attention: whether TensorRT may use one kernel for a whole attention.
         workspace_bytes: device memory that a layer may use.
-        timing_cache: where TensorRT keeps what it measured, so that the next build is faster;
-            TensorRT for RTX measures nothing, and with one would look for a GPU.
+        timing_cache: where TensorRT keeps its measurements, so that the next build is faster.
+            TensorRT for RTX measures nothing, and with a cache it would look for a GPU.
         progress: told what is done.
 
     Raises:
         EncoderUnavailable: the builder refused; its own log says more.
     """
     try:
-        # Imported here: it takes a second, and only what builds needs it.
+        # Imported here: it takes a second and is only needed to build.
         from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath, Profile
         from polygraphy.backend.trt import util as polygraphy_trt
         from polygraphy.exception import PolygraphyException
@@ -70,7 +70,7 @@ def build_engine(
     messages.forget()
     G_LOGGER.module_severity = G_LOGGER.WARNING
     G_LOGGER.use_python_logging_system = True
-    # TensorRT takes one logger for the whole process, and Polygraphy would make its own.
+    # TensorRT accepts one logger per process, and Polygraphy would make its own.
     polygraphy_trt.TRT_LOGGER = messages.logger
     try:
         side = image_side(onnx_file)
@@ -90,7 +90,7 @@ def build_engine(
         "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: workspace_bytes},
         "progress_monitor": _monitor(trt, progress),
     }
-    # TensorRT 11 has only strongly typed networks, and at some point no flag to ask for them.
+    # TensorRT 11 has only strongly typed networks, and may drop the flag for them.
     strongly_typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     try:
         parse = NetworkFromOnnxPath(str(onnx_file), strongly_typed=strongly_typed)
@@ -117,7 +117,7 @@ def build_engine(
 def _config(
     tensorrt: TensorRt, settings: dict[str, Any], architecture: str | None, cache: Path | None
 ) -> tuple[Any, str | None]:
-    """Polygraphy's configuration, and where the timing cache is to be saved."""
+    """Polygraphy's configuration, and where to save the timing cache."""
     if tensorrt.for_rtx:
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
@@ -145,7 +145,7 @@ def _exact(trt: Any, config: Any) -> Any:
 
 
 def unfuse_attention(trt: Any, network: Any) -> int:
-    """Put every softmax of a float16 network in float32, which no fused attention can have.
+    """Put every softmax of a float16 network in float32, which rules out fused attention.
 
     On some cards and versions the fused kernel is wrong in float16 (TensorRT's issue 4837). Returns
     how many there were.
@@ -191,7 +191,7 @@ def _monitor(trt: Any, progress: Progress) -> Any:
             steps = self._steps.get(phase_name, 0)
             if steps >= 20 and (step * 10) // steps != ((step + 1) * 10) // steps:
                 progress(f"{phase_name}: {(step + 1) * 100 // steps} %")
-            return True  # go on
+            return True  # continue
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)

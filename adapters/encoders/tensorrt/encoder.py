@@ -1,4 +1,4 @@
-"""The image tower on a TensorRT engine, the text tower on something else."""
+"""The image tower on a TensorRT engine, the text tower on another runtime."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -20,7 +20,8 @@ from application.ports import (
 class TensorRtEncoder(EncoderPort):
     """An engine behind the port. Only the runner needs a GPU; this class does not.
 
-    Takes as many calls at once as the runner. Texts take turns: their tower is another runtime's.
+    Takes as many calls at once as the runner. Texts take turns, since their tower runs on another
+    runtime.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class TensorRtEncoder(EncoderPort):
         Args:
             runner: the loaded engine.
             text_tower: of the same checkpoint.
-            description: what this encoder is.
+            description: the facts about this encoder.
             memory_used: bytes of device memory that this process uses.
         """
         self._runner = runner

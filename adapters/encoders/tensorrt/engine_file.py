@@ -1,11 +1,11 @@
 """An engine on disk: what it was built for, and whether it may be used.
 
 Beside ``NAME.engine`` there is ``NAME.engine.json``, the sidecar. An engine is loaded only if its
-sidecar names what is wanted (see `EngineIdentity`), and if the file's bytes are those that were
-written. An engine that differs, is incomplete or is damaged is rebuilt and never tried.
+sidecar matches (see `EngineIdentity`) and the file's bytes are unchanged. An engine that differs,
+is incomplete or is damaged is rebuilt and never loaded.
 
-An engine that computes something wrong, or fails, is disowned: ``NAME.engine.refused.json`` says
-why, and of which identity. None of that identity is built or tried again.
+An engine that computes wrong results or fails is disowned: ``NAME.engine.refused.json`` says why
+and records its identity. No engine of that identity is built or loaded again.
 """
 
 import base64
@@ -27,14 +27,14 @@ _FORMAT: Final = 2
 """Raised whenever the exported graph or the way it is built changes."""
 
 ANY: Final = "any"
-"""Stands in an identity for what does not matter to an engine."""
+"""The value of a part of the identity that does not matter for an engine."""
 
 _FEW: Final = 4
-"""Most images of a call that counts as a small one, and has kernels of its own."""
+"""Most images of a small call; small calls have their own kernels."""
 
 
 class EngineUnusable(Unusable):
-    """The engine is missing, out of date, another's, damaged or was never compared; says which."""
+    """The engine is missing, out of date, the wrong one, damaged or never compared; says which."""
 
 
 class EngineRefused(EngineUnusable):
@@ -43,19 +43,19 @@ class EngineRefused(EngineUnusable):
 
 @dataclass(frozen=True, slots=True)
 class EngineIdentity:
-    """What makes an engine the right one.
+    """Everything that must match for an engine to be used.
 
     Attributes:
         fingerprint: of the checkpoint.
-        precision: what it computes in, such as ``fp16``.
+        precision: of its computation, such as ``fp16``.
         tensorrt: name and version of the TensorRT that built it.
         architecture: compute capability of the GPUs it is for, such as ``8.9``.
-        card: name and multiprocessors of the GPU it is for: kernels are chosen by measuring them,
-            and what is best on one card need not even run on another of its generation. `ANY` for
-            TensorRT for RTX, which chooses at run time.
-        driver: major version of the driver under which it was measured; `ANY` as before.
+        card: name and multiprocessors of the GPU it is for. Kernels are chosen by measuring them,
+            and the best one for a card may not even run on another card of its generation. `ANY`
+            for TensorRT for RTX, which chooses at run time.
+        driver: major version of the driver used for the measurements; `ANY` for TensorRT for RTX.
         opset: of the graph it was built from.
-        largest_batch: images per call that it takes at most; an engine for more is right too.
+        largest_batch: most images per call; an engine for more matches too.
     """
 
     fingerprint: str
@@ -82,8 +82,7 @@ class BatchRange:
     def profiles(self) -> tuple[tuple[int, int, int], ...]:
         """Smallest, best and largest batch of each optimisation profile; together 1 to `largest`.
 
-        The first is for a request that comes alone, and the second, where there is one, for a full
-        batch.
+        The first is for a single request, and the second, if there is one, for a full batch.
         """
         if self.largest <= _FEW:
             return ((1, 1, self.largest),)
@@ -91,9 +90,9 @@ class BatchRange:
 
     @property
     def judged(self) -> tuple[int, ...]:
-        """The sizes at which an engine is compared: each profile's three, and 3.
+        """The batch sizes at which an engine is compared: each profile's three sizes, and 3.
 
-        An engine may be right for one image and wrong for several (TensorRT's issue 4853).
+        An engine may be correct for one image and wrong for several (TensorRT's issue 4853).
         """
         sizes = {size for profile in self.profiles for size in profile} | {min(3, self.largest)}
         return tuple(sorted(sizes))
@@ -101,7 +100,7 @@ class BatchRange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """That an engine agrees with PyTorch, and how to see it again.
+    """The record that an engine agrees with PyTorch, with the data to check it again.
 
     Attributes:
         smallest_cosine: against PyTorch, over all samples and batch sizes.
@@ -114,10 +113,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EngineRecord:
-    """What the sidecar says.
+    """The content of the sidecar.
 
     Attributes:
-        identity: what makes it the right one.
+        identity: see `EngineIdentity`.
         fused_attention: whether TensorRT may use one kernel for all of an attention.
         judgement: None if it was never run.
     """
@@ -133,17 +132,17 @@ class EngineRecord:
 
 
 def sidecar(engine: Path) -> Path:
-    """Where the engine's description is."""
+    """The file with the engine's description."""
     return engine.with_name(engine.name + ".json")
 
 
 def refusal_file(engine: Path) -> Path:
-    """Where it is written why there is no engine."""
+    """The file that says why there is no engine."""
     return engine.with_name(engine.name + ".refused.json")
 
 
 def describes(engine: Path, *, fingerprint: str, precision: str) -> bool:
-    """Whether there is an engine that says it is of this checkpoint, current or not."""
+    """Whether there is an engine for this checkpoint by its sidecar, current or not."""
     try:
         identity = _described(engine)["identity"]
         return bool(identity["fingerprint"] == fingerprint and identity["precision"] == precision)
@@ -152,7 +151,7 @@ def describes(engine: Path, *, fingerprint: str, precision: str) -> bool:
 
 
 def disown(engine: Path, identity: EngineIdentity, reason: str) -> None:
-    """Write down that no engine of this identity may be used.
+    """Record that no engine of this identity may be used.
 
     Raises:
         OSError: the directory cannot be written.
@@ -176,17 +175,17 @@ def check_not_disowned(engine: Path, wanted: EngineIdentity) -> None:
         described = json.loads(place.read_text(encoding="utf-8"))
         identity, reason = described["identity"], str(described["reason"])
     except (OSError, ValueError, KeyError, TypeError):
-        return  # there is none, or none that says anything
+        return  # there is no such file, or it is unreadable
     if described.get("format") == _FORMAT and identity == asdict(wanted):
         raise EngineRefused(f"{reason} It is not tried again; to try it, delete {place}.")
 
 
 def read_engine(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord, bytes]:
-    """The engine's bytes, if it is the one that is wanted.
+    """The engine's bytes, if it is the right one.
 
     Raises:
         EngineRefused: such an engine was disowned; says why.
-        EngineUnusable: it is not; says why.
+        EngineUnusable: it is not the right one; says why.
     """
     check_not_disowned(engine, wanted)
     described = _described(engine)
@@ -224,20 +223,21 @@ def get_or_build_engine(
     judge: Callable[[EngineRecord, bytes], EngineRecord],
     load: Callable[[EngineRecord, bytes], _T],
 ) -> _T:
-    """The engine, loaded; built now unless it is there. Of several processes only one builds.
+    """The loaded engine; it is built now if it does not exist. Only one of several processes
+    builds.
 
     Args:
         engine: where it belongs.
         wanted: what makes it the right one.
-        make: builds it at the path it is given, compares it with PyTorch and describes it. What it
-            or ``judge`` raises is passed on, and nothing is put in place.
+        make: builds it at the given path, compares it with PyTorch and describes it. If it or
+            ``judge`` raises, the error is passed on, and nothing is put in place.
         judge: compares one that was built elsewhere.
-        load: makes of the engine what the caller needs; raises EngineUnusable if it must be
-            compared, or built again, first.
+        load: turns the engine into the caller's form; raises EngineUnusable if it must be compared
+            or built again first.
 
     Raises:
         EngineRefused: such an engine was disowned.
-        EngineUnusable: not even the engine that was built now can be loaded.
+        EngineUnusable: even the new engine cannot be loaded.
         OSError: the directory cannot be written.
     """
     check_not_disowned(engine, wanted)
@@ -264,15 +264,15 @@ def get_or_build_engine(
         }
         sidecar(built).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
-    # Between the two replacements the old sidecar's digest does not fit the new engine, which is
-    # therefore not used: a sidecar never describes an engine that it does not belong to.
+    # Between the two replacements, the old sidecar's digest does not match the new engine, so the
+    # engine is not used. A sidecar never describes an engine that it does not belong to.
     return get_or_build(
         engine, build=fill, validate=validate, files=(engine.name, sidecar(engine).name)
     )
 
 
 def _read_uncompared(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord, bytes]:
-    """An engine that was built elsewhere and only has to be compared."""
+    """An engine that was built elsewhere and only needs a comparison."""
     record, data = read_engine(engine, wanted)
     if record.judgement is not None:
         raise EngineUnusable(f"{engine} was compared and yet could not be loaded.")
@@ -291,7 +291,7 @@ def _as_json(judgement: Judgement | None) -> dict[str, Any] | None:
 
 
 def _judgement(described: Any) -> Judgement | None:
-    """Raises KeyError, TypeError or ValueError where it is incomplete."""
+    """Raises KeyError, TypeError or ValueError if it is incomplete."""
     if described is None:
         return None
     rows = int(described["rows"])

@@ -1,4 +1,4 @@
-"""The engine of a checkpoint on this machine: found, or built, compared with PyTorch and kept."""
+"""Finds a checkpoint's engine here, or builds one, compares it with PyTorch and keeps it."""
 
 import logging
 import tempfile
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What engines are built and run by here."""
+    """The runtime and GPU that build and run engines here."""
 
     tensorrt: TensorRt
     gpu: Gpu
@@ -65,7 +65,7 @@ def find_installation() -> Installation:
 
 
 Export: TypeAlias = Callable[[Path], Path]
-"""Gives the exported image tower that an engine is built from; may write it to a directory."""
+"""Provides the exported image tower to build an engine from; may write it to a directory."""
 
 
 class Builder(Protocol):
@@ -96,8 +96,8 @@ class TensorRtEngines:
     Attributes:
         path: of the engine; its sidecar is beside it.
         precision: what it computes in.
-        largest_batch: images per call that a new engine is built for.
-        find: finds what engines are built and run by; tests pass another, as for the next two.
+        largest_batch: most images per call of a new engine.
+        find: finds the runtime and GPU; tests replace this and the next two.
         build: builds an engine.
         run: loads an engine.
     """
@@ -110,7 +110,7 @@ class TensorRtEngines:
     run: Callable[[TensorRt, bytes, Path], EngineRunner] = open_engine
 
     def check_possible(self) -> Installation:
-        """What engines would be built and run by.
+        """The runtime and GPU that would build and run engines.
 
         Raises:
             EncoderUnavailable: there can be no engine here; says why.
@@ -123,17 +123,17 @@ class TensorRtEngines:
         return self.find()
 
     def load(self, fingerprint: str, image_input: ImageInput) -> EngineRunner:
-        """The engine that is there, loaded and seen to agree with PyTorch still.
+        """The existing engine, loaded and checked to still agree with PyTorch.
 
-        One that ended the process twice in a row meanwhile, as a crash does, is disowned.
+        An engine that ended the process twice in a row, as a crash does, is disowned.
 
         Args:
-            fingerprint: of the checkpoint it must be of.
-            image_input: what its image tower takes.
+            fingerprint: of its checkpoint.
+            image_input: how pictures are prepared for its image tower.
 
         Raises:
-            EngineUnusable: there is none that may be used; says why.
-            EncoderUnavailable: there can be none here, or it does not fit into memory.
+            EngineUnusable: there is no usable engine; says why.
+            EncoderUnavailable: engines are not possible here, or it does not fit into memory.
             EncoderLost: the device failed; the engine is disowned.
         """
         here = self.check_possible()
@@ -149,12 +149,12 @@ class TensorRtEngines:
                 raise EngineRefused(reason)
             if ended:
                 logger.warning("the process ended while the engine was last loaded; trying again")
-                # What TensorRT for RTX compiled is made again: it may be what it crashed on.
+                # TensorRT for RTX compiles its kernels again: they may have caused the crash.
                 self._kernels.unlink(missing_ok=True)
             return self._proven(here, image_input, record, data)
 
     def disown(self, fingerprint: str, reason: str) -> None:
-        """Have no engine of this checkpoint used or built again, until something changes."""
+        """Disown the checkpoint's engine: it is not used or built until something changes."""
         self._disown(self._identity(fingerprint, self.check_possible()), reason)
 
     def load_or_build(
@@ -165,18 +165,18 @@ class TensorRtEngines:
         image_input: ImageInput,
         expected: Callable[[], Sequence[Embedding]],
     ) -> EngineRunner:
-        """The engine, loaded; built now unless it is there. Takes seconds to minutes.
+        """The loaded engine; it is built now if it does not exist. Takes seconds to minutes.
 
         Args:
             fingerprint: of the checkpoint.
-            export: gives its image tower in this precision.
-            image_input: what that takes.
-            expected: gives what PyTorch makes of `picture_samples`.
+            export: provides its image tower in this precision.
+            image_input: how pictures are prepared for it.
+            expected: provides PyTorch's embeddings of `picture_samples`.
 
         Raises:
             EncoderUnavailable: it cannot be built, or disagrees with PyTorch; says why.
             InvalidCheckpoint: the image tower cannot be exported.
-            EncoderLost: the device failed while the engine was compared; it is disowned.
+            EncoderLost: the device failed during the comparison; the engine is disowned.
         """
         here = self.check_possible()
         wanted = self._identity(fingerprint, here)
@@ -223,7 +223,7 @@ class TensorRtEngines:
         image_input: ImageInput,
         expected: Sequence[Embedding],
     ) -> EngineRecord:
-        """Build an engine that agrees with PyTorch: with fused attention or, if need be, without.
+        """Build an engine that agrees with PyTorch: with fused attention or, if necessary, without.
 
         Raises:
             Disagreement: none does.
@@ -276,7 +276,7 @@ class TensorRtEngines:
     def _proven(
         self, here: Installation, image_input: ImageInput, record: EngineRecord, data: bytes
     ) -> EngineRunner:
-        """The engine, loaded, if it computes what it did when it was compared.
+        """The loaded engine, if its results are still those of the comparison.
 
         Raises:
             EngineUnusable: it was never compared, or is disowned now.
@@ -312,7 +312,7 @@ class TensorRtEngines:
 
     @property
     def _kernels(self) -> Path:
-        """Where TensorRT for RTX keeps what it compiles at run time."""
+        """TensorRT for RTX's cache of kernels compiled at run time."""
         return self.path.with_name(f"{self.path.name}.kernels")
 
     def _no_room(self, here: Installation, shortage: OutOfDeviceMemory) -> EncoderUnavailable:
@@ -359,16 +359,16 @@ def build_ahead_of_time(
     largest_batch: int,
     progress: Progress = logger.info,
 ) -> EngineRecord:
-    """Build an engine for another machine's GPU, which only TensorRT for RTX can.
+    """Build an engine for another machine's GPU; only TensorRT for RTX can do this.
 
     It is compared with PyTorch on the machine where it is first served.
 
     Args:
         exported: an image tower; its metadata name its checkpoint and precision.
-        engine: where the engine goes; one that is there and the same is left as it is.
+        engine: where the engine goes; an identical existing one is left unchanged.
         architecture: compute capability of the GPUs it is for, such as ``8.9``.
         largest_batch: images per call that it is made for.
-        progress: told what is done.
+        progress: is told what is being done.
 
     Raises:
         EncoderUnavailable: TensorRT is missing or refuses.

@@ -1,4 +1,4 @@
-"""Whether an engine computes what PyTorch does, at every batch size that matters."""
+"""Compares an engine with PyTorch at every batch size that matters."""
 
 import logging
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from domain.limits import SMALLEST_COSINE
 logger = logging.getLogger(__name__)
 
 KEPT: Final = 8
-"""Samples whose embeddings are kept with an engine, to see at each start that it still agrees."""
+"""Samples whose embeddings are kept with an engine, to check at each start that it still agrees."""
 
 
 class Disagreement(Exception):
-    """An engine computes something else than PyTorch; says how far off it is and at which size."""
+    """An engine's results differ from PyTorch's; says by how much and at which batch size."""
 
 
 def judge(
@@ -30,12 +30,12 @@ def judge(
 ) -> float:
     """The smallest cosine of an engine's embeddings against PyTorch's.
 
-    At each size of `BatchRange.judged`, with as many calls as it takes to see every sample and the
-    form that later calls have (a CUDA graph), and with as many at once as the engine takes.
+    Done at each size of `BatchRange.judged`, with enough calls to cover every sample and the form
+    of later calls (a CUDA graph), and with as many calls at once as the engine takes.
 
     Args:
         runner: the loaded engine.
-        batch: what it was built for.
+        batch: the sizes it was built for.
         pixels: the samples, or the first of them.
         expected: PyTorch's embeddings of them.
 
@@ -43,7 +43,7 @@ def judge(
         Disagreement: a cosine is `SMALLEST_COSINE` or lower.
         EncoderFault: a call failed, or returned something that is not embeddings.
         EncoderLost: the device failed.
-        OutOfDeviceMemory: there is not enough for a single image.
+        OutOfDeviceMemory: there is not enough memory for a single image.
     """
     smallest = 1.0
     with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="judge") as threads:

@@ -1,4 +1,4 @@
-"""Which TensorRT is installed: TensorRT itself, or TensorRT for RTX."""
+"""Finds the installed TensorRT: TensorRT itself, or TensorRT for RTX."""
 
 import importlib
 import importlib.util
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _TENSORRT: Final = "tensorrt"
 _TENSORRT_RTX: Final = "tensorrt_rtx"
 _OLDEST: Final = {_TENSORRT: (10, 13), _TENSORRT_RTX: (1, 3)}
-"""Versions before these lack calls that are made here, or call into Python without its lock."""
+"""Older versions lack calls that are used here, or call into Python without its lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TensorRt:
 
     Attributes:
         name: of its module, ``tensorrt`` or ``tensorrt_rtx``.
-        version: as the module has it; engines of another version are never loaded.
+        version: the module's; engines of another version are never loaded.
         module: the module; the two have the same interface.
     """
 
@@ -42,12 +42,12 @@ class TensorRt:
 
     @property
     def identity(self) -> str:
-        """Name and version, as engines are labelled with."""
+        """Name and version, to label engines with."""
         return f"{self.name} {self.version}"
 
 
 class Messages:
-    """What TensorRT says: handed on to the log, and the last errors kept as reasons.
+    """TensorRT's messages: passed to the log, and the last errors kept as reasons.
 
     TensorRT itself keeps one logger for the whole process, so there is only one of these for each
     module.
@@ -73,12 +73,12 @@ class Messages:
                 level = levels.get(severity, logging.DEBUG)
                 if level == logging.ERROR:
                     errors.append(msg)
-                # Called for every tactic that is tried, many thousands of times.
+                # Called for every tactic tried, many thousands of times.
                 if level > logging.DEBUG or logger.isEnabledFor(logging.DEBUG):
                     logger.log(level, "TensorRT: %s", msg)
 
         self.logger = Log()
-        """What TensorRT is given; must outlive all that was made with it."""
+        """The logger for TensorRT; must outlive all objects made with it."""
 
     def forget(self) -> None:
         """Forget the errors so far, before a call whose errors matter."""
@@ -91,31 +91,31 @@ class Messages:
 
     @property
     def tell_of_memory(self) -> bool:
-        """Whether one of them is a lack of memory."""
+        """Whether one of them says that memory ran out."""
         text = self.errors.lower().replace(" ", "")
         return any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 _OUT_OF_MEMORY: Final = ("outofmemory", "out_of_memory", "memoryallocation", "allocationfailed")
-"""How TensorRT, CUDA and cuDNN call it, without spaces and in small letters."""
+"""TensorRT's, CUDA's and cuDNN's words for it, without spaces and in lower case."""
 
 _messages: dict[ModuleType, Messages] = {}
 
 
 def messages_of(trt: ModuleType) -> Messages:
-    """What a TensorRT says, the same for each call with one module."""
+    """The messages of a TensorRT, the same object for each call with one module."""
     if trt not in _messages:
         _messages[trt] = Messages(trt)
     return _messages[trt]
 
 
 def is_installed() -> bool:
-    """Whether there is a TensorRT to import; nothing is imported."""
+    """Whether a TensorRT can be imported; nothing is imported."""
     return any(importlib.util.find_spec(name) for name in _OLDEST)
 
 
 def find_tensorrt() -> TensorRt:
-    """The installed TensorRT; where both are, TensorRT itself, which knows every GPU.
+    """The installed TensorRT; if both are installed, TensorRT itself, which supports every GPU.
 
     Raises:
         EncoderUnavailable: none is installed, or it is broken or too old; says what to do.
@@ -124,12 +124,12 @@ def find_tensorrt() -> TensorRt:
         if importlib.util.find_spec(name) is None:
             continue
         if name == _TENSORRT_RTX:
-            # Polygraphy reads this when it is first imported, and takes the other one otherwise.
+            # Polygraphy reads this at its first import; otherwise it uses the other one.
             os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"
         try:
             module = importlib.import_module(name)
             version = str(module.__version__)
-        except Exception as broken:  # shared libraries that are missing raise whatever they like
+        except Exception as broken:  # missing shared libraries raise all kinds of errors
             raise EncoderUnavailable(f"{name} is installed but broken: {broken}") from broken
         if _numbers(version) < oldest:
             raise EncoderUnavailable(

@@ -1,4 +1,4 @@
-"""Runs an engine: the seam between what needs a GPU and all else, and what needs one."""
+"""Runs an engine: the interface to the code that needs a GPU, and that code."""
 
 import logging
 import queue
@@ -58,18 +58,18 @@ class EngineRunner(ABC):
         """
 
     def keep(self) -> None:  # noqa: B027 - most compile nothing at run time
-        """Keep what was compiled at run time for the next start."""
+        """Keep kernels compiled at run time for the next start."""
 
     def close(self) -> None:  # noqa: B027 - not all hold something
-        """Give back what it has on the device, now and not when it is dropped."""
+        """Release its device resources now, not when it is garbage-collected."""
 
 
 class TensorRtRunner(EngineRunner):
     """An engine on a GPU. Each of the calls at once has a CUDA stream and buffers of its own.
 
     Buffers are sized by the largest batch seen so far and reused: pinned input and output on the
-    host, input, output and the engine's activations on the device. Everything is given back by
-    `close`, or when the runner is dropped.
+    host, input, output and the engine's activations on the device. Everything is released by
+    `close`, or when the runner is garbage-collected.
     """
 
     def __init__(
@@ -84,21 +84,21 @@ class TensorRtRunner(EngineRunner):
         """Load an engine.
 
         Args:
-            tensorrt: the very version that built it.
+            tensorrt: the same version that built it.
             data: the serialised engine.
             cuda: the device.
             captures_graphs: whether batch sizes that come again are run as CUDA graphs.
             runtime_cache: where TensorRT for RTX keeps the kernels that it compiles at run time.
 
         Raises:
-            EngineUnusable: it is not an engine for this device, or not of an image tower.
+            EngineUnusable: it is not an engine for this device, or not an image tower.
             OutOfDeviceMemory: its weights do not fit.
             EncoderLost: the device failed.
         """
         loaded = _Loaded(tensorrt, data, cuda, captures_graphs, runtime_cache)
         self._loaded = loaded
         self._end = weakref.finalize(self, loaded.close)
-        self._end.atexit = False  # the driver takes back what an ending process has
+        self._end.atexit = False  # the driver releases an ending process's resources
         try:
             loaded.open()
         except BaseException:
@@ -125,7 +125,7 @@ class TensorRtRunner(EngineRunner):
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What an engine of an image tower takes and returns.
+    """The inputs and outputs of an image tower's engine.
 
     ``takes_levels`` says whether it takes uint8 and normalises itself. ``largest_of`` has, for each
     optimisation profile, the most images it is for.
@@ -141,13 +141,13 @@ class _Shape:
         return max(self.largest_of)
 
     def profile_for(self, count: int) -> int:
-        """The profile with the smallest range that has room for so many images."""
+        """The profile with the smallest range that fits this many images."""
         fitting = [n for n, largest in enumerate(self.largest_of) if largest >= count]
         return min(fitting, key=lambda n: self.largest_of[n])
 
 
 class _Loaded:
-    """What a runner holds; apart from it, so that a finaliser can give it back."""
+    """A runner's resources; kept separately, so that a finaliser can release them."""
 
     def __init__(
         self,
@@ -172,14 +172,14 @@ class _Loaded:
     def open(self) -> None:
         """Load the engine onto the device."""
         trt, data = self._tensorrt.module, self._data
-        self._data = None  # or a gigabyte would stay in main memory
+        self._data = None  # otherwise a gigabyte would stay in main memory
         assert data is not None
         messages = messages_of(trt)
         messages.forget()
         self._runtime = trt.Runtime(messages.logger)
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            # TensorRT returns None when memory runs out, and also for an engine that it refuses.
+            # TensorRT returns None if memory runs out, and also for an engine that it refuses.
             if messages.tell_of_memory or self._cuda.free_bytes() < len(data):
                 raise OutOfDeviceMemory(f"the engine has {len(data) // 2**20} MiB")
             why = messages.errors or "its log says why"
@@ -195,7 +195,7 @@ class _Loaded:
             self._free.put(lane)
 
     def run(self, batch: PixelBatch) -> RawEmbeddings:
-        # The lane that was used last first: with one call at a time the other one takes no memory.
+        # The last used lane comes first: with one call at a time, the other one takes no memory.
         lane = self._free.get()
         try:
             return lane.run(batch)
@@ -219,7 +219,7 @@ class _Loaded:
 
 @dataclass(slots=True)
 class _Repeated:
-    """A batch size that comes again and again: its context, and its graph once it is captured."""
+    """A frequent batch size: its context, and its graph once it is captured."""
 
     context: Any
     graph: Any = None
@@ -256,7 +256,7 @@ class _Lane:
         self.buffers = Allocations(self.cuda)
 
     def open(self, *, captures_graphs: bool) -> None:
-        """Make what every call needs."""
+        """Create the resources that every call needs."""
         self.stream = self.owned.stream()
         self.event = self.owned.event()
         # TensorRT for RTX captures its graphs itself; see `_context`.
@@ -268,12 +268,12 @@ class _Lane:
         try:
             return self._run(batch)
         except OutOfDeviceMemory:
-            self._give_back()  # so that there is room for a smaller batch, or for others
+            self._give_back()  # to make room for a smaller batch, or for others
             raise
 
     def close(self) -> None:
         """Give back everything."""
-        with suppress(EncoderLost, EncoderFault):  # a device that is lost takes nothing back
+        with suppress(EncoderLost, EncoderFault):  # on a lost device nothing can be released
             self._drop_graphs()
         self.contexts.clear()
         self.buffers.close()
@@ -305,7 +305,7 @@ class _Lane:
         return rows
 
     def _enqueue(self, context: Any, count: int, *, capturing: bool = False) -> None:
-        """Copy in, compute, copy out, in the stream's order; or only record it."""
+        """Copy in, compute and copy out, in the stream's order; or only record these steps."""
         (host_in, host_out), (device_in, device_out) = self.pinned, self.device
         size_in, size_out = self._sizes(count)
         self.cuda.to_device(device_in, host_in, size_in, self.stream)
@@ -315,12 +315,12 @@ class _Lane:
             if self.messages.tell_of_memory:
                 raise OutOfDeviceMemory(f"the engine found no memory for {count} images: {why}")
             if not capturing:
-                self.cuda.wait_for(self.stream, self.event)  # raises what CUDA knows of it
+                self.cuda.wait_for(self.stream, self.event)  # raises CUDA's own error
             raise EncoderFault(f"the engine could not be run with {count} images: {why}")
         self.cuda.to_host(host_out, device_out, size_out, self.stream)
 
     def _prepared(self, count: int, context: Any) -> Any:
-        """A context that is ready for so many images."""
+        """A context that is ready for this many images."""
         if context is None:
             profile = self.shape.profile_for(count)
             if profile not in self.contexts:
@@ -329,7 +329,7 @@ class _Lane:
         side = self.shape.side
         if not context.set_input_shape(IMAGE_INPUT, (count, 3, side, side)):
             raise EncoderFault(f"the engine refuses {count} images")
-        # A new shape may come with new partitions of the activations' memory.
+        # A new shape may change how the activations' memory is divided.
         self._reserve_activations(int(context.update_device_memory_size_for_shapes()))
         context.set_device_memory(*self.activations)
         for name, address in zip((IMAGE_INPUT, IMAGE_OUTPUT), self.device, strict=True):
@@ -366,7 +366,7 @@ class _Lane:
         return self.repeated[count]
 
     def _capture(self, repeated: _Repeated, count: int) -> None:
-        """Capture what was just done, which TensorRT needs to have run once with this context."""
+        """Capture the last call; TensorRT must have run it once with this context."""
         self.cuda.begin_capture(self.stream)
         try:
             self._enqueue(repeated.context, count, capturing=True)
@@ -382,14 +382,14 @@ class _Lane:
             self._drop_graphs()
 
     def _drop_graphs(self) -> None:
-        """Forget the graphs, whose addresses are no longer right; they are captured again."""
+        """Drop the graphs, whose addresses are out of date; they are captured again."""
         self.repeated.clear()
         self.owned.free("graph")
 
     # --- Memory -------------------------------------------------------------------------------
 
     def _sizes(self, count: int) -> tuple[int, int]:
-        """Bytes of so many images, and of their embeddings."""
+        """Bytes of this many images, and of their embeddings."""
         pixel = 1 if self.shape.takes_levels else _FLOAT
         return count * 3 * self.shape.side**2 * pixel, count * self.shape.dimension * _FLOAT
 
@@ -404,10 +404,10 @@ class _Lane:
         self.capacity = count
 
     def _reserve_activations(self, needed: int) -> None:
-        """Make room for what the context needs for the shape that was set."""
+        """Make room for the activations of the shape that was set."""
         if needed <= self.activations[1]:
             return
-        # The graphs that were captured point at the old place.
+        # The captured graphs point to the old place.
         self._drop_graphs()
         self.activations = (0, 0)
         self.owned.free("device")
@@ -423,7 +423,7 @@ class _Lane:
 
 
 class _RtxConfiguration:
-    """How contexts of TensorRT for RTX run: as CUDA graphs of its own, and from a kept cache.
+    """Settings for contexts of TensorRT for RTX: its own CUDA graphs, and a cache that is kept.
 
     It compiles kernels at run time, which takes seconds at each start without the cache.
     """
@@ -437,14 +437,14 @@ class _RtxConfiguration:
         self.configuration.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._cache = self.configuration.create_runtime_cache()
         if place is not None and place.is_file():
-            # TensorRT itself checks that it is of this card, driver and version.
+            # TensorRT itself checks that it is for this card, driver and version.
             with suppress(OSError):
                 if not self._cache.deserialize(place.read_bytes()):
                     logger.info("%s is of another card, driver or version; not used", place)
         self.configuration.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Write the cache; where that is impossible, the next start compiles again."""
+        """Write the cache; if that fails, the next start compiles again."""
         if self._place is None:
             return
         try:
@@ -456,10 +456,10 @@ class _RtxConfiguration:
 
 
 def _check(trt: Any, engine: Any) -> _Shape:
-    """What an engine takes and returns that is one of an image tower.
+    """The inputs and outputs of an engine, if it is an image tower.
 
     Raises:
-        EngineUnusable: it is another's.
+        EngineUnusable: it is not an image tower.
     """
     names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     if names != {IMAGE_INPUT, IMAGE_OUTPUT}:

@@ -1,8 +1,8 @@
-"""Compiles an image tower's blocks with ``torch.compile``, and keeps that only where it is right.
+"""Compiles an image tower's blocks with ``torch.compile``, and keeps the result only if correct.
 
-Compiled, a block's activation, normalisations and sums are part of its products: quick-GELU alone
-takes 11 to 18 % of a ViT's time where it is not. All blocks are alike, so that one is compiled and
-used for all, in seconds instead of minutes.
+Compiling merges a block's activation, normalisations and sums into its matrix products. Without it,
+quick-GELU alone takes 11 to 18 % of a ViT's time. All blocks are alike, so one is compiled and used
+for all, in seconds instead of minutes.
 """
 
 import importlib.util
@@ -23,17 +23,17 @@ from domain.errors import EncoderFault
 logger = logging.getLogger(__name__)
 
 LEAST_COSINE: Final = 0.999
-"""Of a tower that runs in a faster way against the same tower without, in the same precision."""
+"""Smallest cosine of a faster form of a tower with the original, in the same precision."""
 
 _SIZES: Final = (1, 3, 8)
-"""Batches that both are compared on."""
+"""Batches to compare both on."""
 
 _BLOCKS: Final = frozenset({"ResidualAttentionBlock", "Block"})
 """OpenCLIP's and timm's names of a transformer's block."""
 
 
 def compiler_missing() -> str | None:
-    """What ``torch.compile`` needs on CUDA and is not here; None where all is."""
+    """The missing package that ``torch.compile`` needs on CUDA; None if nothing is missing."""
     if importlib.util.find_spec("triton") is None:
         return "Triton"
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
@@ -66,7 +66,7 @@ def compile_blocks(
     try:
         before = [run(batch) for batch in batches]
         for block in blocks:
-            # The batch is dynamic: no other compilation for each of its sizes.
+            # The batch is dynamic, so that not every size is compiled again.
             block.compile(dynamic=True, backend=backend)
         after = [run(batch) for batch in batches]
         cosine = min(map(smallest_row_cosine, after, before))
@@ -74,7 +74,7 @@ def compile_blocks(
         raise
     except OutOfDeviceMemory as shortage:
         reason = str(shortage)
-    except Exception as failure:  # the compiler raises its own, and whatever Triton and C do
+    except Exception as failure:  # the compiler raises its own errors, and Triton's and C's
         reason = f"{type(failure).__name__}: {str(failure).partition(chr(10))[0]}"
     else:
         if cosine > LEAST_COSINE:
@@ -82,7 +82,7 @@ def compile_blocks(
             return True
         reason = f"their embeddings differ (cosine {cosine:.4f})"
     for block in blocks:
-        block._compiled_call_impl = None  # what `Module.compile` has set
+        block._compiled_call_impl = None  # set by `Module.compile`
     with suppress(Exception):
         torch.compiler.reset()
     logger.warning("going on without compiled blocks: %s", reason)
@@ -94,7 +94,7 @@ def _blocks(tower: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def smallest_row_cosine(made: RawEmbeddings, expected: RawEmbeddings) -> float:
-    """The smallest cosine between rows in the same place; -1 where a row is no embedding."""
+    """The smallest cosine between rows in the same place; -1 if a row is not an embedding."""
     try:
         these, those = ([Embedding.from_encoder(row) for row in rows] for rows in (made, expected))
     except EncoderFault:

@@ -22,14 +22,14 @@ _FINAL_TEXTS: Final = (
     *("illegal instruction", "misaligned address", "unspecified launch failure"),
     *("operation not supported on global/shared address space", "invalid program counter"),
 )
-"""What CUDA calls errors after which the process must be restarted, where there is no code."""
+"""CUDA's texts for errors that need a restart of the process, if there is no code."""
 
 _MEMORY_TEXTS: Final = ("out of memory", "alloc_failed", "allocation failed")
-"""How CUDA, cuBLAS and cuDNN call a lack of memory, in small letters."""
+"""CUDA's, cuBLAS's and cuDNN's words for a lack of memory, in lower case."""
 
 
 def check_cuda() -> None:
-    """Return where PyTorch can use CUDA.
+    """Check that PyTorch can use CUDA.
 
     Raises:
         NoGpu: it cannot; says why.
@@ -37,7 +37,7 @@ def check_cuda() -> None:
     version = torch.version.cuda
     if version is None:
         raise NoGpu("the installed PyTorch was built without CUDA")
-    # Of a driver that it cannot use, PyTorch only warns.
+    # PyTorch only warns about a driver that it cannot use.
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
@@ -47,13 +47,13 @@ def check_cuda() -> None:
 
 
 def to_device(batch: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """A batch as a tensor on the device; on CUDA by way of pinned memory, so that nobody waits."""
+    """A batch as a tensor on the device; on CUDA through pinned memory, so that no thread waits."""
     return pinned(batch, device).to(device, non_blocking=True)
 
 
 def pinned(batch: NDArray[Any], device: torch.device) -> torch.Tensor:
     """A batch as a tensor in main memory, ready to be copied to the device."""
-    # PyTorch warns of arrays that it must not write to, such as those from a socket.
+    # PyTorch warns about read-only arrays, such as those from a socket.
     tensor = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
     return tensor.pin_memory() if _is_cuda(device) else tensor
 
@@ -77,11 +77,11 @@ def _is_cuda(device: torch.device) -> bool:
 
 @contextmanager
 def device_failures() -> Iterator[None]:
-    """Tell a device that failed for good and a lack of memory from a fault of one call.
+    """Distinguish a lost device and a lack of memory from a fault of one call.
 
     Raises:
-        OutOfDeviceMemory: there was no memory; what PyTorch kept for reuse is given back.
-        EncoderLost: CUDA failed, and cannot be used by this process any more.
+        OutOfDeviceMemory: memory ran out; memory that PyTorch kept for reuse is released.
+        EncoderLost: CUDA failed, and this process cannot use it any more.
         RuntimeError: as PyTorch raises it, for anything else.
     """
     try:
@@ -105,7 +105,7 @@ def device_failures() -> Iterator[None]:
             raise
     else:
         return
-    # Outside of the handler, whose traceback holds what was being computed.
+    # Outside the handler, whose traceback holds the intermediate results.
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
     raise OutOfDeviceMemory(told)
@@ -113,7 +113,7 @@ def device_failures() -> Iterator[None]:
 
 @contextmanager
 def loading(model: str) -> Iterator[None]:
-    """Put weights on the device.
+    """Move weights to the device.
 
     Raises:
         EncoderUnavailable: there is not enough memory for them.

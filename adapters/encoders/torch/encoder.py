@@ -64,10 +64,10 @@ class TorchEncoder(EncoderPort):
         Args:
             checkpoint: weights and architecture.
             device: where the towers run.
-            precision: what they compute in, any but int8; normalisations stay in float32.
-            compiles: whether the image tower's blocks are compiled, which takes seconds, and
-                batch sizes that come again are run as CUDA graphs; each only if it works here.
-            cuda: streams and graphs; None takes PyTorch's own where the device is CUDA.
+            precision: of both towers, any but int8; normalisations stay in float32.
+            compiles: whether to compile the image tower's blocks, which takes seconds, and to run
+                frequent batch sizes as CUDA graphs; each only if it works here.
+            cuda: streams and graphs; None takes PyTorch's own if the device is CUDA.
 
         Raises:
             InvalidCheckpoint: weights and architecture do not belong together.
@@ -158,7 +158,7 @@ class TorchEncoder(EncoderPort):
         """See `EncoderPort.device_memory_used`."""
         if self._device.type != "cuda":
             return None
-        # PyTorch's allocator knows nothing of CUDA's context, which is hundreds of megabytes.
+        # PyTorch's allocator does not count CUDA's context, which takes hundreds of megabytes.
         used = None if self._memory is None else self._memory.used()
         return torch.cuda.memory_reserved(self._device) if used is None else used
 
@@ -167,7 +167,7 @@ class TorchEncoder(EncoderPort):
 
 
 def _forward(tower: torch.nn.Module, normalisation: Normalisation, dtype: torch.dtype) -> Forward:
-    """The way from pixels to embeddings, which holds the tower and not its encoder."""
+    """The function from pixels to embeddings; it holds the tower but not its encoder."""
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = tower(normalisation(pixels).to(dtype))
@@ -183,7 +183,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
         InvalidCheckpoint: weights and architecture do not belong together.
     """
     try:
-        with torch.device("meta"):  # shapes alone
+        with torch.device("meta"):  # only shapes
             _check_sizes(checkpoint, _module(checkpoint, dtype))
         model = _module(checkpoint, dtype)
         weights = {
@@ -205,7 +205,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
 
 
 def _module(checkpoint: Checkpoint, dtype: torch.dtype) -> _OpenClipModel:
-    """Both towers with the names of OpenCLIP's state dict, weights still to be loaded."""
+    """Both towers with the names of OpenCLIP's state dict, before loading the weights."""
     architecture = dict(checkpoint.architecture)
     if checkpoint.family is Family.SIGLIP:
         return siglip(architecture, dtype)
@@ -234,7 +234,7 @@ def _check_sizes(checkpoint: Checkpoint, model: _OpenClipModel) -> None:
 def build_text_tower(
     checkpoint: Checkpoint, device: Device, *, precision: Precision
 ) -> TorchTextTower:
-    """The text tower alone; the image tower's weights never reach the device.
+    """Only the text tower; the image tower's weights are never moved to the device.
 
     Raises:
         InvalidCheckpoint: weights and architecture do not belong together.
@@ -248,7 +248,7 @@ def build_text_tower(
 
 
 def take_image_tower(model: _OpenClipModel) -> torch.nn.Module:
-    """The model's image tower, which the model no longer has afterwards."""
+    """Take the image tower out of the model."""
     tower: torch.nn.Module = model.visual
     del model.visual
     return tower

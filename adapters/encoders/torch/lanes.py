@@ -1,9 +1,9 @@
 """Two calls at once on CUDA, each in a stream of its own, and frequent batch sizes as CUDA graphs.
 
-Graphs are captured here and not by ``torch.compile`` in its mode ``reduce-overhead``: that keeps
-its graphs by thread, where calls come from several; it captures each compiled block by itself, of
-which a tower has 24; and it needs a compiler where this does not. A graph of the whole tower takes
-one launch instead of some hundred, which is what a small batch waits for.
+Graphs are captured here and not by ``torch.compile`` in its mode ``reduce-overhead``. That mode
+keeps its graphs by thread, but calls come from several threads. It captures each of a tower's 24
+compiled blocks separately. And it needs a compiler. A graph of the whole tower takes one launch
+instead of some hundred, which dominate the time of a small batch.
 """
 
 import logging
@@ -33,19 +33,19 @@ Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Pixels on the device, ``[n, 3, h, w]`` → embeddings ``[n, dimension]``."""
 
 _Kind: TypeAlias = tuple[int, str]
-"""What a graph is for: so many images, and whether they are levels or normalised."""
+"""The key of a graph: the number of images, and whether they are levels or normalised."""
 
 
 class TorchCuda:
-    """PyTorch's streams and graphs; tests pass another."""
+    """PyTorch's streams and graphs; tests replace it."""
 
     def stream(self, device: torch.device) -> Any:
-        """A new stream, in which the work that was begun before is done."""
+        """A new stream that waits for work that was started before."""
         torch.cuda.synchronize(device)
         return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def using(self, stream: Any) -> AbstractContextManager[Any]:
-        """In the block this thread's work goes into that stream."""
+        """Within the block, this thread's work goes into the stream."""
         return torch.cuda.stream(stream)
 
     def pool(self) -> Any:
@@ -55,9 +55,9 @@ class TorchCuda:
     def capture(
         self, stream: Any, pool: Any, work: Callable[[], torch.Tensor]
     ) -> tuple[Any, torch.Tensor]:
-        """A graph of the work, which has a ``replay``, and where that puts its result."""
+        """A graph of the work, with a ``replay`` method, and the tensor with its result."""
         graph = torch.cuda.CUDAGraph()
-        # Other threads, which run the text tower or another encoder, may allocate meanwhile.
+        # Other threads, with the text tower or another encoder, may allocate meanwhile.
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             result = work()
         return graph, result
@@ -69,7 +69,7 @@ class TorchCuda:
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """A graph, where it reads its images, and where it writes their embeddings."""
+    """A graph, and the tensors for its images and their embeddings."""
 
     graph: Any
     pixels: torch.Tensor
@@ -116,15 +116,15 @@ class ImageTowerLanes:
                 self._free.put(_Lane(self._cuda.stream(device), self._cuda.pool()))
 
     def capture_graphs(self) -> None:
-        """From now on run batch sizes that come again as CUDA graphs, as long as that works.
+        """From now on, run frequent batch sizes as CUDA graphs, as long as that works.
 
-        Called once the tower is what it stays: a graph repeats what was captured.
+        Call this only once the tower is final: a graph repeats the captured work.
         """
         self._captures = True
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """For other work of this encoder, in the stream of a lane."""
+        """A lane's stream, for other work of this encoder."""
         with self._lane():
             yield
 
@@ -143,7 +143,7 @@ class ImageTowerLanes:
                 with device_failures():
                     rows = self._eager(batch) if captured is None else captured.run(batch)
             except OutOfDeviceMemory:
-                self._drop_graphs(lane)  # so that there is room for a smaller batch
+                self._drop_graphs(lane)  # to make room for a smaller batch
                 raise
         if captured is None and self._comes_often(_kind_of(batch)):
             self._capture(batch)
@@ -151,7 +151,7 @@ class ImageTowerLanes:
 
     @contextmanager
     def _lane(self) -> Iterator[_Lane]:
-        # The one that was used last first: with one call at a time the other takes no memory.
+        # The last used lane comes first: with one call at a time, the other one takes no memory.
         lane = self._free.get()
         try:
             with self._cuda.using(lane.stream):
@@ -170,20 +170,20 @@ class ImageTowerLanes:
         return self._calls[kind] > CALLS_BEFORE_GRAPH and frequent <= MOST_GRAPHS
 
     def _capture(self, batch: PixelBatch) -> None:
-        """Capture batches like this one in every lane, and keep that where it computes the same.
+        """Capture batches like this one in every lane, and keep the graphs if their results match.
 
-        No call runs meanwhile: not all that CUDA does is allowed beside a capture.
+        No call runs meanwhile: CUDA forbids some operations during a capture.
         """
         if not self._capturing.acquire(blocking=False):
-            return  # another size is being captured; this one comes again
-        # Nobody else waits for a second lane, so that nobody waits for ever.
+            return  # another size is being captured; this one will come again
+        # No other thread waits for a second lane, so there is no deadlock.
         lanes = [self._free.get() for _ in range(CALLS_AT_ONCE)]
         try:
             for lane in lanes:
                 lane.graphs[_kind_of(batch)] = self._captured(lane, batch)
         except EncoderLost:
             raise
-        except Exception as failure:  # of a tower or a PyTorch that cannot be captured
+        except Exception as failure:  # a tower or PyTorch that does not support capture
             self._captures = False
             for lane in lanes:
                 self._drop_graphs(lane)
@@ -195,10 +195,11 @@ class ImageTowerLanes:
             self._capturing.release()
 
     def _captured(self, lane: _Lane, batch: PixelBatch) -> _Captured:
-        # Other pictures than those it is captured with, or one that never reads its input would do.
+        # Use different pictures than in the capture, or a graph that ignores its input would pass.
         others = np.bitwise_not(batch) if batch.dtype == np.uint8 else 1 - batch
         with self._cuda.using(lane.stream), device_failures():
-            # Libraries allocate at the first call of a thread in a stream, which a capture forbids.
+            # Libraries allocate memory at a thread's first call in a stream, which a capture
+            # forbids.
             expected = self._eager(others)
             pixels = to_device(batch, self._device).clone()
             graph, features = self._cuda.capture(

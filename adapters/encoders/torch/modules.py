@@ -1,4 +1,4 @@
-"""PyTorch modules for the architectures that OpenCLIP builds only by a name on a hub."""
+"""PyTorch modules for architectures that OpenCLIP can only build from a hub's name."""
 
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ class _TwoTowers(torch.nn.Module):
 
 
 class _Trunk(torch.nn.Module):
-    """timm's module under the name that OpenCLIP gives it."""
+    """timm's module under OpenCLIP's name."""
 
     def __init__(self, trunk: torch.nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class _Trunk(torch.nn.Module):
 
 
 class _XlmRobertaTower(torch.nn.Module):
-    """As OpenCLIP's ``HFTextEncoder`` with the mean of all tokens and an MLP after it."""
+    """Like OpenCLIP's ``HFTextEncoder``, with the mean of all tokens followed by an MLP."""
 
     def __init__(self, size: str, dimension: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def xlm_roberta_clip(architecture: dict[str, Any], dtype: torch.dtype) -> torch.
 
 
 def convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Weights of a model to a smaller type, as OpenCLIP's factory does it."""
+    """Convert a model's weights to a smaller type, as OpenCLIP's factory does."""
     if not isinstance(model, _TwoTowers):
         open_clip.model.convert_weights_to_lp(model, dtype=dtype)
         return
@@ -136,7 +136,7 @@ def convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def _safe_ratio(tower: dict[str, Any]) -> float:
-    """The ratio from which ``int(width * ratio)`` gets the width it was made of, and no less."""
+    """A ratio with which ``int(width * ratio)`` gives exactly the original width."""
     width = tower["width"]
     ratio: float = (round(width * tower["mlp_ratio"]) + 0.5) / width
     return ratio

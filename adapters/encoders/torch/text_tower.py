@@ -19,7 +19,8 @@ from application.ports import RawEmbeddings, TextTower, TokenCount
 class TorchTextTower(TextTower):
     """OpenCLIP's text tower.
 
-    Plain CLIP's is run part by part: its own ``encode_text`` always needs the whole context.
+    Plain CLIP's tower is run in parts, because its own ``encode_text`` always needs the whole
+    context.
     """
 
     def __init__(self, model: Any, checkpoint: Checkpoint, device: torch.device) -> None:

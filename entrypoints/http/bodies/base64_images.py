@@ -1,4 +1,4 @@
-"""Image files that are sent as base64, bare or as a data URI."""
+"""Image files sent as base64, bare or as a data URI."""
 
 import re
 from typing import Any, Final
@@ -12,7 +12,7 @@ _DROP_WHITE_SPACE: Final = str.maketrans("", "", " \t\r\n\v\f")
 _DATA_URI: Final = re.compile(r"\s*+data:([^,]{0,256}+),", re.IGNORECASE)
 """RFC 2397's ``data:[<media type>][;<parameter>]*[;base64],`` up to its comma.
 
-Possessive, so that it never backtracks: with megabytes of white space that would take seconds.
+Possessive, so that it never backtracks: that would take seconds on megabytes of white space.
 """
 
 _HEX_DIGITS: Final = np.full(256, 255, dtype=np.uint8)
@@ -23,7 +23,7 @@ _HEX_DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 
 
 _ADDRESS: Final = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
-"""A text that is nothing but an address."""
+"""A text that is only a URL."""
 
 
 class NotBase64(InvalidInput):
@@ -41,7 +41,7 @@ class NotBase64(InvalidInput):
 
 
 def is_data_uri(text: str) -> bool:
-    """Whether a text is meant as an image: a data URI of an image type, or with base64."""
+    """Whether a text is meant as an image: a data URI with an image type or with base64."""
     head = _DATA_URI.match(text)
     if head is None:
         return False
@@ -50,15 +50,15 @@ def is_data_uri(text: str) -> bool:
 
 
 def refuse_address(text: str, *, name: str, hint: str = "") -> None:
-    """Say that nothing is fetched, where a text is nothing but an address.
+    """Refuse a text that is only a URL, since this server fetches nothing.
 
     Args:
-        text: what was sent.
-        name: what the client calls it.
-        hint: what else it may send.
+        text: from the request.
+        name: the client's name for it.
+        hint: what to send instead.
 
     Raises:
-        InvalidInputs: it is an address.
+        InvalidInputs: it is a URL.
     """
     if _ADDRESS.fullmatch(text):
         raise InvalidInputs(
@@ -82,7 +82,7 @@ def decode_image(text: str, *, name: str) -> bytes:
     try:
         return msgspec.convert(text, bytes)
     except msgspec.ValidationError:
-        pass  # only texts that are not plain base64 pay for the slower way
+        pass  # the slower way is only for texts that are not plain base64
     try:
         return msgspec.convert(plain_base64(text), bytes)
     except msgspec.ValidationError:

@@ -15,7 +15,7 @@ _Body = TypeVar("_Body")
 
 _MAX_PARTS: Final = MAX_IMAGES + MAX_LABELS + 32
 _ALIASES: Final = {"file": "image"}
-"""What else a field may be called."""
+"""Other names for a field."""
 
 _REASONS: Final = (
     ("boundary", "its boundary is missing or not allowed"),
@@ -23,14 +23,14 @@ _REASONS: Final = (
     ("header", "a part's header is too long, missing or not well-formed"),
     ("Unexpected end", "it ends before its last boundary"),
 )
-"""Our message for a client, by a part of the parser's own."""
+"""Our message for the client, by a part of the parser's message."""
 
 
 def decode_form(body: bytes, kind: type[_Body], boundary: str) -> Decoded[_Body]:
     """Decode a form.
 
-    A field that takes a list is sent several times, or once as a JSON array, as an embedding has
-    to be: there are not so many parts.
+    A list field is sent several times, or once as a JSON array. An embedding must be an array,
+    since a form may not have that many parts.
 
     Args:
         body: the bytes as they were sent.
@@ -55,7 +55,7 @@ def decode_form(body: bytes, kind: type[_Body], boundary: str) -> Decoded[_Body]
 
 
 def image_fields(kind: type[Any]) -> list[str]:
-    """The fields of a request that are images, in their order."""
+    """The request's image fields, in order."""
     return [name for name, type_ in _fields(kind).items() if _is_image(type_)]
 
 
@@ -67,14 +67,14 @@ def from_fields(
     *,
     unknown: str | None = None,
 ) -> Decoded[_Body]:
-    """A request's fields, sent as texts and files, as its struct.
+    """Build a request's struct from texts and files.
 
     Args:
         kind: a msgspec struct.
         texts: every value of each field that is not an image.
-        files: every value of each field that is one.
+        files: every value of each image field.
         where: ``form`` or ``query``.
-        unknown: a field that was sent and means nothing, if there is one.
+        unknown: an unknown field in the request, if there is one.
 
     Raises:
         WrongShape: a field is missing, of another type, or sent more than once.
@@ -106,12 +106,12 @@ def from_fields(
 def _parts(
     body: bytes, boundary: str, known: "set[str]"
 ) -> tuple[dict[str, list[bytes]], str | None]:
-    """What each known field holds, and the first that is not known; its content is dropped."""
+    """The values of each known field, and the first unknown field, whose content is dropped."""
     values: dict[str, list[bytes]] = {}
     unknown: str | None = None
     content: bytearray | None = None
     name = ""
-    # Latin-1 decodes any bytes: a file's name, in whatever encoding, decides nothing.
+    # Latin-1 decodes any bytes: a file's name has no effect, whatever its encoding.
     with multipart.PushMultipartParser(
         boundary, max_segment_count=_MAX_PARTS, header_charset="latin-1"
     ) as parser:

@@ -18,13 +18,13 @@ _Body = TypeVar("_Body")
 _INVALID_BASE64: Final = "Invalid base64"
 _UNKNOWN_FIELD: Final = "Object contains unknown field `"
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises at a body that is not JSON, or is nested deeper than anyone means it."""
+"""What msgspec raises for a body that is not JSON, or is nested far too deeply."""
 
 _PLACE: Final = re.compile(r"`\$\.([^`]+)`")
-"""Where msgspec found something wrong, at the end of its messages."""
+"""The place of the error, at the end of msgspec's messages."""
 
 _FEW: Final = 32
-"""Signs that are looked for one by one."""
+"""Up to this many signs are found one by one; beyond that they are counted."""
 
 _LARGE_EXPONENT: Final = re.compile(rb"[\[,:]\s*+-?[0-9.]++[eE][+-]?[0-9]{3}")
 """A number whose exponent has three or more digits, outside of base64, and in linear time."""
@@ -32,7 +32,7 @@ _LARGE_EXPONENT: Final = re.compile(rb"[\[,:]\s*+-?[0-9.]++[eE][+-]?[0-9]{3}")
 _FIELD: Final = re.compile(r"required field `(\w+)`")
 
 _MAX_NAME: Final = 60
-"""Characters of an unknown field's name that are told."""
+"""Characters of an unknown field's name that are reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Decoded(Generic[_Body]):
 
     Attributes:
         data: the struct.
-        unknown_field: the first field that means nothing and the known one whose name is nearest,
-            in printable ASCII; None if there is none.
+        unknown_field: the first unknown field and the known one with the most similar name, in
+            printable ASCII; None if there is none.
     """
 
     data: _Body
@@ -64,7 +64,7 @@ def decode_json(body: bytes, kind: type[_Body]) -> Decoded[_Body]:
     if not body:
         raise NotJson("the body is empty; send a JSON object.")
     _check_values(body)
-    # Those who send known fields only, and base64 bare and unbroken, don't pay for the rest.
+    # Fast path: only known fields, and base64 that is bare and without line breaks.
     try:
         return Decoded(msgspec.json.decode(body, type=_strict(kind)))
     except msgspec.ValidationError as invalid:
@@ -85,16 +85,16 @@ def decode_json(body: bytes, kind: type[_Body]) -> Decoded[_Body]:
                 return Decoded(msgspec.json.decode(plain, type=kind), unknown)
             except msgspec.ValidationError as invalid:
                 reason = str(invalid)
-        # A wrong type may have been met before a syntax error further on; then the latter counts.
-        body.decode()  # which the next line takes for granted
-        msgspec.json.decode(body, type=msgspec.Raw)  # makes nothing of it, be it a million values
+        # There may be a syntax error after the wrong type; then the syntax error counts.
+        body.decode()  # the next line assumes valid UTF-8
+        msgspec.json.decode(body, type=msgspec.Raw)  # builds no objects, even for a million values
     except _MALFORMED as malformed:
         raise _not_json(malformed) from None
     raise wrong_shape(reason, unknown)
 
 
 def nearest_field(unknown: str, kind: type[Any]) -> str:
-    """An unknown field's name, and the known one that may have been meant; printable ASCII."""
+    """An unknown field's name and the known one that may be meant, in printable ASCII."""
     shown = ascii(unknown[:_MAX_NAME])[1:-1]
     names = [field.encode_name for field in msgspec.structs.fields(kind)]
     near = difflib.get_close_matches(unknown[:_MAX_NAME], names, n=1)
@@ -102,7 +102,7 @@ def nearest_field(unknown: str, kind: type[Any]) -> str:
 
 
 def wrong_shape(message: str, unknown_field: str | None = None) -> InvalidInput:
-    """The error for a msgspec message, which says what was expected and where, never a value."""
+    """The error for a msgspec message: it says what was expected and where, never a value."""
     place = _PLACE.search(message)
     if message.startswith("Object missing required field"):
         named = _FIELD.search(message)
@@ -132,7 +132,7 @@ def _strict_once(kind: type[Any]) -> Any:
 
 
 def _unknown_field(body: bytes, kind: type[Any]) -> str | None:
-    """The first field of a body that means nothing, as `nearest_field` tells it."""
+    """The first unknown field of a body, in the words of `nearest_field`."""
     try:
         msgspec.json.decode(
             body,
@@ -156,7 +156,7 @@ def _check_values(body: bytes) -> None:
                 f"the body has {count} {what}; at most {limit} are allowed.",
                 code="too_many_values",
             )
-    # With few commas there are few numbers; then a large image is not searched for them.
+    # Few commas mean few numbers; then there is no need to search a large image.
     if commas > MAX_JSON_LARGE_EXPONENTS:
         count = sum(1 for _ in _LARGE_EXPONENT.finditer(body))
         if count > MAX_JSON_LARGE_EXPONENTS:
@@ -168,7 +168,7 @@ def _check_values(body: bytes) -> None:
 
 
 def _count(body: bytes, sign: bytes) -> int:
-    """How often a sign occurs. Finding the few in an image is ten times faster than counting."""
+    """How often a sign occurs. Finding a few in an image is ten times faster than counting."""
     place = -1
     for found in range(_FEW):
         place = body.find(sign, place + 1)
@@ -183,7 +183,7 @@ def _not_json(malformed: Exception) -> NotJson:
 
 
 def _with_plain_base64(body: bytes, kind: type[Any]) -> bytes:
-    """The same body with white space and data URIs' heads taken out of its base64 fields."""
+    """The same body, with white space and data URI prefixes removed from its base64 fields."""
     sent = msgspec.json.decode(body, type=_undecoded(kind))  # type: ignore[arg-type] # is hashable
     fields: dict[str, msgspec.Raw] = {}
     for field in msgspec.structs.fields(kind):
@@ -197,9 +197,9 @@ def _with_plain_base64(body: bytes, kind: type[Any]) -> bytes:
 
 @functools.cache
 def _undecoded(kind: type[Any]) -> type[msgspec.Struct]:
-    """A struct of the same fields, each as it was sent and empty where it was not.
+    """A struct of the same fields, each undecoded, and empty if it was not sent.
 
-    Unlike a dict it makes nothing of fields that nobody knows, of which there may be a million.
+    Unlike a dict, it builds nothing for unknown fields; there may be a million of them.
     """
     names = [field.encode_name for field in msgspec.structs.fields(kind)]
     return msgspec.defstruct("Undecoded", [(name, msgspec.Raw, msgspec.Raw()) for name in names])

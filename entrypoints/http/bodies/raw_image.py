@@ -31,7 +31,7 @@ def decode_raw_image(
 
     Args:
         body: the file's bytes.
-        kind: a msgspec struct, whose first field for an image the body is.
+        kind: a msgspec struct; the body is its first image field.
         query: the values of each of the struct's other fields.
 
     Raises:

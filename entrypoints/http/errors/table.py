@@ -1,7 +1,7 @@
 """Every error that a client may get, declared once for all of our APIs.
 
 `TABLE` says which HTTP status each kind of error has. Most endpoints send it as RFC 9457 problem
-details; those that speak somebody else's protocol send the same error in that one's shape.
+details. Endpoints of other protocols send the same error in that protocol's format.
 """
 
 import http
@@ -32,7 +32,7 @@ from entrypoints.http.schemas.problem import (
     openai_error,
 )
 
-if TYPE_CHECKING:  # the settings need some of these errors before the framework is loaded
+if TYPE_CHECKING:  # the settings need some of these errors before the framework loads
     from litestar.types import Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class Shape(Enum):
-    """What an error looks like; the value is its struct."""
+    """The format of an error; the value is its struct."""
 
     PROBLEM = Problem
     OPENAI = WrappedOpenAIError
@@ -61,7 +61,7 @@ _SHAPES: Final = {
     "/.well-known/": Shape.WEAVIATE,
     "/clip/": Shape.ROBOFLOW,
 }
-"""By path, or by what a path begins with where it ends in a slash. All others: problem details."""
+"""By path, or by path prefix if the key ends in a slash. All others: problem details."""
 
 REQUEST_ID_KEY: Final = "clip_request_id"
 OUTCOME_KEY: Final = "clip_outcome"
@@ -76,7 +76,7 @@ _SHOWN_CHARACTERS: Final = 200
 
 
 class MalformedBody(InvalidInput):
-    """The body is not what it is declared to be."""
+    """The body does not match its declared type."""
 
     code = "malformed_body"
 
@@ -115,7 +115,7 @@ class WrongShape(InvalidInput):
     """A field is missing or has another type.
 
     Attributes:
-        field: the outermost field that is wrong, where it is known.
+        field: the outermost field that is wrong, if known.
     """
 
     code = "invalid_field"
@@ -138,7 +138,7 @@ class CrossSite(ClipError):
 
 
 class PreflightRefused(ClipError):
-    """A browser asked for another website whether it may send a request, and it may not."""
+    """A browser's preflight request for another website, which is not allowed."""
 
     code = "cross_site"
 
@@ -175,32 +175,32 @@ class BodyTooLarge(ClipError):
 
 
 class BodyTooSlow(ClipError):
-    """The body fell too far behind the rate at which a body must arrive."""
+    """The body arrived more slowly than the minimum rate."""
 
     code = "body_too_slow"
 
 
 class BodiesTooLarge(ServiceUnavailable):
-    """The bodies of all requests together would take more memory than they may."""
+    """The bodies of all requests together would take more memory than allowed."""
 
     code = "too_many_bytes"
 
 
 class ClientGone(ClipError):
-    """The client closed the connection before the response; nobody reads this."""
+    """The client closed the connection before the response; nobody will read it."""
 
     code = "client_gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a kind of error is to a client.
+    """How a kind of error appears to a client.
 
     Attributes:
         kind: the errors.
         status: their HTTP status.
         meaning: a sentence for the documentation.
-        elsewhere: their status where errors are no problem details, if it is another one.
+        elsewhere: their status in other protocols, if it differs.
         documented: whether every endpoint that takes a body documents it.
     """
 
@@ -243,7 +243,7 @@ TABLE: Final = (
         "see `Retry-After`.",
     ),
 )
-"""The first row that fits an error counts. An error without a row is a 500."""
+"""The first row that matches an error is used. An error without a row is a 500."""
 
 UNFORESEEN: Final = "Something unforeseen; the server's log has it under the request id."
 
@@ -252,7 +252,7 @@ _OPENAI_FIELDS: Final = {
     "unsupported_dimensions": "dimensions",
     "unknown_modality": "modality",
 }
-"""The field that is wrong, by an error's code, where it is not ``input``."""
+"""The wrong field, by the error's code, if it is not ``input``."""
 
 ErrorBody: TypeAlias = (
     Problem
@@ -266,14 +266,14 @@ ErrorBody: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An error as it is sent.
+    """An error as the client receives it.
 
     Attributes:
         status: the HTTP status.
         code: for programs.
-        body: in the shape of the endpoint.
+        body: in the endpoint's format.
         media_type: the body's.
-        headers: what the response has besides.
+        headers: further headers of the response.
     """
 
     status: int
@@ -284,13 +284,13 @@ class Rendered:
 
 
 def status_of(error: Exception) -> int | None:
-    """The HTTP status of an error that a client may know; None for the unforeseen."""
+    """The HTTP status of an expected error; None for an unexpected one."""
     row = _row_of(error)
     return None if row is None else row.status
 
 
 def shape_at(path: str) -> Shape:
-    """What the errors at a path look like."""
+    """The format of errors at a path."""
     for place, shape in _SHAPES.items():
         if path == place or (place.endswith("/") and path.startswith(place)):
             return shape
@@ -303,7 +303,7 @@ def name_inputs_after(scope: "Scope", field: str) -> None:
 
 
 def documented_errors(shape: Shape = Shape.PROBLEM) -> dict[int, str]:
-    """What the documentation says of each status that an endpoint with a body may send."""
+    """The documentation's text for each status that an endpoint with a body may send."""
     foreign = shape is not Shape.PROBLEM
     meanings: dict[int, str] = {}
     for row in TABLE:
@@ -315,14 +315,14 @@ def documented_errors(shape: Shape = Shape.PROBLEM) -> dict[int, str]:
 
 
 def rendered(scope: "Scope", error: Exception) -> Rendered:
-    """An error in the shape of the endpoint that was called; the unforeseen is logged here.
+    """An error in the format of the endpoint; unexpected errors are logged here.
 
     Args:
         scope: of the request.
         error: any exception. If `TABLE` has no row for it, the client learns nothing about it.
     """
     if isinstance(error, MemoryError):
-        # A line and no traceback: there will be many of these at once, and each costs memory too.
+        # One line and no traceback: many of these come at once, and each takes memory.
         logger.error("request %s: no memory left for %s", _id(scope), _endpoint(scope))
         error = OutOfMemory("there is no memory left for this request now.", retry_after_s=5)
     row = _row_of(error)
@@ -347,7 +347,7 @@ def rendered(scope: "Scope", error: Exception) -> Rendered:
 
 
 async def send_error(scope: "Scope", send: "Send", error: Exception) -> Rendered:
-    """Send an error from outside of the framework; returns what was sent."""
+    """Send an error from outside the framework; returns the error that was sent."""
     told = rendered(scope, error)
     content = msgspec.json.encode(told.body)
     headers = [
@@ -409,7 +409,7 @@ def _row_of(error: Exception) -> Row | None:
 
 
 def _field_of(scope: "Scope", error: ClipError) -> str | None:
-    """The request's field that is wrong; None where it is not one field."""
+    """The request's wrong field; None if it is not a single field."""
     if isinstance(error, WrongShape):
         return error.field
     if isinstance(error, MalformedBody | WrongContentType) or not isinstance(error, InvalidInput):
@@ -424,7 +424,7 @@ def _headers_of(error: ClipError) -> dict[str, str]:
         case KeyRefused():
             return {"WWW-Authenticate": "Bearer"}
         case BodyTooSlow():
-            return {"Connection": "close"}  # nobody waits for the rest of it
+            return {"Connection": "close"}  # nobody will read the rest of the body
         case WrongContentEncoding():
             return {"Accept-Encoding": "identity"}  # RFC 9110, section 15.5.16
         case MethodNotAllowed(allow=allow) if allow:
@@ -438,7 +438,7 @@ def _id(scope: "Scope") -> str:
 
 
 def _endpoint(scope: "Scope") -> Any:
-    """The endpoint's template, which no client chooses; else the path, quoted."""
+    """The endpoint's template, which clients cannot influence; else the path, quoted."""
     return scope.get("path_template") or repr(scope["path"][:_SHOWN_CHARACTERS])
 
 

@@ -1,9 +1,9 @@
-"""What every request passes on its way to an endpoint; `app.py` has the order."""
+"""The middleware that every request passes through; `app.py` has the order."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-if TYPE_CHECKING:  # the settings are read, and refused, before the framework is loaded
+if TYPE_CHECKING:  # the settings are checked before the framework loads
     from litestar.types import HTTPScope, Receive, Send
 
 HttpApp: TypeAlias = "Callable[[HTTPScope, Receive, Send], Awaitable[None]]"

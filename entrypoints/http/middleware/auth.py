@@ -1,6 +1,6 @@
-"""Who sends a request, and whether they may: holders of a key, and browsers on allowed websites.
+"""Auth: accepts requests with a valid key, and from browsers on allowed websites.
 
-Both are decided before a request is routed or anything of its body is read.
+Both are checked before a request is routed or any of its body is read.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl, urlsplit
 from entrypoints.http.errors.table import CrossSite, KeyRefused, PreflightRefused, send_error
 from entrypoints.http.middleware import HttpApp
 
-if TYPE_CHECKING:  # the settings are read, and refused, before the framework is loaded
+if TYPE_CHECKING:  # the settings are checked before the framework loads
     from litestar.types import HTTPScope, Message, Receive, Send
 
 SHORTEST_KEY: Final = 16
-"""Characters that a key has at least."""
+"""Fewest characters of a key."""
 
 KEY_HEADER: Final = "X-API-Key"
 
@@ -35,13 +35,13 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _CORS_METHODS: Final = ("GET", "HEAD", "POST")
 
 _NETWORK_BITS: Final = 64
-"""Of an IPv6 address: what one household or machine is given, which picks the rest at will."""
+"""Prefix length of an IPv6 client: one household or machine gets this and chooses the rest."""
 
 
 class ApiKeys:
-    """The keys that let a request in, of which only SHA-256 digests are kept.
+    """The valid keys. Only their SHA-256 digests are kept.
 
-    So whatever prints one of these objects prints no key.
+    So printing one of these objects never prints a key.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -51,16 +51,16 @@ class ApiKeys:
         return f"ApiKeys({len(self._digests)})"
 
     def let_in(self, key: bytes) -> bool:
-        """Whether it is one of them; the time it takes tells nothing of how near it came."""
+        """Whether the key is valid. The time it takes does not reveal how close a guess is."""
         digest = _digest(key)
         known = False
-        for expected in self._digests:  # all of them, whichever it is
+        for expected in self._digests:  # always compare all of them
             known |= hmac.compare_digest(digest, expected)
         return known
 
 
 def key_problem(key: str) -> str | None:
-    """What keeps a text from being a key, without repeating it; None if it is one."""
+    """Why a text cannot be a key, without repeating the text; None if it can."""
     if len(key) >= SHORTEST_KEY and all("!" <= character <= "~" for character in key):
         return None
     return (
@@ -70,10 +70,10 @@ def key_problem(key: str) -> str | None:
 
 
 class Auth:
-    """Middleware that lets a request in, or refuses it with 401 or 403.
+    """Middleware that accepts a request or refuses it with 401 or 403.
 
-    It also speaks CORS for the websites that may send requests, so that their pages can read the
-    responses, refusals included (https://fetch.spec.whatwg.org/#http-cors-protocol).
+    It also handles CORS for allowed websites, so that their pages can read all responses, refusals
+    included (https://fetch.spec.whatwg.org/#http-cors-protocol).
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Auth:
         """Put it around ``app``.
 
         Args:
-            app: handles what is let in.
-            keys: None lets everybody in.
+            app: handles accepted requests.
+            keys: None accepts everyone.
             is_open: whether a path needs no key.
-            origins: of websites whose pages may send requests, such as
-                ``https://cameras.example``; ``*`` is all of them.
+            origins: of websites whose pages may send requests, such as ``https://cameras.example``;
+                ``*`` means all.
             allowed_headers: that their requests may have.
             exposed_headers: of responses, that their pages may read.
         """
@@ -149,7 +149,7 @@ class Auth:
         return send_with_cors
 
     async def _preflight(self, scope: "HTTPScope", send: "Send", origin: str) -> None:
-        """A browser asks whether a page may send a request."""
+        """Respond to a browser's preflight request."""
         method = _header(scope, b"access-control-request-method")
         names = _header(scope, b"access-control-request-headers").lower().split(",")
         wanted = {name.strip() for name in names} - {""}
@@ -201,10 +201,10 @@ def _key_refusal(scope: "HTTPScope", keys: ApiKeys) -> KeyRefused | None:
 
 
 def sent_keys(scope: "HTTPScope") -> Iterable[bytes]:
-    """All keys that a request brings, unchecked.
+    """All keys in a request, unchecked.
 
-    They stand in headers. Roboflow's clients put theirs into the query as well, or only there; it
-    is not looked for elsewhere, since other programs log queries.
+    Keys are in headers. Roboflow's clients put theirs into the query as well, or only there. Other
+    endpoints ignore keys in the query, since other programs log queries.
     """
     for name, value in scope["headers"]:
         if name == b"x-api-key":
@@ -220,12 +220,12 @@ def sent_keys(scope: "HTTPScope") -> Iterable[bytes]:
 
 
 def _site_refusal(scope: "HTTPScope", origins: frozenset[str]) -> CrossSite | None:
-    """Why a request is refused that a page elsewhere made a browser send; None if it is not.
+    """Why a request is refused as cross-site, sent by a browser for another website; else None.
 
-    Forms and simple requests reach any server that the visitor's machine reaches, CORS or not:
-    it only keeps the page from reading the response. Browsers tell where a request comes from by
-    ``Sec-Fetch-Site`` (over TLS and on localhost) and ``Origin``, and pages cannot change either;
-    other clients send neither.
+    Forms and simple requests reach any server that the visitor's machine can reach. CORS only keeps
+    the page from reading the response. Browsers say where a request comes from in
+    ``Sec-Fetch-Site`` (over TLS and on localhost) and ``Origin``, and pages cannot change either.
+    Other clients send neither.
     """
     origin: bytes | None = None
     site = host = b""
@@ -253,7 +253,7 @@ def _site_refusal(scope: "HTTPScope", origins: frozenset[str]) -> CrossSite | No
 
 
 def _is_own(origin: str, host: str) -> bool:
-    """Whether the ``Origin`` is the address that the request was sent to."""
+    """Whether the ``Origin`` is the address to which the request was sent."""
     try:
         page, server = urlsplit(origin), urlsplit(f"//{host}")
         default = _DEFAULT_PORTS.get(page.scheme)
@@ -261,7 +261,7 @@ def _is_own(origin: str, host: str) -> bool:
             server.hostname,
             server.port or default,
         )
-    except ValueError:  # no port is called so
+    except ValueError:  # not a valid port
         return False
 
 
@@ -272,7 +272,7 @@ def _digest(key: bytes) -> bytes:
 class ClientIdentity:
     """Tells clients apart by address and, where the server has keys, by key.
 
-    A key is not checked here: a made-up one makes another client, which auth refuses before it
+    Keys are not checked here: an invalid one counts as another client, which auth refuses before it
     takes a place.
     """
 
@@ -280,7 +280,7 @@ class ClientIdentity:
         self._keyed = keyed
 
     def __call__(self, scope: "HTTPScope") -> str:
-        """The same text for all requests of one client. It holds a digest and never a key."""
+        """The same text for all requests of one client. It contains a digest, never a key."""
         client = scope["client"]
         network = _network(client[0]) if client else ""
         key = next(iter(sent_keys(scope)), None) if self._keyed else None
@@ -291,7 +291,7 @@ class ClientIdentity:
 def _network(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)
-    except ValueError:  # a Unix socket's
+    except ValueError:  # a Unix socket's address
         return address
     if isinstance(parsed, ipaddress.IPv4Address):
         return address

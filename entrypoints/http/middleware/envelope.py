@@ -1,4 +1,4 @@
-"""What surrounds every request: one form, headers of its response, and its line in the log."""
+"""Request normalisation, response headers and the request log."""
 
 import logging
 import re
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 REQUEST_ID: Final = "X-Request-ID"
 FINGERPRINT: Final = "X-Model-Fingerprint"
 UNKNOWN_FIELD: Final = "X-Unknown-Field"
-"""Names the first field of a request that means nothing; `note_unknown_field` sets it."""
+"""Names the first unknown field of a request; `note_unknown_field` sets it."""
 TOKENS_CUT: Final = "X-Tokens-Cut"
-"""Tokens that were left off at the ends of a request's texts; `note_tokens_cut` sets it."""
+"""Tokens that were cut off the ends of a request's texts; `note_tokens_cut` sets it."""
 
 _MAX_PATH_CHARACTERS: Final = 2048
 _SENT_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -40,7 +40,7 @@ _PROBES: Final = (
     "/.well-known/live",
     "/.well-known/ready",
 )
-"""What probes and scrapers call all the time: not traced, and logged only if it failed."""
+"""Endpoints that probes and scrapers call all the time: not traced, and logged only on failure."""
 
 
 def request_id(scope: Scope) -> str:
@@ -49,7 +49,7 @@ def request_id(scope: Scope) -> str:
 
 
 def note_unknown_field(scope: Scope, what: str) -> None:
-    """Report a field that means nothing, in the response's headers and in the log.
+    """Report an unknown field in the response's headers and in the log.
 
     Args:
         scope: of the request.
@@ -64,11 +64,11 @@ def note_tokens_cut(scope: Scope, count: int) -> None:
 
 
 def security_headers(*, cross_origin: bool, tls: bool) -> dict[str, str]:
-    """What tells browsers to be careful, for responses that don't say otherwise themselves.
+    """Security headers for responses that don't set their own.
 
     Args:
         cross_origin: whether pages of other websites may send requests.
-        tls: whether this process itself ends TLS. A proxy that does has a policy of its own.
+        tls: whether this process itself terminates TLS. A proxy that does has its own policy.
     """
     headers = {
         "X-Content-Type-Options": "nosniff",
@@ -76,24 +76,24 @@ def security_headers(*, cross_origin: bool, tls: bool) -> dict[str, str]:
         "X-Frame-Options": "DENY",
         # Responses are data; the page and the documentation have policies of their own.
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-        # They depend on the key, and on photos that nobody should find in a cache.
+        # Responses depend on the key, and on photos that must not end up in a cache.
         "Cache-Control": "no-store",
     }
     if not cross_origin:
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
     if tls:
-        # A day only: it holds for every port of this host name, and so for the neighbours' too.
+        # Only a day: it applies to every port of this host name, including other services.
         headers["Strict-Transport-Security"] = "max-age=86400"
     return headers
 
 
 class Envelope:
-    """Middleware that gives requests one form and responses their headers.
+    """Middleware that normalises requests and adds headers to responses.
 
-    All that follows, load shedding and routing included, sees one path for each endpoint
-    (``//embed/`` is ``/embed``) and HEAD as GET. Every response, errors included, has the
-    request's id, the model's fingerprint and the security headers; while the server shuts down it
-    also asks clients to close the connection, so that they turn to a server that stays.
+    Everything after it, load shedding and routing included, sees one path for each endpoint
+    (``//embed/`` is ``/embed``) and HEAD as GET. Every response, errors included, has the request's
+    id, the model's fingerprint and the security headers; while the server shuts down it also asks
+    clients to close the connection, so that they move to another server.
     """
 
     def __init__(
@@ -108,14 +108,15 @@ class Envelope:
 
         Args:
             app: handles requests.
-            fingerprint: of the model that is loaded or will be again; None before the first.
+            fingerprint: of the loaded model, or of the one that will be reloaded; None before the
+                first.
             draining: whether the server is shutting down.
-            security: headers that tell browsers to be careful.
+            security: the security headers.
         """
         self._app = app
         self._fingerprint = fingerprint
         self._draining = draining
-        # As they travel, since every response has them, also those of a full server.
+        # Encoded once, since every response has them, even those of a full server.
         self._security = [_raw(name, value) for name, value in security.items()]
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -152,7 +153,7 @@ class Envelope:
     def _complete(
         self, own: Iterable[tuple[bytes, bytes]], scope: HTTPScope
     ) -> list[tuple[bytes, bytes]]:
-        """The response's own headers, and those that every response has and it does not."""
+        """The response's own headers, and the common ones that it does not set."""
         added = [_raw(REQUEST_ID, request_id(scope)), *self._security]
         if (fingerprint := self._fingerprint()) is not None:
             added.append(_raw(FINGERPRINT, fingerprint))
@@ -168,9 +169,9 @@ class Envelope:
 
 
 class RequestLog:
-    """Middleware that counts, times and traces each request, and logs it when it has ended.
+    """Middleware that counts, times and traces each request, and logs it at the end.
 
-    It is outside of routing, so it sees requests for paths that do not exist too.
+    It comes before routing, so it also sees requests for paths that do not exist.
     """
 
     def __init__(
@@ -186,9 +187,9 @@ class RequestLog:
 
         Args:
             app: handles the request.
-            paths: of the endpoints, for requests that are refused before they are routed.
+            paths: of the endpoints, for requests refused before routing.
             metrics: counts and times.
-            stages: what a request spends its time on.
+            stages: times the stages of a request.
             tracing: one span for each request.
         """
         self._app = app
@@ -244,7 +245,7 @@ class RequestLog:
             return
         sometimes = {}
         if endpoint == _UNROUTED:
-            # Still percent-encoded, so that nothing in it can look like a line of the log.
+            # Still percent-encoded, so that it cannot fake a log line.
             sometimes["path"] = scope.get("raw_path", b"")[:200].decode("latin-1")
         if _UNKNOWN_FIELD_KEY in state:
             sometimes["unknown_field"] = state[_UNKNOWN_FIELD_KEY]
@@ -265,7 +266,7 @@ class RequestLog:
 
 
 def _one_path(scope: HTTPScope) -> str:
-    """The path below the root, with single slashes and none at its end."""
+    """The path below the root, with single slashes and without a trailing slash."""
     path = scope["path"]
     if root := scope.get("root_path", ""):
         path = path.split(root, maxsplit=1)[-1]

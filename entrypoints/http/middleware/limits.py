@@ -1,4 +1,4 @@
-"""What a request may cost before it is let in: load shedding and body limits."""
+"""Load shedding and body limits."""
 
 import asyncio
 import logging
@@ -35,10 +35,10 @@ _BODILESS: Final = ("GET", "HEAD", "OPTIONS")
 class LoadShedding:
     """Middleware that refuses requests while the server is full, at almost no cost.
 
-    A full server is often asked many times as much as it can do. Were each refusal a request like
-    any other, with routing, a span and a line in the log, refusals would take the processor from
-    the requests that were let in. Here a request is refused with 503 before its body is read; the
-    metrics count it, and the log has one line a second about all refusals.
+    A full server often receives many times the load it can handle. If each refusal went through
+    routing, a span and a log line, refusals would take the processor from accepted requests. Here a
+    request is refused with 503 before its body is read. The metrics count it, and the log has one
+    line a second about all refusals.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class LoadShedding:
         """Put it around ``app``.
 
         Args:
-            app: handles what is let in.
-            paths: whose POST requests are subject to admission.
-            admission: says whether there is room.
-            client_of: for whom.
+            app: handles accepted requests.
+            paths: paths whose POST requests need admission.
+            admission: decides whether there is room.
+            client_of: identifies the client of a request.
             metrics: counts the refusals.
         """
         self._app = app
@@ -101,11 +101,11 @@ class _Body:
     """The body of one request.
 
     Attributes:
-        patience: how long its client still has, by `time.monotonic`.
-        received: bytes of it that are held.
-        complete: whether all of it is there.
-        broken_off: whether it had to make room.
-        wait: the time-out of the wait for more of it, while there is one.
+        patience: the client's remaining time, by `time.monotonic`.
+        received: bytes held so far.
+        complete: whether all of it has arrived.
+        broken_off: whether it was aborted to make room.
+        wait: the time-out of the current wait for more, if any.
     """
 
     patience: Patience = field(default_factory=lambda: Patience(time.monotonic()))
@@ -121,12 +121,12 @@ class _Body:
 
 
 class BodyLimits:
-    """Middleware that hands on the bodies of requests, within limits of size, time and memory.
+    """Middleware that passes on request bodies, within limits of size, time and memory.
 
     A body that is too large or arrives too slowly is refused. All bodies together, from their first
-    byte to the end of the request, hold no more than a fixed number of bytes: where there would be
-    more, the one that has been arriving for longest is refused, which is that of the slowest
-    client. Nothing of a body is read before the endpoint asks for it.
+    byte to the end of the request, hold no more than a fixed number of bytes. If there would be
+    more, the body that has been arriving for longest is refused: that of the slowest client. No
+    body is read before the endpoint asks for it.
     """
 
     def __init__(self, app: HttpApp, *, most_bytes: int) -> None:
@@ -134,13 +134,13 @@ class BodyLimits:
 
         Args:
             app: handles the requests.
-            most_bytes: that all bodies together may hold.
+            most_bytes: limit for all bodies together.
         """
         self._app = app
         self._most_bytes = most_bytes
         self._held = 0
         self._bodies: dict[_Body, None] = {}
-        """In the order in which they began."""
+        """Bodies in the order of their start."""
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -169,7 +169,7 @@ class BodyLimits:
         """The next part of a body.
 
         Raises:
-            BodyTooSlow: its time is over.
+            BodyTooSlow: its time has run out.
             BodyTooLarge: it has too many bytes.
             BodiesTooLarge: there is no room for it.
         """
@@ -196,10 +196,10 @@ class BodyLimits:
         return message
 
     def _make_room_for(self, newest: _Body) -> None:
-        """Break off those that have been arriving for longest, as many as must be.
+        """Abort the bodies that have been arriving for longest, as many as needed.
 
         Raises:
-            BodiesTooLarge: it is ``newest`` that has to go.
+            BodiesTooLarge: ``newest`` itself must be aborted.
         """
         arriving = (body for body in tuple(self._bodies) if not body.complete)
         while self._held > self._most_bytes:
@@ -229,7 +229,7 @@ def _too_slow(body: _Body) -> BodyTooSlow:
 
 
 def _check_declared_size(scope: HTTPScope) -> None:
-    """Refuse a body that says that it is too large before any of it is read."""
+    """Refuse a body whose declared size is too large, before reading any of it."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > MAX_BODY_BYTES:
             raise _too_large(value[:20].decode("ascii"))

@@ -28,7 +28,7 @@ _ASSET_FILES: Final = {
     "swagger-ui-bundle.js": (_THEIR_FILES, "text/javascript; charset=utf-8"),
     "swagger-ui-standalone-preset.js": (_THEIR_FILES, "text/javascript; charset=utf-8"),
 }
-"""Where each file of the page is, and its media type."""
+"""The page's files: their place and media type."""
 
 _PAGE: Final = f"""<!doctype html>
 <html lang="en">
@@ -78,14 +78,14 @@ class _SwaggerPage(OpenAPIRenderPlugin):
 
 
 class _SchemaFile(JsonRenderPlugin):
-    """The schema as JSON, encoded once: each time would take milliseconds of the event loop."""
+    """The schema as JSON. Encoded only once, since it blocks the event loop for milliseconds."""
 
     def __init__(self) -> None:
         super().__init__(path=_SCHEMA)
         self._encoded = b""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """The bytes; the schema of an application never changes."""
+        """The bytes; an application's schema never changes."""
         self._encoded = self._encoded or super().render(request, openapi_schema)
         return self._encoded
 
@@ -97,7 +97,7 @@ def openapi_config(version: str, *, keys: bool) -> OpenAPIConfig:
 
     Args:
         version: of this server.
-        keys: whether requests need a key, which the page then asks for.
+        keys: whether requests need a key; then the page asks for one.
     """
     config = OpenAPIConfig(
         title="CLIP embedding server",
@@ -133,8 +133,8 @@ def openapi_config(version: str, *, keys: bool) -> OpenAPIConfig:
 
 
 def documentation_routes() -> Sequence[HTTPRouteHandler]:
-    """The interactive page's scripts and styles, and the schema where other servers have it."""
-    # A closed list, read once: no name that a client sends reaches the file system.
+    """The interactive page's scripts and styles, and the schema at its usual path."""
+    # A fixed list, read once: a name from a client never reaches the file system.
     files = {
         name: ((folder / name).read_bytes(), media_type)
         for name, (folder, media_type) in _ASSET_FILES.items()
@@ -154,7 +154,7 @@ def documentation_routes() -> Sequence[HTTPRouteHandler]:
 
     @get(_SCHEMA, include_in_schema=False, sync_to_thread=False, opt=OPEN_TO_ALL)
     def schema_at_the_root(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """The same schema, at the path where FastAPI has it."""
+        """The same schema, at FastAPI's path."""
         nonlocal schema
         schema = schema or msgspec.json.encode(request.app.openapi_schema.to_schema())
         return Response(schema, media_type=MediaType.JSON)

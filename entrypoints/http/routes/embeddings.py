@@ -77,7 +77,7 @@ ENDPOINTS: Final = (
 
 def _files(call: Call[EmbedBatchRequest]) -> list[bytes | InvalidInput]:
     sent = call.data.images
-    check_image_count(len(sent))  # before a million of them are decoded one by one
+    check_image_count(len(sent))  # before decoding perhaps a million of them
     return [_file_or_why_not(text, place) for place, text in enumerate(sent)]
 
 

@@ -1,4 +1,4 @@
-"""What every endpoint that takes a body has in common: how it reads, works, and is documented."""
+"""The common parts of all endpoints that take a body: reading, work and documentation."""
 
 import asyncio
 import time
@@ -62,15 +62,15 @@ _MAX_QUERY_FIELDS: Final = 200
 _FIRST_BYTES: Final = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"RIFF"
 )  # fmt: skip
-"""How an image file of each allowed format begins. No JSON text begins so."""
+"""The first bytes of each allowed image format. No JSON text begins with these."""
 
 
 @dataclass(frozen=True, slots=True)
 class UseCases:
-    """What the endpoints need, made by the container.
+    """Everything that the endpoints need, made by the container.
 
     Attributes:
-        ensemble_by_default: whether `/classify` uses prompt ensembles where a request doesn't say.
+        ensemble_by_default: whether `/classify` uses prompt ensembles if a request doesn't say.
         checks_openai_texts: whether `/v1/embeddings` refuses texts that look like images.
         dialects: other protocols that are spoken.
         configured_model: name of the model that should be loaded.
@@ -102,7 +102,7 @@ class Call(Generic[_Sent]):
         data: its decoded body.
         use: the use cases.
         scope: ASGI's.
-        started_s: when its body had been decoded, of `time.perf_counter`.
+        started_s: time at which its body was decoded, by `time.perf_counter`.
     """
 
     data: _Sent
@@ -112,23 +112,23 @@ class Call(Generic[_Sent]):
 
     @property
     def milliseconds(self) -> float:
-        """Since its body was decoded, with three decimals."""
+        """Time since its body was decoded, with three decimals."""
         return round((time.perf_counter() - self.started_s) * 1000, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[_Sent]):
-    """A POST that returns 200, its body JSON; where it takes images, also a form or a raw image.
+    """A POST that returns 200. Its body is JSON; if it takes images, also a form or a raw image.
 
     Attributes:
         path: where it is.
         takes: the struct of its body.
         work: makes the response of a request.
         responds: the struct of its response.
-        dialect: the other protocol that it belongs to; None is always there.
-        vectors: the embeddings in its response, which a client may ask for as bare float32; None
-            where there are none.
-        lines: makes the response as JSON lines, which a client may ask for; None where it cannot.
+        dialect: the other protocol that it belongs to; None: always enabled.
+        vectors: the embeddings in its response, which a client may request as bare float32; None if
+            it has none.
+        lines: makes the response as JSON lines, if a client requests it; None if unsupported.
     """
 
     path: str
@@ -193,7 +193,7 @@ TAGS: Final = {
     Shape.WEAVIATE: "Weaviate",
     Shape.ROBOFLOW: "Roboflow",
 }
-"""What the endpoints stand under in the documentation, by the shape of their errors."""
+"""The endpoints' section in the documentation, by the format of their errors."""
 
 
 def error_responses(shape: Shape = Shape.PROBLEM) -> Mapping[int, ResponseSpec]:
@@ -214,7 +214,7 @@ async def _read(
     """Read and decode a request's body.
 
     Raises:
-        WrongContentType: the endpoint does not take it; nothing of it is read then.
+        WrongContentType: the endpoint does not take it; the body is not read.
         Others: as the decoders in `bodies` and `BodyLimits` say.
     """
     media_type, boundary = content_type_of(scope)
@@ -240,7 +240,7 @@ async def _read(
 
 
 def _preferred(scope: Any, others: Sequence[str]) -> str:
-    """JSON, or which of the others the client would rather have (RFC 9110, section 12.5.1)."""
+    """JSON, or the other media type that the client prefers (RFC 9110, section 12.5.1)."""
     accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
     if not any(other.encode() in accepted for other in others):
         return _JSON
@@ -248,7 +248,7 @@ def _preferred(scope: Any, others: Sequence[str]) -> str:
 
 
 def content_type_of(scope: Any) -> tuple[str, str]:
-    """The body's media type and, of a form, its boundary; empty where nothing is declared.
+    """The body's media type, and a form's boundary; empty if nothing is declared.
 
     Raises:
         WrongContentEncoding: the body is compressed.
@@ -289,11 +289,11 @@ def query_fields(query: bytes) -> Mapping[str, list[str]]:
 
 
 async def _unless_gone(request: Request[Any, Any, Any], work: Awaitable[_Result]) -> _Result:
-    """Await ``work``, but cancel it as soon as the client hangs up.
+    """Await ``work``, but cancel it when the client hangs up.
 
     Args:
-        request: whose body has been read to its end.
-        work: what is done for it.
+        request: its body must have been read completely.
+        work: the request's work.
 
     Raises:
         ClientGone: the client hung up first.
@@ -306,7 +306,7 @@ async def _unless_gone(request: Request[Any, Any, Any], work: Awaitable[_Result]
         if task.done():
             return task.result()
         raise ClientGone("the client hung up.")
-    except asyncio.CancelledError:  # by the server, which waits no longer
+    except asyncio.CancelledError:  # by the server, whose grace period is over
         raise Draining(
             "the server shut down before it could finish this request.", code="not_finished"
         ) from None
@@ -322,7 +322,7 @@ async def _gone(request: Request[Any, Any, Any]) -> None:
 
 @dataclass
 class _Documented(Schema):
-    """A JSON Schema that is ready to be written."""
+    """A finished JSON Schema."""
 
     ready: Mapping[str, Any] | None = None
 
@@ -350,7 +350,7 @@ def _request_body(kind: type[msgspec.Struct], *shown: Example) -> RequestBody:
 
 
 def _operation(body: RequestBody, others: Sequence[str]) -> type[Operation]:
-    """An operation with this body, whose response may have other media types as well."""
+    """An operation with this body; its response may have further media types."""
 
     @dataclass
     class WithBody(Operation):

@@ -25,7 +25,7 @@ def health_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
         """What is loaded and on what. 200 whether healthy or degraded."""
         return _health(use.report_health(), use)
 
-    # Probes have no keys, and learn nothing here that a connection would not tell them.
+    # Probes have no keys, and learn no more here than from a connection.
     @get(
         "/health/live",
         sync_to_thread=False,

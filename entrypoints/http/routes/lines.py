@@ -11,24 +11,25 @@ from litestar.response import Stream
 JSON_LINES: Final = "application/jsonl"
 
 _Line: TypeAlias = bytes | Exception | None
-"""Encoded; or why there are no more; or None at the end."""
+"""An encoded line; or the error that ends the response; or None at the end."""
 
 
 async def streamed(
     made: AsyncGenerator[msgspec.Struct, None],
     unless_gone: Callable[[Awaitable[_Line]], Awaitable[_Line]],
 ) -> Stream:
-    """The response, once its first line is there.
+    """The response, as soon as its first line is ready.
 
-    The lines are made in a task of its own, which keeps them until they are sent: a client that
-    reads slowly holds no place of another's.
+    A separate task makes the lines and keeps them until they are sent, so that a slow reader does
+    not hold a place that another request needs.
 
     Args:
         made: makes the lines.
-        unless_gone: awaits something unless the client hangs up.
+        unless_gone: awaits something, and stops if the client hangs up.
 
     Raises:
-        Exception: whatever ``made`` raises before its first line. Later, the response breaks off.
+        Exception: whatever ``made`` raises before its first line. After that, an error cuts the
+            response off.
     """
     lines: asyncio.Queue[_Line] = asyncio.Queue()
     making = asyncio.create_task(_make(made, lines))

@@ -23,7 +23,7 @@ def metrics_route(
         page, content_type = prometheus.page(
             request.headers.get("accept", ""), health=report_health(), load=report_load()
         )
-        # As a header: to a media type Litestar would add its own charset.
+        # Set as a header, since Litestar would add its own charset to a media type.
         return Response(page, headers={"content-type": content_type})
 
     return metrics

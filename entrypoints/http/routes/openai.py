@@ -1,4 +1,4 @@
-"""OpenAI's embeddings API, and what others have put into it."""
+"""OpenAI's embeddings API, with the extensions of other servers."""
 
 import re
 import time
@@ -40,7 +40,7 @@ _TYPES: Final = {
     "embedding_type": JINAS_ENCODINGS,
     "encoding_type": JINAS_ENCODINGS,
 }
-"""What each field that asks for a type of embedding may be."""
+"""Allowed values of each field that selects the embeddings' type."""
 
 _IMAGE_AS_BASE64: Final = (
     ("JPEG", re.compile(r"\s*/9j/[A-Za-z0-9+/]{12}")),
@@ -49,7 +49,7 @@ _IMAGE_AS_BASE64: Final = (
     ("WebP", re.compile(r"\s*UklGR[A-Za-z0-9+/]{6}XRUJQ")),
     ("BMP", re.compile(r"\s*Qk[0-9A-Za-z+/]{6}AAAA[A-Za-z0-9+/]{12}")),
 )
-"""How an image file of each format begins in base64; BMP has four bytes of zeros after its size."""
+"""How each image format begins in base64; BMP has four zero bytes after its size."""
 
 
 async def create_embeddings(call: Call[EmbeddingsRequest]) -> EmbeddingsResponse:
@@ -82,7 +82,7 @@ async def create_embeddings(call: Call[EmbeddingsRequest]) -> EmbeddingsResponse
 
 ENDPOINTS: Final = (
     Endpoint("/v1/embeddings", EmbeddingsRequest, create_embeddings, EmbeddingsResponse),
-    # The same, where the clients of llama.cpp's server look for it.
+    # The same, at the path that clients of llama.cpp's server use.
     Endpoint(
         "/embeddings",
         EmbeddingsRequest,
@@ -99,7 +99,7 @@ def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
 
     @get("/v1/models", sync_to_thread=False, tags=[_TAG], responses={401: errors[401]})
     def list_models() -> ModelsResponse:
-        """The model that is loaded; none while there is none."""
+        """The loaded model; an empty list if there is none."""
         return ModelsResponse([_model(encoder) for encoder in _loaded(use)])
 
     @get(
@@ -109,7 +109,7 @@ def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
         responses={status: errors[status] for status in (401, 404)},
     )
     def retrieve_model(model_id: FromPath[str]) -> ModelObject:
-        """The model that is loaded, by its name."""
+        """The loaded model, by its name."""
         asked = model_id.removeprefix("/")
         for encoder in _loaded(use):
             if is_called(encoder.model, asked):
@@ -123,7 +123,7 @@ def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
 
 
 def _input_field(sent: EmbeddingsRequest) -> str:
-    """Which of the fields that may hold the inputs does.
+    """The field that holds the inputs.
 
     Raises:
         WrongShape: none of them, or several.
@@ -153,7 +153,7 @@ def _input_field(sent: EmbeddingsRequest) -> str:
 
 
 def _inputs(sent: EmbeddingsRequest, field: str, use: UseCases) -> list[bytes | str]:
-    """What the request holds, in whichever protocol it says it."""
+    """The request's inputs, in any of the protocols."""
     if sent.messages is not None:
         _check_open(Dialect.VLLM, field, use)
         return [vllm.input_of(sent.messages)]
@@ -162,7 +162,7 @@ def _inputs(sent: EmbeddingsRequest, field: str, use: UseCases) -> list[bytes | 
         return llama_cpp.inputs_of(sent.content)
     if isinstance(sent.input, list) and any(isinstance(item, InputObject) for item in sent.input):
         _check_open(Dialect.JINA, "an object in input", use)
-    assert sent.input is not None  # as `_input_field` found
+    assert sent.input is not None  # checked by `_input_field`
     return inputs_of(sent.input, sent.modality, check_texts=use.checks_openai_texts)
 
 
@@ -189,7 +189,7 @@ def inputs_of(
         )
     inputs: list[bytes | str] = []
     items = [sent] if isinstance(sent, str) else sent
-    check_input_count(len(items))  # before a million of them are looked at one by one
+    check_input_count(len(items))  # before looking at perhaps a million of them
     for place, item in enumerate(items):
         if isinstance(item, InputObject):
             inputs.append(jina.input_of(item, name=f"input[{place}]"))
@@ -234,7 +234,7 @@ def _refuse_bare_image(item: str, place: int) -> None:
 
 
 def _type_of(sent: EmbeddingsRequest) -> str:
-    """What the embeddings are written as: OpenAI's field counts before the others.
+    """The embeddings' encoding. OpenAI's field takes precedence.
 
     Raises:
         WrongShape: it is not known.

@@ -1,1 +1,1 @@
-"""The protocols of others, a module for each: parse, embed, and respond as its clients expect."""
+"""Other protocols, a module for each: parse, embed, and respond as its clients expect."""

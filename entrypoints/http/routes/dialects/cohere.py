@@ -79,7 +79,7 @@ def _types(asked: list[str] | None) -> list[str]:
 
 
 def _inputs(sent: CohereEmbedRequest) -> tuple[str, list[bytes | str]]:
-    """The field that was sent, and what it holds."""
+    """The field that was sent, and its value."""
     given = [name for name in ("texts", "images", "inputs") if getattr(sent, name) is not None]
     if len(given) != 1:
         raise WrongShape(

@@ -1,4 +1,4 @@
-"""llama.cpp's server, as far as Frigate's semantic search asks it: its provider ``llamacpp``.
+"""llama.cpp's server, as far as Frigate's semantic search (provider ``llamacpp``) uses it.
 
 ``content`` is taken by ``/embeddings`` and ``/v1/embeddings``. Frigate finds the model in
 ``/v1/models`` (`entrypoints.http.routes.openai`), and the marker for images in ``/props``.
@@ -31,10 +31,10 @@ from entrypoints.http.schemas.dialects import (
 )
 
 MEDIA_MARKER: Final = "<__media__>"
-"""Stands for the image in ``prompt_string``. It is the same after every start."""
+"""The image's placeholder in ``prompt_string``. It is the same after every start."""
 
 _ANY_MARKER: Final = re.compile(r"\s*(?:<[^<>\s]{1,200}>|\[[^\[\]\s]{1,200}\])?\s*")
-"""Nothing but one marker, of whatever server or start: no image is lost to a stale one."""
+"""A text that is one marker, of any server or start: a stale marker must not lose an image."""
 
 
 def inputs_of(content: str | Sequence[str | PromptItem]) -> list[bytes | str]:
@@ -76,7 +76,7 @@ def server_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
         responses={status: errors[status] for status in (400, 401, 404)},
     )
     def props(request: Request[Any, Any, Any]) -> PropsResponse:
-        """What the model reads, and the marker that stands for an image."""
+        """What the model reads, and the placeholder for an image."""
         encoder = use.report_health().encoder
         model = use.configured_model if encoder is None else encoder.model
         for asked in query_fields(request.scope["query_string"]).get("model", []):

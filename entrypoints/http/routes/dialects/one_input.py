@@ -1,4 +1,4 @@
-"""A text or an image out of what may hold both: CLIP embeds one of them at a time."""
+"""Extracts one text or one image from an input that may hold both: CLIP embeds one at a time."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ def one_input(texts: Sequence[str], images: Sequence[str], *, name: str) -> byte
     """The one image, as its file's bytes, or the texts as one, a line each.
 
     Args:
-        texts: those that are blank count as not sent.
+        texts: blank ones count as not sent.
         images: as base64, bare or as data URIs.
-        name: what the client calls all of it together.
+        name: the client's name for the whole input.
 
     Raises:
         InvalidInputs: there are both, several images or nothing; or an address.
@@ -42,7 +42,7 @@ def one_input(texts: Sequence[str], images: Sequence[str], *, name: str) -> byte
 
 
 def of_parts(parts: Sequence[Part], *, name: str) -> bytes | str:
-    """The same of the parts of a message.
+    """The same for the parts of a message.
 
     Raises:
         InvalidInputs: a part is neither a text nor an image. Else as `one_input`.
@@ -68,7 +68,7 @@ def sent_image(text: str, *, name: str) -> bytes:
     """The bytes of an image's file, sent as base64, bare or as a data URI.
 
     Raises:
-        InvalidInputs: it is an address.
+        InvalidInputs: it is a URL.
         NotBase64: it is not base64.
     """
     refuse_address(text, name=name)

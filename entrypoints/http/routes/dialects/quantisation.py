@@ -1,7 +1,8 @@
 """An embedding in fewer bytes, by fixed rules that are the same for every vector and request.
 
-Cohere documents the ranges of its types, and of ``binary`` that eight numbers become the bits of
-one; not how it scales ``int8``. Here 127 stands for 1, which no number of a unit vector exceeds.
+Cohere documents the ranges of its types, and that ``binary`` packs eight numbers into the bits of
+one. It does not document how it scales ``int8``. Here 127 stands for 1, which no number of a unit
+vector exceeds.
 """
 
 import base64
@@ -42,4 +43,4 @@ QUANTISED: Final[Mapping[str, Callable[[Embedding], list[float] | str]]] = {
     "ubinary": lambda embedding: _bits(embedding).tolist(),
     "base64": _base64,
 }
-"""Makes of an embedding what a type's name stands for."""
+"""Converts an embedding to the type of this name."""

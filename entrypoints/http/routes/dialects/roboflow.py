@@ -27,7 +27,7 @@ _MODELS: Final = {
     "ViT-L-14": "clip-vit-large-patch14",
     "ViT-L-14-336px": "clip-vit-large-patch14-336",
 }
-"""Roboflow's names of CLIP's models, and what the models call themselves."""
+"""Roboflow's names for CLIP's models, and the models' own names."""
 
 _IMAGE_FIELDS: Final = {"type", "value"}
 _MAX_NAME: Final = 100
@@ -50,7 +50,7 @@ async def clip_embed_text(call: Call[ClipTextRequest]) -> ClipEmbedResponse:
 
 
 async def clip_compare(call: Call[ClipCompareRequest]) -> ClipCompareResponse:
-    """The cosine of a text or an image with each of several."""
+    """The cosines of one text or image with several others."""
     sent = call.data
     prompts = _prompts(sent.prompt)
     inputs = {"subject": _input(sent.subject, sent.subject_type, "subject")}
@@ -110,8 +110,8 @@ async def _embeddings(
 
     Args:
         call: the request.
-        inputs: image files and texts, under the names by which the client knows them.
-        model: Roboflow's name of the one that must be loaded; None: whichever is.
+        inputs: image files and texts, under the client's names for them.
+        model: Roboflow's name for the model that must be loaded; None: any.
     """
     embedded = await call.use.embed_inputs(
         list(inputs.values()),
@@ -124,7 +124,7 @@ async def _embeddings(
 
 
 def _listed(field: str, sent: _Item | Sequence[_Item]) -> dict[str, _Item]:
-    """What a field holds, one or a list, by the names for errors.
+    """The values of a field, one or a list, by their names for errors.
 
     Raises:
         InvalidInputs: the list is empty or too long.
@@ -156,7 +156,7 @@ def _input(sent: str | RoboflowImage, kind: str, name: str) -> bytes | str:
     """One image file or text.
 
     Raises:
-        InvalidInputs: it is not of the kind that it is said to be, or is not sent as base64.
+        InvalidInputs: it is not of its declared kind, or is not sent as base64.
         NotBase64: the image is not base64.
     """
     match kind, sent:

@@ -1,7 +1,7 @@
 """``messages`` on ``/v1/embeddings``, as vLLM, SGLang and Frigate's provider ``vllm`` send them.
 
-A conversation is one input: the user's turn. A system turn instructs another kind of model and is
-passed over, as is the empty assistant turn that chat templates want.
+A conversation is one input: the user's turn. A system turn is meant for another kind of model and
+is ignored, as is the empty assistant turn that chat templates require.
 """
 
 from collections.abc import Sequence

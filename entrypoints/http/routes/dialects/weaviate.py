@@ -1,4 +1,4 @@
-"""The service that Weaviate's module ``multi2vec-clip`` asks. Weaviate sends it no key."""
+"""The service for Weaviate's module ``multi2vec-clip``. Weaviate sends no key."""
 
 from collections.abc import Sequence
 from typing import Any, Final
