@@ -5,37 +5,39 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
+import numpy as np
 
-from benchmarks.checkpoint import checkpoint_at, frame_file, photo_files, siglip_at
-from benchmarks.contestants import FRESH_LABELS, KNOWN_LABELS, Contestant, contestants, ours
-from benchmarks.machine import machine_name
-from benchmarks.report import write_report
-from benchmarks.results import Results
-from benchmarks.running import RunningContestant, started
+from adapters.system.hardware import processor, usable_cores
+from benchmarks.bare import BARE
+from benchmarks.checkpoint import VIT_L, model_at, photo_files
+from benchmarks.contestants import (
+    FRESH_LABELS,
+    KNOWN_LABELS,
+    REFERENCE,
+    Contestant,
+    contestants,
+    reason_in,
+)
+from benchmarks.machine import computes_in, kind_of, machine_name, reason_against
+from benchmarks.own_cost import CAMERA_SIZES, own_costs, process_counts
+from benchmarks.report import write_reports
+from benchmarks.results import BareEncoder, Results, Served
+from benchmarks.running import NotMeasured, RunningContestant, started
 
 logger = logging.getLogger("benchmarks")
 
-_BARE = (
-    ("OpenVINO bf16", "openvino", "bf16", 1),
-    ("OpenVINO bf16, 2 streams", "openvino", "bf16", 2),
-    ("OpenVINO int8", "openvino", "int8", 1),
-    ("OpenVINO int8, 2 streams", "openvino", "int8", 2),
-    ("OpenVINO fp32", "openvino", "fp32", 1),
-    ("torch bf16", "torch", "bf16", 1),
-    ("torch fp32", "torch", "fp32", 1),
-)
-"""Name, encoder, precision and streams of what is measured without a server."""
-
-
 CONCURRENCIES: Final = (1, 8, 32)
 """Requests under way at once."""
+
+_KEPT: Final = Path("benchmarks/results")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,63 +57,142 @@ class Load:
     concurrency: int
 
 
+@dataclass(slots=True)
+class _Field:
+    """The servers that run side by side; one that fails is named and left out."""
+
+    results: Results
+    logs: Path
+    _running: list[tuple[RunningContestant, Served, dict[str, Load]]] = field(default_factory=list)
+
+    def start(self, contestant: Contestant, until: ExitStack) -> None:
+        """Start one, which then runs until the stack is closed."""
+        logger.info("starting %s", contestant.key)
+        try:
+            with ExitStack() as own:
+                server = own.enter_context(started(contestant, self.logs))
+                found = server.introduced(photo_files()[0])
+                if any(found.is_the_same_as(other) for other in self.results.servers):
+                    raise NotMeasured("this is what the default is here")
+                until.push(own.pop_all())
+        except NotMeasured as reason:
+            self._give_up(contestant.key, reason)
+            return
+        self.results.servers.append(found)
+        self._running.append((server, found, _loads(contestant)))
+
+    def compare(self) -> None:
+        """Note how near each server's embedding of a photo is to the reference's."""
+        references = {
+            found.model: np.array(server.embedding)
+            for server, found, _ in self._running
+            if found.name == REFERENCE
+        }
+        for server, found, _ in self._running:
+            if (expected := references.get(found.model)) is not None:
+                found.cosine = _cosine(expected, np.array(server.embedding))
+
+    def one_round(self, seconds: float, *, first: int) -> None:
+        """Every load on every server; another one begins in each round."""
+        for name in dict.fromkeys(name for _, _, loads in self._running for name in loads):
+            first %= max(len(self._running), 1)
+            for one in [*self._running[first:], *self._running[:first]]:
+                server, found, loads = one
+                if name not in loads:
+                    continue
+                load = loads[name]
+                try:
+                    measured = server.measure(
+                        load.path, load.bodies, concurrency=load.concurrency, seconds=seconds
+                    )
+                except NotMeasured as reason:
+                    self._give_up(f"{found.key}: {name}", reason)
+                    self._running.remove(one)
+                    continue
+                logger.info("%s: %s: %.2f a second", name, found.key, measured.rate)
+                found.loads.setdefault(name, []).append(measured)
+
+    def _give_up(self, name: str, reason: NotMeasured) -> None:
+        logger.info("not measured: %s: %s", name, reason)
+        self.results.not_measured[name] = str(reason)
+
+
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), default=Path(".bench"), show_default=True,
-              help="Where checkpoint, caches and logs lie.")  # fmt: skip
-@click.option("--infinity", type=click.Path(path_type=Path, exists=True), required=True,
-              help="The command infinity_emb in a virtual environment of its own.")  # fmt: skip
-@click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"),
-              show_default=True, help="Where the report goes.")  # fmt: skip
-@click.option("--seconds", type=float, default=8.0, show_default=True,
+              help="Where checkpoints, caches and the others' environments lie.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), default=None,
+              help=f"Where results are kept, by kind of processor: {_KEPT}, and with --only "
+                   "results in --work, so that a part does not replace the whole.")  # fmt: skip
+@click.option("--seconds", type=float, default=4.0, show_default=True,
               help="Of each load in each round.")  # fmt: skip
 @click.option("--rounds", type=int, default=3, show_default=True)
 @click.option("--only", multiple=True, metavar="WORDS",
-              help="Only servers whose name holds these words; may be repeated.")  # fmt: skip
+              help="Only servers whose name, with the model's, holds these words, and no encoders "
+                   "alone; may be repeated.")  # fmt: skip
 def main(
-    *, work: Path, infinity: Path, output: Path, seconds: float, rounds: int, only: tuple[str, ...]
+    *, work: Path, output: Path | None, seconds: float, rounds: int, only: tuple[str, ...]
 ) -> None:
     """Measure throughput and latency of every server, of the encoders alone and of the machine."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    checkpoint = checkpoint_at(work / "vit-l-14").absolute()
-    siglip = siglip_at(work / "siglip2-base").absolute()
+    output = output or (work / "results" if only else _KEPT)
     cache = (work / "cache").absolute()
-    results = Results(machine_name(), peaks={})
+    found = processor()
+    results = Results(
+        kind_of(found),
+        machine_name(),
+        list(found.instructions),
+        f"{datetime.now(UTC):%Y-%m-%d}",
+        rounds,
+        seconds,
+    )
     with ExitStack() as stack:
-        logs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
-        running = []
-        for one in contestants(checkpoint, siglip, cache, infinity.absolute()):
-            if only and not any(words in one.name for words in only):
-                continue
-            logger.info("starting %s", one.name)
-            running.append(stack.enter_context(started(one, logs)))
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_made(work))))
+        servers = _Field(results, logs)
+        for one in contestants(partial(model_at, work=work), cache, work, only):
+            servers.start(one, stack)
+        servers.compare()
         for number in range(rounds):
-            _one_round(running, results, seconds, first=number)
-    with tempfile.TemporaryDirectory(dir=work) as directory:
-        fake = ours("ours, fake encoder", cache, CLIP_ENCODER="fake")
-        with started(fake, Path(directory)) as server:
-            for _ in range(rounds):
-                for load in _own_cost_loads(fake):
-                    _measure(server, load, results, seconds)
+            servers.one_round(seconds, first=number)
+    _measure_own_costs(results)
     for _ in range(rounds):
         results.add_peaks(_program("benchmarks.machine"))
-        for name, *encoder in _BARE:
-            arguments = (*map(str, encoder), str(checkpoint), str(cache), str(seconds))
-            results.add_bare(name, _program("benchmarks.bare", *arguments))
-    click.echo(write_report(results, output).read_text(encoding="utf-8"))
+    if not only:
+        _measure_encoders(results, model_at(VIT_L, work).absolute(), cache)
+    results.keep(output)
+    click.echo(write_reports(output).read_text(encoding="utf-8"))
 
 
-def _one_round(
-    running: Sequence[RunningContestant], results: Results, seconds: float, *, first: int
-) -> None:
-    """Every load on every server; another one begins in each round."""
-    first %= len(running)
-    turned = [*running[first:], *running[:first]]
-    loads = [_loads(server.contestant) for server in turned]
-    for name in max(loads, key=len):
-        for server, known in zip(turned, loads, strict=True):
-            if name in known:
-                _measure(server, known[name], results, seconds)
+def _measure_own_costs(results: Results) -> None:
+    counts = process_counts(usable_cores())
+    try:
+        results.own_costs = own_costs(
+            CAMERA_SIZES, counts, seconds=results.seconds, rounds=results.rounds
+        )
+    except NotMeasured as reason:
+        results.not_measured["ours, fake encoder"] = str(reason)
+
+
+def _measure_encoders(results: Results, checkpoint: Path, cache: Path) -> None:
+    """In rounds, so that a machine which changes its speed changes it for all."""
+    encoders = [
+        (one, BareEncoder(one.name, one.precision, computes_in(one.precision, processor())))
+        for one in BARE
+    ]
+    for _ in range(results.rounds):
+        for one, measured in list(encoders):
+            try:
+                if (reason := reason_against(one.precision)) is not None:
+                    raise NotMeasured(reason)
+                arguments = (one.choice, one.precision, one.streams, checkpoint, cache)
+                rates = _program("benchmarks.bare", *map(str, (*arguments, results.seconds)))
+            except NotMeasured as failure:
+                encoders.remove((one, measured))
+                results.not_measured[f"{one.name} {one.precision}, encoder alone"] = str(failure)
+                continue
+            for batch, rate in rates.items():
+                measured.rates.setdefault(batch, []).append(rate)
+    results.bare = [measured for _, measured in encoders]
 
 
 def _loads(contestant: Contestant) -> dict[str, Load]:
@@ -127,31 +208,32 @@ def _loads(contestant: Contestant) -> dict[str, Load]:
     return {load.name: load for load in loads}
 
 
-def _own_cost_loads(fake: Contestant) -> list[Load]:
-    """What shows the server's own cost: a camera's frame, and an encoder that takes no time."""
-    body = [fake.embed_body(frame_file())]
-    return [
-        Load(f"embed, 640 x 480, {n} at once, fake encoder", fake.embed, body, n)
-        for n in CONCURRENCIES
-    ]
-
-
-def _measure(server: RunningContestant, load: Load, results: Results, seconds: float) -> None:
-    measured = server.measure(load.path, load.bodies, concurrency=load.concurrency, seconds=seconds)
-    rate = len(measured.result.latencies_s) / measured.result.elapsed_s
-    logger.info("%s: %s: %.2f a second", load.name, server.contestant.name, rate)
-    results.add(server.contestant.name, load.name, measured)
-
-
 def _program(module: str, *arguments: str) -> dict[str, float]:
-    """What a module prints when it is run in a process of its own."""
+    """What a module prints when it is run in a process of its own.
+
+    Raises:
+        NotMeasured: it failed.
+    """
     run = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, check=True
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
     )
+    if run.returncode:
+        raise NotMeasured(reason_in(run.stderr))
     # The last line: quantising prints its progress before it.
     figures: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
     logger.info("%s %s: %s", module, " ".join(arguments[:3]), figures)
     return figures
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float | None:
+    if one.shape != other.shape:
+        return None
+    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 if __name__ == "__main__":

@@ -7,13 +7,33 @@ JSON object: images a second by batch size.
 import json
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from adapters.encoders.measuring import images_a_second
 from adapters.encoders.selection import EncoderChoice, EncoderSelection
 from adapters.models.precision import Precision
 
 BATCHES: Final = (1, 8)
+
+
+class Bare(NamedTuple):
+    """An encoder to be measured without a server; its name is that of its runtime."""
+
+    name: str
+    choice: EncoderChoice
+    precision: Precision
+    streams: int = 1
+
+
+BARE: Final = (
+    Bare("OpenVINO", EncoderChoice.OPENVINO, Precision.BF16),
+    Bare("OpenVINO, 2 streams", EncoderChoice.OPENVINO, Precision.BF16, 2),
+    Bare("OpenVINO", EncoderChoice.OPENVINO, Precision.INT8),
+    Bare("OpenVINO, 2 streams", EncoderChoice.OPENVINO, Precision.INT8, 2),
+    Bare("OpenVINO", EncoderChoice.OPENVINO, Precision.FP32),
+    Bare("torch", EncoderChoice.TORCH, Precision.BF16),
+    Bare("torch", EncoderChoice.TORCH, Precision.FP32),
+)
 
 
 if __name__ == "__main__":

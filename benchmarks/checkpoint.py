@@ -1,13 +1,19 @@
 """The checkpoints that servers are measured with, and the photos they are sent."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image
 
 from domain.limits import IMAGE_SIZE
-from tests.support.checkpoints import clip_tokenizer, full_size_clip, save_hugging_face
+from tests.support.checkpoints import (
+    clip_tokenizer,
+    full_size_clip,
+    full_size_vit_b,
+    save_hugging_face,
+)
 from tests.support.families import full_size_siglip, save_siglip
 from tests.support.photos import photos
 
@@ -15,8 +21,22 @@ SIZES: Final = ((320, 240), (640, 480), (1280, 720), (1920, 1080), (2560, 1440),
 """Pixels of the photos that are sent in turn: crops from trackers up to a camera's full frame."""
 
 
-def checkpoint_at(directory: Path) -> Path:
-    """A full-size ViT-L/14 with seeded random weights, made once; returns its directory.
+VIT_L: Final = "ViT-L/14"
+SIGLIP: Final = "SigLIP 2 base"
+VIT_B: Final = "ViT-B/32"
+
+
+def model_at(name: str, work: Path) -> Path:
+    """The directory of a model by one of the names above; made where it is not there yet."""
+    if name == SIGLIP:
+        return siglip_at(work / "siglip2-base")
+    if name == VIT_B:
+        return checkpoint_at(work / "vit-b-32", full_size_vit_b)
+    return checkpoint_at(work / "vit-l-14")
+
+
+def checkpoint_at(directory: Path, make: Callable[[], Any] = full_size_clip) -> Path:
+    """A full-size CLIP, ViT-L/14 unless told, with seeded random weights, made once.
 
     Speed does not depend on what the weights are. It comes with tokenizer and image processor, as
     a download from a hub would, because transformers and infinity want them;
@@ -26,7 +46,7 @@ def checkpoint_at(directory: Path) -> Path:
         from transformers import CLIPImageProcessor
 
         directory.mkdir(parents=True, exist_ok=True)
-        save_hugging_face(full_size_clip(), directory)
+        save_hugging_face(make(), directory)
         CLIPImageProcessor().save_pretrained(directory)
         clip_tokenizer(directory).save_pretrained(directory)
     return directory

@@ -1,8 +1,8 @@
 """``python -m benchmarks.own_cost``: the server's own cost, with an encoder that computes nothing.
 
-For each number of HTTP processes and each kind of picture: requests a second, and processor time
-for each request, beside the time of the JPEG decoder alone at the size that the server has it
-decode. The load comes from a process of its own and takes its share of the cores.
+For each number of HTTP processes and each kind of picture, sent in JSON: requests a second, and
+processor time for each request, beside the time of the JPEG decoder alone at the size that the
+server has it decode. The load comes from a process of its own and takes its share of the cores.
 """
 
 import io
@@ -10,7 +10,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -18,29 +17,24 @@ from typing import Final
 import click
 from PIL import Image
 
+from adapters.system.hardware import usable_cores
 from benchmarks.contestants import ours
 from benchmarks.machine import machine_name
+from benchmarks.report import own_cost_table
+from benchmarks.results import OwnCost, Round
 from benchmarks.running import RunningContestant, started
 from domain.limits import IMAGE_SIZE
 
 logger = logging.getLogger("benchmarks")
 
-_SIZES: Final = ((224, 224), (640, 480), (1280, 720), (1920, 1080))
+CAMERA_SIZES: Final = ((224, 224), (640, 480))
+"""Of a tracker's crop and a camera's second stream."""
+
+_SIZES: Final = (*CAMERA_SIZES, (1280, 720), (1920, 1080))
 _CONCURRENCY: Final = 32
-_FLOOR_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Of one kind of picture before so many processes.
-
-    Attributes:
-        per_second: requests.
-        cpu_ms: processor time of all the server's processes for each request.
-    """
-
-    per_second: float
-    cpu_ms: float
+_WARM_UP_S: Final = 1.0
+_FLOOR_S: Final = 1.0
+_ALONE_S: Final = 1.0
 
 
 def photo(width: int, height: int) -> bytes:
@@ -56,7 +50,7 @@ def photo(width: int, height: int) -> bytes:
 def decoder_ms(data: bytes) -> float:
     """Processor time of the JPEG decoder alone, at the smallest scale that fills the model."""
     times: list[float] = []
-    until = time.perf_counter() + _FLOOR_SECONDS
+    until = time.perf_counter() + _FLOOR_S
     while time.perf_counter() < until:
         start = time.thread_time()
         with Image.open(io.BytesIO(data)) as image:
@@ -66,29 +60,24 @@ def decoder_ms(data: bytes) -> float:
     return median(times) * 1000
 
 
-def cost(server: RunningContestant, data: bytes, seconds: float) -> Cost:
-    """Ask for embeddings of one picture, again and again."""
-    measured = server.measure(
-        server.contestant.embed,
-        [server.contestant.embed_body(data)],
-        concurrency=_CONCURRENCY,
-        seconds=seconds,
-    )
-    assert not measured.result.failures, "the server refused what it should have taken"
-    requests = len(measured.result.latencies_s)
-    return Cost(requests / measured.result.elapsed_s, measured.cpu_s / requests * 1000)
+def process_counts(cores: int) -> list[int]:
+    """From 1 to the number of cores, doubling, so that many cores do not take the day."""
+    counts = [1]
+    while counts[-1] * 2 < cores:
+        counts.append(counts[-1] * 2)
+    return counts if cores == 1 else [*counts, cores]
 
 
-@click.command()
-@click.option("--processes", type=int, multiple=True, default=(1, 2), show_default=True)
-@click.option("--seconds", type=float, default=5.0, show_default=True, help="Of each load.")
-@click.option("--rounds", type=int, default=3, show_default=True)
-def main(*, processes: Sequence[int], seconds: float, rounds: int) -> None:
-    """Print a table of what the server itself costs."""
-    logging.basicConfig(level=logging.WARNING)
-    photos = {f"{width} x {height}": photo(width, height) for width, height in _SIZES}
-    found: dict[tuple[str, int], list[Cost]] = {}
-    floors: dict[str, list[float]] = {name: [] for name in photos}
+def own_costs(
+    sizes: Sequence[tuple[int, int]], processes: Sequence[int], *, seconds: float, rounds: int
+) -> list[OwnCost]:
+    """Measure each kind of picture before each number of processes, in rounds.
+
+    Raises:
+        NotMeasured: the server cannot be started, or has ended.
+    """
+    photos = {f"{width} x {height}": photo(width, height) for width, height in sizes}
+    costs = {(name, count): OwnCost(name, count) for name in photos for count in processes}
     with tempfile.TemporaryDirectory() as directory:
         for _ in range(rounds):
             for count in processes:
@@ -101,22 +90,45 @@ def main(*, processes: Sequence[int], seconds: float, rounds: int) -> None:
                     CLIP_LOG_LEVEL="warning",
                 )
                 with started(server, Path(directory)) as running:
-                    cost(running, next(iter(photos.values())), 1.0)
+                    _ask(running, next(iter(photos.values())), _CONCURRENCY, _WARM_UP_S)
                     for name, data in photos.items():
-                        floors[name].append(decoder_ms(data))
-                        found.setdefault((name, count), []).append(cost(running, data, seconds))
+                        _add_round(costs[name, count], running, data, seconds)
+    return list(costs.values())
+
+
+def _add_round(cost: OwnCost, server: RunningContestant, data: bytes, seconds: float) -> None:
+    cost.decoder_ms.append(decoder_ms(data))
+    cost.alone_ms.append(median(_ask(server, data, 1, _ALONE_S).latencies_s) * 1000)
+    busy = _ask(server, data, _CONCURRENCY, seconds)
+    cost.per_second.append(busy.rate)
+    cost.cpu_ms.append(busy.cpu_s / len(busy.latencies_s) * 1000)
+    cost.memory = max(cost.memory, busy.peak_memory)
+    logger.info(
+        "own cost: %s, %d processes: %.0f a second", cost.picture, cost.processes, busy.rate
+    )
+
+
+def _ask(server: RunningContestant, data: bytes, at_once: int, seconds: float) -> Round:
+    """Ask for embeddings of one picture, again and again."""
+    body = server.contestant.embed_body(data)
+    measured = server.measure(server.contestant.embed, [body], concurrency=at_once, seconds=seconds)
+    assert not measured.failures, "the server refused what it should have taken"
+    return measured
+
+
+@click.command()
+@click.option(
+    "--processes", type=int, multiple=True, help="Up to the number of cores, unless told."
+)
+@click.option("--seconds", type=float, default=5.0, show_default=True, help="Of each load.")
+@click.option("--rounds", type=int, default=3, show_default=True)
+def main(*, processes: Sequence[int], seconds: float, rounds: int) -> None:
+    """Print a table of what the server itself costs."""
+    logging.basicConfig(level=logging.WARNING)
+    counts = processes or process_counts(usable_cores())
+    costs = own_costs(_SIZES, counts, seconds=seconds, rounds=rounds)
     click.echo(f"{machine_name()}, median of {rounds} rounds, {_CONCURRENCY} requests at once\n")
-    click.echo("| JPEG | HTTP processes | requests a second | processor time | of the decoder's |")
-    click.echo("| --- | --- | --- | --- | --- |")
-    for (name, count), costs in sorted(
-        found.items(), key=lambda each: list(photos).index(each[0][0])
-    ):
-        floor = median(floors[name])
-        cpu = median(each.cpu_ms for each in costs)
-        rate = median(each.per_second for each in costs)
-        click.echo(
-            f"| {name} | {count} | {rate:.0f} | {cpu:.2f} ms | {cpu / floor:.1f} x {floor:.2f} ms |"
-        )
+    click.echo(own_cost_table(costs))
 
 
 if __name__ == "__main__":

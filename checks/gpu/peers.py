@@ -1,7 +1,5 @@
 """Other servers on the same card, where they are installed: infinity and vLLM."""
 
-import base64
-import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -9,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.contestants import Contestant
+from benchmarks.contestants import Contestant, Format
 from checks.gpu.report import Report
-from tests.support.servers import free_port, launched, wait_for
+from tests.support.servers import launched, wait_for
 
 _START_WITHIN_S: Final = 600
 _PLACES: Final = (Path(sys.executable).parent, Path(".bench/infinity/bin"))
@@ -25,12 +23,10 @@ class Peer:
     Attributes:
         name: of its command.
         contestant: how it is started; None where it is not installed.
-        body: of the request for the embedding of a JPEG file.
     """
 
     name: str
     contestant: Contestant | None
-    body: Callable[[bytes], bytes]
 
 
 def installed(command: str) -> Path | None:
@@ -44,41 +40,29 @@ def installed(command: str) -> Path | None:
 def infinity(source: Path) -> Peer:
     """As ``make bench`` starts it, on the card."""
     if (command := installed("infinity_emb")) is None:
-        return Peer("infinity_emb", None, bytes)
+        return Peer("infinity_emb", None)
     contestant = Contestant(
         "infinity_emb",
-        (sys.executable, "-m", "benchmarks.infinity", str(command)),
+        (sys.executable, "-m", "benchmarks.peers.infinity", str(command)),
         {"CLIP_MODEL_PATH": str(source), "INFINITY_DEVICE": "cuda"},
         embed="/embeddings",
-        openai=True,
+        format=Format.INPUT,
     )
-    return Peer(contestant.name, contestant, contestant.embed_body)
+    return Peer(contestant.name, contestant)
 
 
 def vllm(source: Path) -> Peer:
     """By its manual: ``vllm serve`` as a pooling model."""
     if (command := installed("vllm")) is None:
-        return Peer("vllm", None, vllm_body)
-    port = str(free_port())
+        return Peer("vllm", None)
     contestant = Contestant(
         "vllm",
-        (
-            *(str(command), "serve", str(source), "--served-model-name", "clip"),
-            *("--runner", "pooling", "--dtype", "float16", "--host", "127.0.0.1", "--port", port),
-        ),
-        {"PORT": port},
+        (sys.executable, "-m", "benchmarks.peers.vllm", str(command)),
+        {"CLIP_MODEL_PATH": str(source), "VLLM_DTYPE": "float16"},
         embed="/v1/embeddings",
+        format=Format.MESSAGES,
     )
-    return Peer(contestant.name, contestant, vllm_body)
-
-
-def vllm_body(picture: bytes) -> bytes:
-    """vLLM takes a picture as a message of the user's."""
-    uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
-    content = [{"type": "image_url", "image_url": {"url": uri}}]
-    return json.dumps(
-        {"model": "clip", "messages": [{"role": "user", "content": content}]}
-    ).encode()
+    return Peer(contestant.name, contestant)
 
 
 def measure_peers(
@@ -110,7 +94,8 @@ def measure_peers(
             with launched(command, log, **variables) as server:
                 wait_for(server, peer.contestant.ready, _START_WITHIN_S)
                 for number in clients:
-                    found = rate(server.url + peer.contestant.embed, peer.body(picture), number)
+                    body = peer.contestant.embed_body(picture)
+                    found = rate(server.url + peer.contestant.embed, body, number)
                     report.say(f"{peer.name}, {number} clients: {found:.1f} requests a second")
         except (AssertionError, OSError) as failure:
             last = " ".join(str(failure).split())[-200:]

@@ -14,7 +14,7 @@ from adapters.images.photos import samples
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device
-from benchmarks.contestants import Contestant
+from benchmarks.contestants import Contestant, Format
 from checks.gpu import cards, check, peers
 from checks.gpu.report import Report
 from tests.support.engines import Workshop
@@ -145,15 +145,22 @@ def test_other_servers_are_measured_where_they_are_installed(tmp_path: Path) -> 
 
     # This server speaks vLLM's protocol.
     ours = {"CLIP_ENCODER": "fake"}
-    stand_in = Contestant("vllm", SERVE, ours, ready="/health/ready", embed="/v1/embeddings")
+    stand_in = Contestant(
+        "vllm",
+        SERVE,
+        ours,
+        ready="/health/ready",
+        embed="/v1/embeddings",
+        format=Format.MESSAGES,
+    )
     broken = Contestant("infinity_emb", (sys.executable, "-c", "raise SystemExit('no CUDA')"))
     report = Report()
     peers.measure_peers(
         report,
         (
-            peers.Peer("other", None, bytes),
-            peers.Peer("infinity_emb", broken, broken.embed_body),
-            peers.Peer("vllm", stand_in, peers.vllm_body),
+            peers.Peer("other", None),
+            peers.Peer("infinity_emb", broken),
+            peers.Peer("vllm", stand_in),
         ),
         as_file(photo()),
         rate=rate,

@@ -40,16 +40,36 @@ def full_size_clip() -> Any:
     )
 
 
-def _clip(text: dict[str, Any], vision: dict[str, Any]) -> Any:
+def full_size_vit_b() -> Any:
+    """A `transformers.CLIPModel` of ViT-B/32's shape with random weights (0.6 GB)."""
+    return _clip(
+        text={
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+        },
+        vision={
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "patch_size": 32,
+        },
+        dimension=512,
+    )
+
+
+def _clip(text: dict[str, Any], vision: dict[str, Any], dimension: int = 768) -> Any:
     import torch
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(20261123)
     model = CLIPModel(
         CLIPConfig(
-            projection_dim=768,
-            text_config={**text, "projection_dim": 768},
-            vision_config={**vision, "projection_dim": 768},
+            projection_dim=dimension,
+            text_config={**text, "projection_dim": dimension},
+            vision_config={**vision, "projection_dim": dimension},
         )
     ).eval()
     # As trained checkpoints have it; 2.66, the initial value, would hide a forgotten scale.

@@ -42,8 +42,9 @@ def _photo(image: str) -> Image.Image:
 
 @app.get("/health")
 async def health() -> dict[str, Any]:
-    """Whether it runs."""
-    return {"status": "healthy", "model_loaded": True}
+    """Whether it runs, and in what it computes."""
+    precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return {"status": "healthy", "backend": "torch", "precision": precision[model.dtype]}
 
 
 @app.post("/embed")
