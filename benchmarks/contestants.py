@@ -32,6 +32,7 @@ DEFAULT: Final = "default"
 """In the name of this project's server as it is without settings."""
 
 _LONGEST_REASON: Final = 200
+_ERROR: Final = re.compile(r"(?:^|\s)(\w*(?:Error|Exception|ERROR): \S.*)")
 
 
 class Format(StrEnum):
@@ -201,8 +202,12 @@ def _vllm(model: str, peers: Path) -> Contestant:
     low = multiplies_bfloat16()
     return Contestant(
         "vllm",
-        (sys.executable, "-m", "benchmarks.peers.vllm", str(executable.absolute())),
-        {"VLLM_DTYPE": "bfloat16" if low else "float32"},
+        (
+            *(sys.executable, "-m", "benchmarks.peers.vllm", str(executable.absolute())),
+            *("--dtype", "bfloat16" if low else "float32"),
+            # Else it wants nine tenths of the memory to be free, which others share here.
+            *("--gpu-memory-utilization", "0.1"),
+        ),
         model=model,
         computes=("torch", Precision.BF16 if low else Precision.FP32),
         missing=_not_installed(peers / "vllm"),
@@ -219,8 +224,8 @@ def _faster_clip(peers: Path) -> Contestant:
         "faster-clip",
         (str(python.absolute()), "-m", "benchmarks.peers.faster_clip"),
         model=VIT_B,
-        computes=("Rust, weights in int8,", Precision.FP32),
-        instructions="AVX2",
+        computes=("Rust", Precision.FP32),
+        instructions="AVX2, weights in int8",
         missing=_not_installed(peers / "faster-clip"),
         classify=None,
     )
@@ -240,6 +245,6 @@ def reason_in(log: str) -> str:
     The first error, since those that follow say that something else did not work because of it.
     """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = (line for line in lines if re.search(r"(?:Error|Exception|ERROR):? \S", line))
+    errors = (found[1] for line in lines if (found := _ERROR.search(line)))
     told = next(errors, lines[-1] if lines else "it said nothing")
-    return re.sub(r"(?:/[\w.+@-]+)+/", "", told)[-_LONGEST_REASON:]
+    return re.sub(r"(?:/[\w.+@-]+)+/", "", told)[:_LONGEST_REASON]

@@ -22,7 +22,7 @@ from benchmarks.contestants import ours
 from benchmarks.machine import machine_name
 from benchmarks.report import own_cost_table
 from benchmarks.results import OwnCost, Round
-from benchmarks.running import RunningContestant, started
+from benchmarks.running import NotMeasured, RunningContestant, started
 from domain.limits import IMAGE_SIZE
 
 logger = logging.getLogger("benchmarks")
@@ -74,7 +74,7 @@ def own_costs(
     """Measure each kind of picture before each number of processes, in rounds.
 
     Raises:
-        NotMeasured: the server cannot be started, or has ended.
+        NotMeasured: the server cannot be started, has ended or refuses requests.
     """
     photos = {f"{width} x {height}": photo(width, height) for width, height in sizes}
     costs = {(name, count): OwnCost(name, count) for name in photos for count in processes}
@@ -112,7 +112,8 @@ def _ask(server: RunningContestant, data: bytes, at_once: int, seconds: float) -
     """Ask for embeddings of one picture, again and again."""
     body = server.contestant.embed_body(data)
     measured = server.measure(server.contestant.embed, [body], concurrency=at_once, seconds=seconds)
-    assert not measured.failures, "the server refused what it should have taken"
+    if measured.failures or not measured.latencies_s:
+        raise NotMeasured("the server refused what it should have taken")
     return measured
 
 

@@ -1,5 +1,6 @@
 """Kept results as pages of Markdown, and those of all processors in one plot."""
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,10 +41,11 @@ def report_of(results: Results) -> str:
     """Everything that one run measured."""
     parts = [
         f"# Measured on {results.machine}",
-        f"{results.date}, `make bench`, {results.rounds} rounds of {results.seconds:g} s of each "
-        "load; full-size models with random weights, six photos from 320 x 240 to 2560 x 1440 in "
-        "JSON. All in one run, the servers taking turns; rates are medians of the rounds, with "
-        "the slowest and the fastest. The load is a process of its own on the same machine.",
+        f"{results.date}, `make bench`, rounds: {results.rounds}, each load at least "
+        f"{results.seconds:g} s; full-size models with random weights, six photos from 320 x 240 "
+        "to 2560 x 1440 in JSON. The servers of a model run side by side and take turns; rates "
+        "are medians of the rounds, with the slowest and the fastest. The load is a process of "
+        "its own on the same machine.",
         f"Instruction sets: {', '.join(results.instructions) or 'not known'}.",
         _servers(results.servers),
         *_loads(results),
@@ -125,10 +127,10 @@ def _loads(results: Results) -> Iterable[str]:
                     row.server,
                     f"{row.rate:.2f} ({row.slowest_rate:.2f}–{row.fastest_rate:.2f})",
                     times.get((row.model, row.server), ""),
-                    f"{row.p50_ms:.1f}",
-                    f"{row.p99_ms:.1f}",
-                    f"{row.health_p99_ms:.1f}",
-                    f"{row.cpu_s:.3f}",
+                    _number(row.p50_ms, 1),
+                    _number(row.p99_ms, 1),
+                    _number(row.health_p99_ms, 1),
+                    _number(row.cpu_s, 3),
                     str(row.failures),
                 )
                 for row in rows
@@ -185,9 +187,9 @@ def _overview(kept: Sequence[Results], earlier: Sequence[str]) -> str:
     parts = ["# Speed beside others, by kind of processor"]
     if kept:
         parts += [
-            f"Images a second, {COMPARED}, as multiples of {REFERENCE} with the same model on the "
-            "same machine in the same run. More than one kind of processor must not be compared "
-            "by these figures: each has a reference of its own.",
+            f"Images a second ({COMPARED}), as multiples of {REFERENCE} with the same model on the "
+            "same machine in the same run. Ratios of two kinds of processor cannot be compared: "
+            "each has a reference of its own.",
             "![Multiples of the reference, by processor](report.png)",
             _table(
                 "processor | measured | model | server | images a second | ratio",
@@ -258,7 +260,7 @@ def _plot(kept: Sequence[Results], target: Path) -> None:
             axis.set_title(f"{one.kind}: {model}", fontsize=9, loc="left")
             axis.margins(x=0.15)
             axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(f"images a second, {COMPARED}, in multiples of {REFERENCE}", fontsize=8)
+    figure.supxlabel(f"images a second ({COMPARED}) in multiples of {REFERENCE}", fontsize=8)
     figure.savefig(target, dpi=120)
     pyplot.close(figure)
 
@@ -267,6 +269,11 @@ def _table(head: str, rows: Iterable[Sequence[str]], after: str = "") -> str:
     lines = [f"| {head} |", f"|{' --- |' * len(head.split(' | '))}"]
     lines += [f"| {' | '.join(cells)} |" for cells in rows]
     return "\n".join([*lines, "", after] if after else lines)
+
+
+def _number(number: float, digits: int) -> str:
+    """A dash for what could not be measured, as when nothing was answered."""
+    return "–" if math.isnan(number) else f"{number:.{digits}f}"
 
 
 def _mib(count: int) -> str:

@@ -1,5 +1,6 @@
 """Figures of one run, raw: gathered round by round, kept in a file, and summed up from there."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -217,7 +218,7 @@ def _row(server: Served, load: str, rounds: list[Round]) -> Row:
         p50_ms=_percentile_ms(latencies, 50),
         p99_ms=_percentile_ms(latencies, 99),
         health_p99_ms=_percentile_ms(health, 99),
-        cpu_s=sum(one.cpu_s for one in rounds) / max(len(latencies), 1),
+        cpu_s=sum(one.cpu_s for one in rounds) / (len(latencies) or math.nan),
         failures=sum(one.failures for one in rounds),
     )
 

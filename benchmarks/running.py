@@ -77,7 +77,7 @@ class RunningContestant:
         """Put it under load.
 
         Raises:
-            NotMeasured: it has ended.
+            NotMeasured: it has ended, or the load could not be sent.
         """
         with tempfile.TemporaryDirectory() as directory:
             files = []
@@ -99,6 +99,8 @@ class RunningContestant:
                 cpu_s = self._cpu_s() - before
             except psutil.NoSuchProcess as ended:
                 raise NotMeasured("it ended under load") from ended
+            except subprocess.CalledProcessError as failure:
+                raise NotMeasured(f"the load failed: {failure}") from failure
         result = msgspec.json.decode(load.stdout, type=Result)
         return Round(
             [round(one, _DIGITS) for one in result.latencies_s],

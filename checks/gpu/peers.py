@@ -57,8 +57,8 @@ def vllm(source: Path) -> Peer:
         return Peer("vllm", None)
     contestant = Contestant(
         "vllm",
-        (sys.executable, "-m", "benchmarks.peers.vllm", str(command)),
-        {"CLIP_MODEL_PATH": str(source), "VLLM_DTYPE": "float16"},
+        (sys.executable, "-m", "benchmarks.peers.vllm", str(command), "--dtype", "float16"),
+        {"CLIP_MODEL_PATH": str(source)},
         embed="/v1/embeddings",
         format=Format.MESSAGES,
     )
