@@ -244,7 +244,7 @@ def _plot(kept: Sequence[Results], target: Path) -> None:
         squeeze=False,
         layout="constrained",
     )
-    for line, one in zip(axes, kept, strict=True):
+    for line, one, height in zip(axes, kept, heights, strict=True):
         for axis, model in zip(line, models, strict=True):
             rows = found[one.kind].get(model, [])
             if not rows:
@@ -256,7 +256,7 @@ def _plot(kept: Sequence[Results], target: Path) -> None:
                 axis.text(ratio, place, f" {ratio:.1f} x", va="center", fontsize=8)
             axis.axvline(1, color="#111827", linewidth=0.6, linestyle=":")
             axis.set_yticks(range(len(rows)), [row.server for row, _ in rows], fontsize=8)
-            axis.set_ylim(len(rows) - 0.4, -0.6)
+            axis.set_ylim(height - 0.4, -0.6)
             axis.set_title(f"{one.kind}: {model}", fontsize=9, loc="left")
             axis.margins(x=0.15)
             axis.spines[["top", "right"]].set_visible(False)
