@@ -94,10 +94,10 @@ class Contestant:
             case Format.CONTRACT:
                 body = {"image": encoded}
             case Format.INPUT:
-                body = {"model": "bench", "modality": "image", "input": [uri]}
+                body = {"model": "clip", "modality": "image", "input": [uri]}
             case Format.MESSAGES:
                 content = [{"type": "image_url", "image_url": {"url": uri}}]
-                body = {"model": "bench", "messages": [{"role": "user", "content": content}]}
+                body = {"model": "clip", "messages": [{"role": "user", "content": content}]}
         return json.dumps(body).encode()
 
     def embedding(self, response: Any) -> list[float]:

@@ -17,7 +17,7 @@ if __name__ == "__main__":
             "--model-id",
             os.environ["CLIP_MODEL_PATH"],
             "--served-model-name",
-            "bench",
+            "clip",
             "--engine",
             "torch",
             "--device",

@@ -16,7 +16,7 @@ if __name__ == "__main__":
             "serve",
             os.environ["CLIP_MODEL_PATH"],
             "--served-model-name",
-            "bench",
+            "clip",
             "--runner",
             "pooling",
             "--host",
