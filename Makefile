@@ -97,7 +97,7 @@ train-demo: $(VENV)/.train ## Train the embedded demo model again (needs npm; ab
 evaluate-demo: $(VENV)/.train ## Accuracy of the demo model on artwork that it was not trained on
 	$(BIN)/python -m training.evaluate
 
-bench: $(VENV)/.bench $(PEERS:%=.bench/%/.installed) ## Speed beside peers, on this machine (about 40 minutes): benchmarks/results; BENCH_ARGS="--rounds 1"
+bench: $(VENV)/.bench $(PEERS:%=.bench/%/.installed) ## Speed beside peers, on this machine (35 minutes): benchmarks/results; BENCH_ARGS="--rounds 1"
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 bench-own: $(VENV)/.bench ## What the server itself costs, with an encoder that computes nothing; OWN_ARGS="--processes 4"

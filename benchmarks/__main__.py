@@ -123,7 +123,7 @@ class _Field:
 @click.option("--output", type=click.Path(path_type=Path), default=None,
               help=f"Where results are kept, by kind of processor: {_KEPT}, and with --only "
                    "results in --work, so that a part does not replace the whole.")  # fmt: skip
-@click.option("--seconds", type=float, default=4.0, show_default=True,
+@click.option("--seconds", type=float, default=3.0, show_default=True,
               help="Of each load in each round.")  # fmt: skip
 @click.option("--rounds", type=int, default=3, show_default=True)
 @click.option("--only", multiple=True, metavar="WORDS",

@@ -142,7 +142,6 @@ def contestants(
         _infinity(VIT_L, peers),
         _vllm(VIT_L, peers),
         _ours(f"ours, {DEFAULT}", SIGLIP, cache),
-        _ours("ours, fp32", SIGLIP, cache, precision=Precision.FP32),
         _fastapi(SIGLIP),
         _infinity(SIGLIP, peers),
         _vllm(SIGLIP, peers),
