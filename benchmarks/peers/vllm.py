@@ -23,6 +23,10 @@ if __name__ == "__main__":
             "127.0.0.1",
             "--port",
             os.environ["PORT"],
+            # The load sends few pictures again and again; their embeddings must not be remembered.
+            "--mm-processor-cache-gb",
+            "0",
+            "--no-enable-prefix-caching",
             *more,
         ],
     )
