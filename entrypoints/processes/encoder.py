@@ -1,4 +1,4 @@
-"""The process that owns the encoder: batches what all fronts send, and keeps the text cache."""
+"""The process that owns the encoder: batches all fronts' requests and keeps the text cache."""
 
 import asyncio
 import logging
@@ -18,12 +18,12 @@ from adapters.encoders.process.messages import (
     EncoderReport,
     EncodeTexts,
     Failure,
-    Question,
     Reply,
     Report,
+    Request,
     Tokens,
-    packed,
-    read_question,
+    pack,
+    read_request,
 )
 from adapters.observability.observers import EncoderEventsOnly
 from application.model.states import Lease
@@ -63,12 +63,12 @@ async def _run(encoder: "EncoderProcess", member: Membership, listening: socket.
         loop.add_signal_handler(number, encoder.end)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    async with seen_to_work(member, encoder.end_once_nobody_asks):
+    async with seen_to_work(member, encoder.end_without_fronts):
         await encoder.serve(listening)
 
 
 class EncoderProcess:
-    """Replies to the fronts' questions with the service's own supervisor, batcher and cache."""
+    """Replies to the fronts' requests with the service's own supervisor, batcher and cache."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -100,12 +100,12 @@ class EncoderProcess:
         """Have `serve` return."""
         self._end.set()
 
-    def end_once_nobody_asks(self) -> None:
+    def end_without_fronts(self) -> None:
         """Make `serve` return once the fronts have finished their requests and are gone."""
         self._ends_without_fronts = True
-        self._end_if_nobody_asks()
+        self._end_if_fronts_are_gone()
 
-    def _end_if_nobody_asks(self) -> None:
+    def _end_if_fronts_are_gone(self) -> None:
         if self._ends_without_fronts and not self._serving:
             self._end.set()
 
@@ -117,26 +117,26 @@ class EncoderProcess:
         os._exit(1)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Reply to one connection's questions, one after the other."""
+        """Reply to one connection's requests, one after the other."""
         self._serving.add(asyncio.current_task())
         try:
             while True:
-                question, array = await read_question(reader)
-                reply, rows = await self._reply(question, array)
-                writer.writelines(packed(reply, rows))
+                request, array = await read_request(reader)
+                reply, rows = await self._reply(request, array)
+                writer.writelines(pack(reply, rows))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # a front, or one of its threads, has ended
         finally:
             self._serving.discard(asyncio.current_task())
             writer.close()
-            self._end_if_nobody_asks()
+            self._end_if_fronts_are_gone()
 
     async def _reply(
-        self, question: Question | Reply, array: Array | None
+        self, request: Request | Reply, array: Array | None
     ) -> tuple[Reply, Array | None]:
         try:
-            match question:
+            match request:
                 case EncodeImages(fingerprint) if array is not None:
                     return Embeddings(), await self._encode_images(fingerprint, array)
                 case EncodeTexts(fingerprint, texts):
@@ -155,11 +155,11 @@ class EncoderProcess:
                     )
                     return report, None
                 case _:
-                    raise TypeError(f"{type(question).__name__} is no question")
+                    raise TypeError(f"{type(request).__name__} is not a request")
         except ServiceUnavailable as unavailable:
             return Failure.of(unavailable), None
         except Exception as failure:
-            logger.warning("a question of a front failed: %s", repr(failure), exc_info=failure)
+            logger.warning("a request from a front failed: %s", repr(failure), exc_info=failure)
             return Failure.of(failure), None
 
     async def _encode_images(self, fingerprint: str, images: Array) -> Array:
@@ -172,7 +172,7 @@ class EncoderProcess:
 
 
 def _check(lease: Lease, fingerprint: str) -> None:
-    """Refuse a question about another model.
+    """Refuse a request for another model.
 
     Raises:
         ModelNotReady: the front does not know yet which model is loaded now.

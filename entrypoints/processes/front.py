@@ -115,7 +115,7 @@ class EncoderFollower:
         try:
             async with seen_to_work(self._member, _end_this_process):
                 while True:
-                    await self._ask()
+                    await self._poll()
                     if self._model_changed():
                         logger.warning("another model is loaded: a new process serves it")
                         _end_this_process()
@@ -138,12 +138,12 @@ class EncoderFollower:
         await self._model.load()
         self._first.set()
 
-    async def _ask(self) -> None:
-        asking = asyncio.create_task(asyncio.to_thread(self._loader.report))
-        done, _ = await asyncio.wait((asking,), timeout=_SILENCE_SECONDS)
+    async def _poll(self) -> None:
+        polling = asyncio.create_task(asyncio.to_thread(self._loader.report))
+        done, _ = await asyncio.wait((polling,), timeout=_SILENCE_SECONDS)
         if not done:
             self._report = None
-        self._report = await asking
+        self._report = await polling
         if self._report is not None and not self._report.health.ready:
             self._first.set()
 

@@ -1,4 +1,4 @@
-"""Questions to the encoder's process, and what it replies to them."""
+"""Requests to the encoder's process, and its replies."""
 
 import socket
 import threading
@@ -18,8 +18,8 @@ from adapters.encoders.process.messages import (
     EncodeTexts,
     Failure,
     Report,
-    ask,
-    packed,
+    exchange,
+    pack,
 )
 from application.ports import EncoderUnavailable
 from domain.errors import (
@@ -108,11 +108,11 @@ def test_embeddings_of_another_model_are_refused(directory: Path) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.connect(str(address))
             loader.load()
-            for question, array in (
+            for request, array in (
                 (EncodeImages("other"), pixels_of(1)[np.newaxis]),
                 (EncodeTexts("other", ["1"]), None),
             ):
-                reply, rows = ask(connection, question, array)
+                reply, rows = exchange(connection, request, array)
                 assert isinstance(reply, Failure)
                 assert reply.code == "model_changing"
                 assert rows is None
@@ -147,7 +147,7 @@ def test_why_nothing_could_be_loaded_is_known_here(directory: Path) -> None:
 def test_a_process_that_is_not_there_is_no_fault_of_the_request(directory: Path) -> None:
     connection = EncoderConnection(directory / "encoder.sock")
     with pytest.raises(ModelNotReady, match="started again"):
-        connection.ask(Report())
+        connection.request(Report())
     assert ProcessEncoderLoader(connection).report() is None
 
 
@@ -159,19 +159,19 @@ def test_a_process_that_ends_during_a_call_is_noticed_and_the_next_one_asked(
         listening.listen()
         connection = EncoderConnection(directory / "encoder.sock")
 
-        def end_at_the_first_question_and_reply_to_the_second() -> None:
+        def end_at_the_first_request_and_reply_to_the_second() -> None:
             with listening.accept()[0] as first:
                 first.recv(4)
             with listening.accept()[0] as second:
                 second.recv(1024)
-                for part in packed(Embeddings(), np.ones((1, 4), dtype=np.float32)):
+                for part in pack(Embeddings(), np.ones((1, 4), dtype=np.float32)):
                     second.sendall(part)
 
-        ending = threading.Thread(target=end_at_the_first_question_and_reply_to_the_second)
+        ending = threading.Thread(target=end_at_the_first_request_and_reply_to_the_second)
         ending.start()
         with pytest.raises(ModelNotReady):
-            connection.ask(EncodeTexts("r", ["a"]))
-        reply, rows = connection.ask(EncodeTexts("r", ["a"]))
+            connection.request(EncodeTexts("r", ["a"]))
+        reply, rows = connection.request(EncodeTexts("r", ["a"]))
         ending.join()
         connection.close()
     assert reply == Embeddings()

@@ -18,11 +18,11 @@ from adapters.encoders.process.messages import (
     EncoderReport,
     EncodeTexts,
     Failure,
-    Question,
     Reply,
     Report,
+    Request,
     Tokens,
-    ask,
+    exchange,
 )
 from application.ports import (
     Device,
@@ -50,10 +50,10 @@ _PAUSE_SECONDS: Final = 0.1
 
 
 class EncoderConnection:
-    """Questions to the encoder's process; each thread has a connection of its own."""
+    """Sends requests to the encoder's process; each thread has a connection of its own."""
 
     def __init__(self, address: Path) -> None:
-        """Connect when something is asked.
+        """Connect with the first request.
 
         Args:
             address: the Unix socket that the encoder's process listens on.
@@ -62,17 +62,17 @@ class EncoderConnection:
         self._of_thread = threading.local()
         self._open: set[socket.socket] = set()
 
-    def ask(
-        self, question: Question, array: Array | None = None, *, timeout_s: float | None = None
-    ) -> tuple[Question | Reply, Array | None]:
-        """Ask, and wait for the reply. Blocks.
+    def request(
+        self, request: Request, array: Array | None = None, *, timeout_s: float | None = None
+    ) -> tuple[Request | Reply, Array | None]:
+        """Send a request and wait for the reply. Blocks.
 
-        A connection from before a restart of the process is replaced. A question that was sent is
+        A connection from before a restart of the process is replaced. A request that was sent is
         not retried: it may have crashed the process.
 
         Args:
-            question: what to ask.
-            array: the question's data.
+            request: the message to send.
+            array: the request's data.
             timeout_s: how long to wait for each part of the reply; None: no limit. The encoder's
                 process itself notices a call that hangs.
 
@@ -83,7 +83,7 @@ class EncoderConnection:
         try:
             connection = self._connected()
             connection.settimeout(timeout_s)
-            reply, rows = ask(connection, question, array)
+            reply, rows = exchange(connection, request, array)
         except OSError as gone:
             self._forget()
             raise ModelNotReady(RESTARTING, code="model_starting", retry_after_s=2) from gone
@@ -92,7 +92,7 @@ class EncoderConnection:
         return reply, rows
 
     def close(self) -> None:
-        """Close the connections of all threads; pending questions get no reply."""
+        """Close the connections of all threads; pending requests get no reply."""
         for connection in tuple(self._open):
             with contextlib.suppress(OSError):  # the other side has closed it already
                 connection.shutdown(socket.SHUT_RDWR)
@@ -120,7 +120,7 @@ class EncoderConnection:
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the other side has closed. It sends nothing between two questions."""
+    """Whether the other side has closed. It sends nothing between two requests."""
     connection.setblocking(False)
     try:
         return not connection.recv(1, socket.MSG_PEEK)
@@ -175,8 +175,8 @@ class ProcessEncoder(EncoderPort):
 
     def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """See `EncoderPort.count_tokens`. Raises as `encode_images` does."""
-        question = CountTokens(self._description.fingerprint, list(texts))
-        reply, _ = self._connection.ask(question)
+        request = CountTokens(self._description.fingerprint, list(texts))
+        reply, _ = self._connection.request(request)
         return (
             TokenCount(reply.read, reply.cut) if isinstance(reply, Tokens) else _unexpected(reply)
         )
@@ -185,8 +185,8 @@ class ProcessEncoder(EncoderPort):
         """None: the encoder's process reports it."""
         return None
 
-    def _rows(self, question: Question, array: Array | None = None) -> RawEmbeddings:
-        reply, rows = self._connection.ask(question, array)
+    def _rows(self, request: Request, array: Array | None = None) -> RawEmbeddings:
+        reply, rows = self._connection.request(request, array)
         if not isinstance(reply, Embeddings) or rows is None:
             _unexpected(reply)
         return rows.astype(np.float32, copy=False)
@@ -236,7 +236,7 @@ class ProcessEncoderLoader(EncoderLoaderPort):
     def report(self) -> EncoderReport | None:
         """The encoder's state; None if its process does not respond. Blocks."""
         try:
-            reply, _ = self._connection.ask(Report(), timeout_s=_REPORT_SECONDS)
+            reply, _ = self._connection.request(Report(), timeout_s=_REPORT_SECONDS)
         except ModelNotReady:
             return None
         return reply if isinstance(reply, EncoderReport) else _unexpected(reply)

@@ -1,7 +1,7 @@
 """Messages between the processes that serve HTTP and the one that owns the encoder.
 
 A message is a head in MessagePack, followed by the bytes of an array if there is one. The side that
-connects sends a question and reads one reply before it sends the next.
+connects sends a request and reads its reply before it sends the next one.
 """
 
 import asyncio
@@ -110,7 +110,7 @@ class Failure(msgspec.Struct, tag=True, frozen=True):
         return RuntimeError(self.detail)
 
 
-Question: TypeAlias = EncodeImages | EncodeTexts | CountTokens | Report
+Request: TypeAlias = EncodeImages | EncodeTexts | CountTokens | Report
 Reply: TypeAlias = Embeddings | Tokens | EncoderReport | Failure
 
 Array: TypeAlias = NDArray[Any]
@@ -119,12 +119,12 @@ Array: TypeAlias = NDArray[Any]
 class _Head(msgspec.Struct, frozen=True):
     """A message, and the type and shape of its array; an empty type means no array."""
 
-    message: Question | Reply
+    message: Request | Reply
     kind: str = ""
     shape: list[int] = []
 
 
-def packed(message: Question | Reply, array: Array | None = None) -> list[bytes | memoryview]:
+def pack(message: Request | Reply, array: Array | None = None) -> list[bytes | memoryview]:
     """A message as buffers to send, in order."""
     if array is None:
         head = msgspec.msgpack.encode(_Head(message))
@@ -134,35 +134,35 @@ def packed(message: Question | Reply, array: Array | None = None) -> list[bytes 
     return [_LENGTHS.pack(len(head), array.nbytes) + head, array.reshape(-1).view(np.uint8).data]
 
 
-def _unpacked(head: bytes, data: bytes | bytearray) -> tuple[Question | Reply, Array | None]:
-    told = msgspec.msgpack.decode(head, type=_Head)
-    if not told.kind:
-        return told.message, None
-    return told.message, np.frombuffer(data, dtype=told.kind).reshape(told.shape)
+def _unpack(head: bytes, data: bytes | bytearray) -> tuple[Request | Reply, Array | None]:
+    decoded = msgspec.msgpack.decode(head, type=_Head)
+    if not decoded.kind:
+        return decoded.message, None
+    return decoded.message, np.frombuffer(data, dtype=decoded.kind).reshape(decoded.shape)
 
 
-async def read_question(reader: asyncio.StreamReader) -> tuple[Question | Reply, Array | None]:
+async def read_request(reader: asyncio.StreamReader) -> tuple[Request | Reply, Array | None]:
     """The next message.
 
     Raises:
         IncompleteReadError, ConnectionError: the other side has closed.
     """
     head, data = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
-    return _unpacked(await reader.readexactly(head), await reader.readexactly(data))
+    return _unpack(await reader.readexactly(head), await reader.readexactly(data))
 
 
-def ask(
-    connection: socket.socket, question: Question, array: Array | None = None
-) -> tuple[Question | Reply, Array | None]:
-    """Send a question and wait for its reply. Blocks.
+def exchange(
+    connection: socket.socket, request: Request, array: Array | None = None
+) -> tuple[Request | Reply, Array | None]:
+    """Send a request and wait for its reply. Blocks.
 
     Raises:
         OSError: the other side has closed, or the connection timed out.
     """
-    for part in packed(question, array):
+    for part in pack(request, array):
         connection.sendall(part)
     head, data = _LENGTHS.unpack(_received(connection, _LENGTHS.size))
-    return _unpacked(bytes(_received(connection, head)), _received(connection, data))
+    return _unpack(bytes(_received(connection, head)), _received(connection, data))
 
 
 def _received(connection: socket.socket, size: int) -> bytearray:
