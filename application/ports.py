@@ -54,7 +54,7 @@ class Fit(StrEnum):
     CROP = "crop"
     """Resize the short side, and keep the middle of the long one."""
     SQUASH = "squash"
-    """Resize both sides, whatever the shape."""
+    """Resize both sides, ignoring the shape."""
     PAD = "pad"
     """Resize the long side, and fill the rest evenly."""
 
@@ -133,7 +133,7 @@ class EncoderPort(ABC):
     """Both towers of one CLIP checkpoint.
 
     Calls block and come from one thread at a time, so that implementations need no locks of their
-    own, unless the supervisor was told that the encoder takes several at once.
+    own, unless the description allows several concurrent calls.
     """
 
     @property
@@ -231,15 +231,15 @@ class EncoderUpgradePort(ABC):
         """Images on which both encoders must agree, prepared for the image tower."""
 
     def texts(self) -> Sequence[str]:
-        """Texts on which both must agree; none where both have the same text tower."""
+        """Texts on which both must agree; empty if both have the same text tower."""
         return ()
 
     @abstractmethod
     def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
         """Build the faster encoder, which takes seconds or minutes.
 
-        Its text tower returns the same embeddings as the serving encoder's, but for rounding, so
-        that cached ones stay valid. ``serving`` is not called here, since it is busy with requests.
+        Its text tower returns the same embeddings as the serving encoder's, except for rounding, so
+        that cached ones stay valid. Do not call ``serving`` here: it is busy with requests.
 
         Args:
             serving: the encoder that serves meanwhile; its parts may be shared.
@@ -251,30 +251,30 @@ class EncoderUpgradePort(ABC):
 
 
 class EncoderMeasurementPort(EncoderUpgradePort):
-    """Finds out by measuring whether another encoder is faster than the serving one."""
+    """Measures whether another encoder is faster than the serving one."""
 
     @abstractmethod
     def measure(self, serving: EncoderDescription, stop: threading.Event) -> bool | None:
-        """Measure what was not measured before. Takes seconds, the first time maybe minutes.
+        """Measure the encoders that are not measured yet. Takes seconds, or minutes the first time.
 
-        Requests are served meanwhile, and slowed down: once ``stop`` is set, nothing computes here
-        any longer. What was finished by then is remembered for the next call.
+        Measuring slows down requests, so it ends as soon as ``stop`` is set. Finished measurements
+        are remembered for the next call.
 
         Args:
             serving: the encoder that serves meanwhile.
-            stop: is set by another thread as soon as a request comes.
+            stop: set by another thread as soon as a request arrives.
 
         Returns:
             Whether another encoder is clearly faster; None if it was stopped before that was known,
-            or the machine was too busy to tell.
+            or if the machine was too busy to tell.
 
         Raises:
-            EncoderUnavailable: it cannot be found out here; says why.
+            EncoderUnavailable: measuring is not possible here; says why.
         """
 
     @abstractmethod
     def keep(self, encoder: EncoderDescription) -> None:
-        """Remember which encoder is to be taken from now on; nothing is measured then."""
+        """Save the encoder to use from now on. After that, nothing is measured any more."""
 
 
 class ImagePreparationPort(ABC):
@@ -374,9 +374,9 @@ class ClockPort(ABC):
 
 
 class PlacesPort:
-    """How many places the processes that serve together hold of those in `Admission`.
+    """The places in `Admission` that are held by other processes of the same server.
 
-    This base class is for a process that serves alone.
+    This base class is for a server with a single process.
     """
 
     def hold(self, places: int) -> None:
@@ -396,7 +396,7 @@ class MemoryPort(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Give unused memory back to the system and the device. Blocks a moment."""
+        """Give unused memory back to the system and the device. Blocks briefly."""
 
 
 class ServerFailure(Exception):

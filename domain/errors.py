@@ -171,7 +171,7 @@ class EncoderSuspect(ServiceUnavailable):
 
 
 class EncoderHung(ServiceUnavailable):
-    """A call of the encoder has not returned in time."""
+    """A call to the encoder has not returned in time."""
 
     code = "encoder_hanging"
 

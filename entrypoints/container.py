@@ -1,4 +1,4 @@
-"""The composition root: every object of the service is made and wired here and nowhere else."""
+"""The composition root: every object of the service is created and wired here, nowhere else."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -141,7 +141,7 @@ class Container(containers.DeclarativeContainer):
         idle_s=settings.provided.idle_unload_s,
     )
     supervise = providers.Callable(Supervisor.run, model)
-    ready_to_listen = providers.Callable(asyncio.sleep, 0)  # while it loads, requests get 503
+    ready_to_listen = providers.Callable(asyncio.sleep, 0)  # at once; requests get 503 until loaded
     images = providers.Singleton(
         ImagePreparation, port=image_preparation_port, threads=decoders, observer=observer
     )
@@ -276,10 +276,10 @@ def decode_in_this_process(container: Container) -> None:
 
 
 def measure_encoders(container: Container) -> None:
-    """Have the encoders measured when the model has nothing to do, unless the settings forbid it.
+    """Let the encoders be measured while the server is idle, unless the settings forbid it.
 
-    For the process of a server that holds the model, before its supervisor is made: a command ends
-    too soon for it to pay, or is busy all the time, and other processes hold no model.
+    For a server's process that owns the model; call it before the supervisor is created. Commands
+    end too soon or are always busy, and other processes have no model.
     """
     if container.settings().measure_encoders:
         container.measurement.override(container.measured_upgrade)

@@ -2,7 +2,7 @@
 
 A field gives the setting's name, type and default; the `Variable` in its annotation names the
 environment variable and says what it is for. The environment is read and checked by these
-declarations, and ``clip-server serve --help`` and ``docs/configuration.md`` are made from them.
+declarations. ``clip-server serve --help`` and ``docs/configuration.md`` are generated from them.
 """
 
 import os
@@ -40,14 +40,14 @@ from entrypoints.variables import (
 _WARN_ABOVE_TEXTS: Final = 1000
 
 GPU_BATCH: Final = 32
-"""Images of a call where nobody says: a GPU needs that many to be busy."""
+"""Default batch size on a GPU, which needs that many images to be busy."""
 
 _BATCHES_INSIDE: Final = 8
-"""Full batches of requests that are let in at once where nobody says, on a GPU."""
+"""Default number of full batches that are accepted at once on a GPU."""
 _FEWEST_INSIDE: Final = 64
 _MOST_INSIDE: Final = 512
 LEAST_BODY_MIB: Final = MAX_BODY_BYTES // 1024**2
-"""Room for the largest body that is allowed."""
+"""Enough for one body of the largest allowed size."""
 
 _ORIGINS_ALLOWED: Final = (
     "* or origins such as https://cameras.example:8443, without a path and separated by commas"
@@ -69,7 +69,7 @@ def _origins(text: str) -> tuple[str, ...]:
         if origin == "*":
             continue
         parts = urlsplit(origin)
-        # Reading `port` raises a ValueError of its own where it is not a number.
+        # Reading `port` raises a ValueError itself if it is not a number.
         plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         if not plain or "*" in origin or origin != f"{parts.scheme}://{parts.netloc}":
             raise ValueError(f"it must be {_ORIGINS_ALLOWED}")
@@ -91,10 +91,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be configured, checked. A field without a variable is derived.
 
     Attributes:
-        watchdog: systemd's, where it supervises this process.
-        traces: whether the standard ``OTEL_*`` variables ask for traces.
+        watchdog: systemd's, if it supervises this process.
+        traces: whether the standard ``OTEL_*`` variables turn traces on.
         otlp_protocol: ``OTEL_EXPORTER_OTLP_PROTOCOL``, or the one for traces only.
-        warnings: what is allowed but looks wrong, for the log of the start.
+        warnings: allowed values that look wrong, to be logged at the start.
     """
 
     model_path: Annotated[
@@ -114,8 +114,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_EMBEDDING_DIMENSION",
             "Model",
-            "Numbers in an embedding, as a promise: a checkpoint with another dimension is "
-            "refused. Unset, it is the model's own.",
+            "Numbers in an embedding. A checkpoint with another dimension is refused. Unset, any "
+            "dimension is accepted.",
             default="the model's own",
         ),
     ] = None
@@ -124,7 +124,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_CACHE_DIR",
             "Model",
-            "Directory for bundles, compiled and quantised models, so that later starts are fast.",
+            "Directory for bundles and for compiled and quantised models. It makes later starts "
+            "fast.",
             none="none",
             default="~/.cache/clip-embedding-server, or none for a user without a home directory",
         ),
@@ -135,7 +136,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_ENCODER",
             "Encoder",
-            "What runs the model. `auto` takes TensorRT or PyTorch where CUDA works, else "
+            "The runtime for the model. `auto` uses TensorRT or PyTorch if CUDA works, else "
             "OpenVINO, else PyTorch. `fake` computes nothing; it is for tests.",
         ),
     ] = EncoderChoice.AUTO
@@ -144,9 +145,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_PRECISION",
             "Encoder",
-            "What the model computes in. `auto` takes fp16 on CUDA, bf16 on processors that "
-            "multiply it, else fp32. `int8` needs OpenVINO, the extra `int8` and a processor with "
-            "VNNI or AMX; it is refused if its cosine against fp32 is 0.99 or lower.",
+            "The type that the model computes in. `auto` uses fp16 on CUDA, bf16 on processors "
+            "with bf16 instructions, else fp32. `int8` needs OpenVINO, the extra `int8` and a "
+            "processor with VNNI or AMX; it is refused if its cosine with fp32 is 0.99 or lower.",
             none="auto",
         ),
     ] = None
@@ -156,8 +157,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "CLIP_TORCH_COMPILE",
             "Encoder",
             "Whether PyTorch on CUDA compiles the image tower, which takes seconds at the start, "
-            "and runs frequent batch sizes as CUDA graphs. Where TensorRT is about to take over it "
-            "does neither.",
+            "and runs frequent batch sizes as CUDA graphs. It does neither if TensorRT is about to "
+            "take over.",
         ),
     ] = True
     require_gpu: Annotated[
@@ -165,8 +166,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_REQUIRE_GPU",
             "Encoder",
-            "Whether to serve no model rather than one that does not run on an NVIDIA GPU. Unset, "
-            "`/health` says in `gpu_reason` why the GPU is not used, and `clip_gpu_unused` is 1.",
+            "Whether to refuse a model that does not run on an NVIDIA GPU. If false, such a model "
+            "is served; `gpu_reason` in `/health` says why the GPU is not used, and "
+            "`clip_gpu_unused` is 1.",
         ),
     ] = False
     openvino_device: Annotated[
@@ -179,8 +181,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_OPENVINO_STREAMS",
             "Encoder",
-            "Parts of a batch that OpenVINO computes side by side. More raise the throughput of "
-            "many requests and slow down a single one.",
+            "Parts of a batch that OpenVINO computes in parallel. More of them raise the "
+            "throughput of many requests and slow down a single one.",
         ),
     ] = 1
     measure_encoders: Annotated[
@@ -188,9 +190,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_MEASURE_ENCODERS",
             "Encoder",
-            "Whether a server with `CLIP_ENCODER=auto` on a processor measures OpenVINO and "
-            "PyTorch, where both are installed, once nothing is asked for some seconds, keeps "
-            "what is faster in `CLIP_CACHE_DIR` and switches over to it. See [tuning](tuning.md).",
+            "Whether a server with `CLIP_ENCODER=auto` on a CPU measures OpenVINO and PyTorch "
+            "while it is idle, if both are installed. It switches over to the faster one and saves "
+            "the choice in `CLIP_CACHE_DIR`. See [tuning](tuning.md).",
         ),
     ] = True
     use_tensorrt: Annotated[
@@ -198,7 +200,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_USE_TENSORRT",
             "Encoder",
-            "Whether `CLIP_ENCODER=auto` uses TensorRT where it can run.",
+            "Whether `CLIP_ENCODER=auto` uses TensorRT if it can run.",
         ),
     ] = True
     engine_path: Annotated[
@@ -207,8 +209,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "CLIP_ENGINE_PATH",
             "Encoder",
             "The TensorRT engine. It is built there if it is missing.",
-            default="/models/clip-vit-l/vision_encoder_fp16.engine, or in `CLIP_CACHE_DIR` where "
-            "that directory does not exist or cannot be written",
+            default="/models/clip-vit-l/vision_encoder_fp16.engine, or in `CLIP_CACHE_DIR` if that "
+            "directory does not exist or cannot be written",
         ),
     ] = None
 
@@ -218,7 +220,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[
         int,
         msgspec.Meta(ge=0, le=65535),
-        Variable("PORT", "Address", "Port to listen on; 0 takes a free one.", option="--port"),
+        Variable("PORT", "Address", "Port to listen on; 0 chooses a free one.", option="--port"),
     ] = 8093
 
     http_processes: Annotated[
@@ -227,8 +229,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "CLIP_HTTP_PROCESSES",
             "Address",
             "Processes that serve HTTP and decode pictures, in front of one that runs the model. "
-            "`auto` is 1, where the model runs in the same process; on a machine with "
-            "an NVIDIA card it is one for every two cores, at most 8. See [tuning](tuning.md).",
+            "With 1, the model runs in the same process. `auto` is 1; on a machine with an NVIDIA "
+            "card it is one for every two cores, at most 8. See [tuning](tuning.md).",
             none="auto",
         ),
     ] = None
@@ -239,10 +241,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_MAX_BATCH_SIZE",
             "Limits",
-            "Most images that the model encodes in one call. Requests that wait at the same time "
-            "share calls.",
-            default=f"8, or {GPU_BATCH} where there is an NVIDIA driver and `CLIP_ENCODER` does "
-            "not name OpenVINO",
+            "Most images in a batch. Requests that wait at the same time share batches.",
+            default=f"8, or {GPU_BATCH} if there is an NVIDIA driver and `CLIP_ENCODER` is not "
+            "`openvino`",
         ),
     ] = 8
     max_texts: Annotated[
@@ -260,8 +261,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_MAX_DECODED_PIXELS",
             "Limits",
-            "Most pixels of one image that are decoded, whatever its shape. A JPEG counts as it "
-            "is decoded, at 1/2, 1/4 or 1/8 of its size.",
+            "Most pixels to decode for one image, of any shape. A large JPEG is decoded at 1/2, "
+            "1/4 or 1/8 of its size, and counts with that size.",
         ),
     ] = MAX_DECODED_PIXELS
     text_cache_size: Annotated[
@@ -279,8 +280,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "CLIP_MAX_REQUESTS",
             "Limits",
             "Most requests that wait or run at once; further ones get 503 with `Retry-After`. A "
-            "request with many images counts once for every `CLIP_MAX_BATCH_SIZE` of them, one "
-            "with many texts once for every 64.",
+            "request with many images counts once for every `CLIP_MAX_BATCH_SIZE` images, and one "
+            "with many texts once for every 64 texts.",
             default="64; on a GPU eight full batches, which are 256, and at most 512",
         ),
     ] = _FEWEST_INSIDE
@@ -290,7 +291,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "CLIP_MAX_CONNECTIONS",
             "Limits",
             "Most connections open at once. To make room for a new one, the server closes an idle "
-            "one of the client address that has the most.",
+            "connection of the client address with the most connections.",
         ),
     ] = 1000
     max_body_memory_mib: Annotated[
@@ -308,7 +309,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_ENCODE_TIMEOUT_SECONDS",
             "Limits",
-            "A call of the model that takes longer counts as hanging; 0 turns this off.",
+            "A call to the model that takes longer counts as hung; 0 turns this off.",
             none="0",
             unit="seconds",
         ),
@@ -318,8 +319,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_SHUTDOWN_GRACE_SECONDS",
             "Limits",
-            "Time that accepted requests have to finish after SIGTERM. What is not finished then "
-            "gets 503.",
+            "Time for accepted requests to finish after SIGTERM. Requests that are not finished by "
+            "then get 503.",
             unit="seconds",
         ),
     ] = 30.0
@@ -328,7 +329,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_IDLE_UNLOAD_SECONDS",
             "Limits",
-            "After so long without a request the model is unloaded and its memory freed; 0 keeps "
+            "After this long without a request, the model is unloaded to free its memory; 0 keeps "
             "it loaded.",
             none="0",
             unit="seconds",
@@ -398,7 +399,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_USE_ENSEMBLE",
             "Endpoints",
-            "Whether `/classify` uses prompt ensembles where a request doesn't say.",
+            "Whether `/classify` uses prompt ensembles if the request does not say.",
         ),
     ] = False
     openai_text_checks: Annotated[
@@ -406,8 +407,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_OPENAI_TEXT_CHECKS",
             "Endpoints",
-            "Whether `/v1/embeddings` refuses texts that are a web address or begin like an image "
-            "file in base64.",
+            "Whether `/v1/embeddings` refuses texts that are a URL or begin like an image file in "
+            "base64.",
         ),
     ] = True
 
@@ -416,7 +417,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Variable(
             "CLIP_DIALECTS",
             "Endpoints",
-            "Protocols of other software that are spoken too; see [dialects](dialects.md).",
+            "Protocols of other software to support; see [dialects](dialects.md).",
             default="all",
             parse=dialects_of,
             allowed=DIALECTS_ALLOWED,
@@ -444,14 +445,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     log_level: Annotated[
         LogLevel,
-        Variable("CLIP_LOG_LEVEL", "Logs and profiles", "Least severe lines to log."),
+        Variable("CLIP_LOG_LEVEL", "Logs and profiles", "Lowest level to log."),
     ] = LogLevel.INFO
     profile: Annotated[
         bool,
         Variable(
             "PYROSCOPE_ENABLED",
             "Logs and profiles",
-            "Whether to send profiles to Pyroscope, where it can be reached (extra `pyroscope`).",
+            "Whether to send profiles to Pyroscope if it can be reached (extra `pyroscope`).",
         ),
     ] = True
     pyroscope_url: Annotated[
@@ -465,7 +466,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "http://pyroscope:4040"
     environment: Annotated[
-        str, Variable("ENVIRONMENT", "Logs and profiles", "Tag of the profiles.")
+        str, Variable("ENVIRONMENT", "Logs and profiles", "Tag for the profiles.")
     ] = "production"
 
     watchdog: Watchdog | None = None
@@ -475,12 +476,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def upgrades_to_tensorrt(self) -> bool:
-        """Whether TensorRT is to take over where it can run; a pinned encoder stays."""
+        """Whether TensorRT should take over if it can run; not with a pinned encoder."""
         return self.use_tensorrt and self.encoder is EncoderChoice.AUTO
 
     @property
     def tls(self) -> Tls | None:
-        """The files for TLS; None serves without it."""
+        """The files for TLS; None without TLS."""
         if self.tls_certificate is None:
             return None
         password = self.tls_key_password
@@ -497,10 +498,10 @@ DECLARED: Final[tuple[Declaration, ...]] = tuple(declarations(Settings))
 
 STANDARD_VARIABLES: Final = {
     "HF_HOME": "Cache of Hugging Face's libraries. In the container `/cache/huggingface`.",
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "OpenTelemetry collector; where it is set, traces are sent "
-    "(extra `otel`). The other standard `OTEL_*` variables are followed too.",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "OpenTelemetry collector; if set, traces are sent (extra "
+    "`otel`). The other standard `OTEL_*` variables work too.",
 }
-"""Variables of others that change what the server does, and how."""
+"""Variables of other software that affect the server, and their meanings."""
 
 
 def read_settings(
@@ -513,9 +514,9 @@ def read_settings(
     """Read and check every variable.
 
     Args:
-        environment: instead of the process's own.
-        options: by name of the variable, what the command line says instead.
-        find_home: the user's home directory; raises RuntimeError where there is none.
+        environment: replaces the process's environment.
+        options: values from the command line, by variable name; they take precedence.
+        find_home: the user's home directory; raises RuntimeError if there is none.
         gpu_present: whether an NVIDIA driver is loaded.
 
     Raises:
@@ -552,7 +553,7 @@ def _size_warning(settings: Settings) -> list[str]:
         return []
     return [
         f"CLIP_MAX_BATCH_TEXTS_SIZE={settings.max_texts} is above {_WARN_ABOVE_TEXTS}: "
-        "one such request keeps the encoder from all others for a long time."
+        "one such request blocks the encoder for a long time."
     ]
 
 
@@ -560,13 +561,13 @@ def _default_cache(variables: Mapping[str, str], find_home: Callable[[], Path]) 
     try:
         parent = variables.get("XDG_CACHE_HOME") or find_home() / ".cache"
     except RuntimeError:
-        # A user without an account, as in containers and under systemd: there is no place.
+        # A user without a home directory, as in containers and under systemd.
         return None
     return Path(parent) / "clip-embedding-server"
 
 
 def _traces_wanted(variables: Mapping[str, str]) -> bool:
-    """As the OpenTelemetry specification has it, but off unless a collector is named."""
+    """As in the OpenTelemetry specification, but off unless a collector is named."""
     exporter = variables.get("OTEL_TRACES_EXPORTER")
     if exporter == "none" or variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
@@ -589,7 +590,7 @@ def _check_tls(settings: Settings) -> None:
     """Load the files once.
 
     Raises:
-        InvalidSetting: one of them is missing, damaged, or does not fit the others.
+        InvalidSetting: one of them is missing, damaged, or does not match the others.
     """
     files = {
         "certificate": ("CLIP_TLS_CERTIFICATE", settings.tls_certificate),

@@ -1,7 +1,7 @@
 """Environment variables as declarations: a struct's fields define their names and allowed values.
 
-msgspec, which the HTTP schemas use too, converts and checks the values. This module adds the words
-for true and false, messages for people, secrets, and a check for misspelt names.
+msgspec, which the HTTP schemas use too, converts and checks the values. This module adds words for
+true and false, error messages, secrets, and a check for misspelt names.
 """
 
 import difflib
@@ -17,7 +17,7 @@ _TRUE: Final = ("true", "yes", "on", "1", "enabled")
 _FALSE: Final = ("false", "no", "off", "0", "disabled")
 
 _NEAR: Final = 0.8
-"""From this similarity (by `difflib`), a name is taken for a misspelling of another."""
+"""Names at least this similar (by `difflib`) count as misspellings."""
 
 
 class InvalidSetting(Exception):
@@ -52,7 +52,7 @@ class Variable:
         meaning: one sentence or two.
         option: the equivalent option of ``clip-server serve``, such as ``--port``.
         none: value that means None, such as ``auto``; None if there is no such value.
-        default: the default's text in the documentation; None shows the field's own.
+        default: the default's text in the documentation; None shows the field's default.
         secret: whether the value must never be shown.
         unit: of a number, such as ``seconds``.
         parse: converts the text to the field's value, instead of msgspec; raises ValueError.
@@ -80,7 +80,7 @@ class Declaration:
         about: its variable's declaration.
         annotation: the field's type, with its limits.
         kind: the type as described by `msgspec.inspect`, without None.
-        default: the field's own.
+        default: the field's default.
     """
 
     field: str
@@ -141,9 +141,9 @@ class Declaration:
             value = msgspec.convert(text, self.annotation, strict=False, dec_hook=_path)
         except msgspec.ValidationError:
             value = None
-        if value is None:  # msgspec takes "null" for None; here only the declared word means that
+        if value is None:  # msgspec reads "null" as None; here only the declared word means None
             raise ValueError(f"it must be {self.allowed}")
-        # "0.0" means what "0" means.
+        # "0.0" means the same as "0".
         return None if about.none == "0" and value == 0 else value
 
 
@@ -215,7 +215,7 @@ def _nearest(name: str, known: set[str], prefix: str) -> str | None:
     bare = name.removeprefix(prefix)
     if bare in known:  # CLIP_PORT for PORT
         return bare
-    # Compared without the prefix, which would make all names look alike.
+    # Compared without the prefix, which would make all names similar.
     ratios = {
         candidate: difflib.SequenceMatcher(None, bare, candidate.removeprefix(prefix)).ratio()
         for candidate in known

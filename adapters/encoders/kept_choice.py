@@ -1,4 +1,4 @@
-"""Which runtime was measured to be the fastest here, kept in the cache for later starts."""
+"""Keeps the fastest measured runtime in the cache, for later starts."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def can_keep(cache: Path) -> bool:
 
 
 def keep_choice(cache: Path, checkpoint: str, precision: Precision, encoder: str) -> None:
-    """Keep the fastest runtime of this processor for a checkpoint in a precision.
+    """Keep the fastest runtime on this processor for a checkpoint and precision.
 
     Raises:
         OSError: the cache cannot be written.
@@ -39,7 +39,7 @@ def keep_choice(cache: Path, checkpoint: str, precision: Precision, encoder: str
 
 
 def kept_choice(cache: Path | None, checkpoint: str, precision: Precision) -> str | None:
-    """The runtime that was kept; None if none was for this processor and these versions."""
+    """The kept runtime; None if there is none for this processor and these versions."""
     if cache is None:
         return None
     try:
@@ -51,7 +51,7 @@ def kept_choice(cache: Path | None, checkpoint: str, precision: Precision) -> st
 
 
 def _file(cache: Path, checkpoint: str, precision: Precision) -> Path:
-    """In another precision, on another processor or in another version the other may be faster."""
+    """The file of a choice. With another precision, processor or version, another may be faster."""
     found = processor()
     what = [checkpoint, precision, found.name, *found.instructions, *map(_version, _RUNTIMES)]
     digest = hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The runtime that is fastest on this processor, measured while a server has nothing to do."""
+"""Finds the fastest runtime on this processor by measuring while the server is idle."""
 
 import logging
 import math
@@ -41,31 +41,31 @@ logger = logging.getLogger(__name__)
 _GIB: Final = 1024**3
 
 _COPIES: Final = 3
-"""Of the weights, in float32, that there must be memory for: what a runtime takes while it loads,
-and what it makes of them; beside the encoder that serves."""
+"""There must be free memory for this many copies of the weights in float32: a runtime needs them
+while it loads and converts the weights, beside the serving encoder."""
 
 _LIBRARY_BYTES: Final = 512 * 1024**2
-"""What a runtime takes whatever the model is."""
+"""Memory that a runtime needs with any model."""
 
 
 _TRIES: Final = 5
-"""On a busy machine."""
+"""How often to try on a busy machine."""
 
 
 def available_memory() -> int | None:
-    """Bytes that are free now; None where the system does not report it."""
+    """Free memory in bytes; None if the system does not report it."""
     return None if (found := memory()) is None else found.available
 
 
 @dataclass(slots=True)
 class MeasuredUpgrade(EncoderMeasurementPort):
-    """Measures what ``CLIP_ENCODER=auto`` may take, and loads the fastest.
+    """Measures the candidates of ``CLIP_ENCODER=auto``, and loads the fastest.
 
     Attributes:
-        selection: what loaded the encoder that serves.
+        selection: loaded the serving encoder.
         largest_batch: images in a full batch.
-        available: free memory in bytes; None: unknown. Tests pass another, as for the next.
-        measure_one: measures a candidate in a process of its own.
+        available: returns the free memory in bytes; None: unknown. Tests replace it.
+        measure_one: measures a candidate in its own process. Tests replace it.
     """
 
     selection: EncoderSelection
@@ -79,12 +79,12 @@ class MeasuredUpgrade(EncoderMeasurementPort):
     _settled: bool = False
 
     def wanted(self, serving: EncoderDescription) -> bool:
-        """See `EncoderUpgradePort.wanted`: nothing is kept yet, and there is a choice."""
+        """See `EncoderUpgradePort.wanted`: true if there is a choice and no result is kept yet."""
         selection = self.selection
         if self._settled or selection.choice is not EncoderChoice.AUTO or selection.cache is None:
             return False
         considered = considered_by_auto(selection)
-        # Where another one serves than the first, that one cannot serve this model.
+        # If the serving encoder is not the first one, the first cannot serve this model.
         if len(considered) < 2 or considered[0].encoder != serving.backend:
             return False
         precision = considered[0].precision
@@ -93,7 +93,7 @@ class MeasuredUpgrade(EncoderMeasurementPort):
         try:
             self._check_memory()
         except InvalidCheckpoint:
-            return False  # a bundle, which only OpenVINO serves
+            return False  # a bundle, which only OpenVINO can serve
         except EncoderUnavailable as unavailable:
             logger.info("not measuring which encoder is the fastest here: %s", unavailable)
             return False
@@ -129,7 +129,7 @@ class MeasuredUpgrade(EncoderMeasurementPort):
 
     def build(self, serving: EncoderPort, expected: Sequence[Embedding]) -> EncoderPort:
         """See `EncoderUpgradePort.build`."""
-        self._check_memory()  # there may be less than before
+        self._check_memory()  # there may be less now than before
         backend = serving.description.backend
         faster = next(
             each for each in considered_by_auto(self.selection) if each.encoder != backend
@@ -140,36 +140,38 @@ class MeasuredUpgrade(EncoderMeasurementPort):
         """See `EncoderMeasurementPort.keep`."""
         self._settled = True
         selection, precision = self.selection, self.selection.processor_precision
-        assert selection.cache is not None  # or nothing would have been measured
+        assert selection.cache is not None  # without a cache nothing is measured
         try:
             keep_choice(selection.cache, selection.checkpoint, precision, encoder.backend)
         except OSError as failure:
             logger.warning(
-                "which encoder is the fastest cannot be kept, and is measured again at the next "
-                "start: %s",
+                "the fastest encoder cannot be saved, so it is measured again at the next start: "
+                "%s",
                 reason_of(failure),
             )
             return
         logger.info(
-            "CLIP_ENCODER=auto takes %s in %s from now on; to measure again: clip-server doctor "
-            "--measure",
+            "CLIP_ENCODER=auto uses %s in %s from now on; to measure again, run: clip-server "
+            "doctor --measure",
             encoder.backend,
             encoder.precision,
         )
 
     def _check_memory(self) -> None:
-        """Refuse what would end the process that serves, and again at each start.
+        """Check that there is enough memory for a second encoder.
+
+        Without it, the server would be killed for lack of memory, and again after each restart.
 
         Raises:
-            EncoderUnavailable: there is too little memory to load another encoder.
-            InvalidCheckpoint: as `_bytes_of_weights` says.
+            EncoderUnavailable: there is too little memory.
+            InvalidCheckpoint: see `_bytes_of_weights`.
         """
         needed = _COPIES * _bytes_of_weights(self.selection.checkpoint) + _LIBRARY_BYTES
         available = self.available()
         if available is not None and available < needed:
             raise EncoderUnavailable(
-                f"loading another one takes {needed / _GIB:.1f} GiB of memory, and "
-                f"{available / _GIB:.1f} GiB are free. Where there is more, run: clip-server "
+                f"loading another one needs {needed / _GIB:.1f} GiB of memory, but only "
+                f"{available / _GIB:.1f} GiB are free. Free some memory and run: clip-server "
                 "doctor --measure"
             )
 
@@ -179,27 +181,30 @@ class MeasuredUpgrade(EncoderMeasurementPort):
             self._settled = True
             raise EncoderUnavailable(
                 "other programs keep the cores too busy to measure which encoder is the fastest. "
-                "Once they do not, run: clip-server doctor --measure"
+                "When the machine is idle, run: clip-server doctor --measure"
             )
-        logger.info("not counted: other programs had the cores for %.0f %% of it", 100 * waited)
+        logger.info(
+            "measurement discarded: other programs used the cores for %.0f %% of the time",
+            100 * waited,
+        )
 
     def _figures(self, candidate: Candidate, stop: threading.Event) -> Figures:
-        logger.info("measuring %s while nothing is asked", candidate.name)
+        logger.info("measuring %s while the server is idle", candidate.name)
         sizes = tuple(dict.fromkeys((1, self.largest_batch)))
         order = Order(
             candidate, self.selection.checkpoint, str(self.selection.cache), sizes, POLITE
         )
         figures = self.measure_one(order, stop)
         rates = (f"{rate:.3g} with {size} at once" for size, rate in figures.per_second.items())
-        logger.info("%s: images a second: %s", candidate.name, ", ".join(rates))
+        logger.info("%s, images a second: %s", candidate.name, ", ".join(rates))
         return figures
 
 
 def _bytes_of_weights(source: str) -> int:
-    """In float32. Only the headers of the files are read.
+    """The size of the weights in float32. Reads only the headers of the files.
 
     Raises:
-        InvalidCheckpoint: it is not a checkpoint with weights of its own.
+        InvalidCheckpoint: it is not a checkpoint with its own weights.
     """
     weights = read_checkpoint(fetched(source)).weights
     return 4 * sum(math.prod(tensor.shape) for tensor in weights.values())

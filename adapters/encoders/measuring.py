@@ -1,8 +1,8 @@
 """How fast this machine encodes with each of its encoders, measured on the real model.
 
-Each candidate runs in a process of its own: two runtimes in one would fight over the cores, and
-what one of them holds or breaks stays with it. Run as a module, this is that process: it reads an
-`Order` from its arguments and prints a `Figures`.
+Each candidate runs in its own process: two runtimes in one process would compete for the cores, and
+the memory and crashes of one would affect the other. Run as a module, this file is that process: it
+reads an `Order` from its arguments and prints a `Figures`.
 """
 
 import os
@@ -32,19 +32,19 @@ from domain.embedding import Embedding, agrees, smallest_cosine
 from domain.errors import EncoderFault
 
 CALLS_S: Final = 3.0
-"""Of timed calls for each batch size."""
+"""How long calls are timed for each batch size."""
 
 _PATIENCE_S: Final = 900.0
-"""For one candidate: the first time a model is compiled, or quantised."""
+"""Timeout for one candidate: the first time, the model is compiled or quantised."""
 
 _LOOK_EVERY_S: Final = 0.05
-"""How long a process goes on after it was to stop, at most."""
+"""How often to check whether to stop the process."""
 
 POLITE: Final = 19
-"""The niceness of a process that measures beside a server: whatever else runs goes first."""
+"""The niceness of a process that measures beside a server: all other work takes precedence."""
 
 _CLEARLY: Final = 1.1
-"""How many times as fast another candidate must be to be worth a change; noise is less."""
+"""How many times as fast another candidate must be to be worth a change; the noise is smaller."""
 
 TEXTS: Final = (
     "a photo of a cat",
@@ -52,19 +52,20 @@ TEXTS: Final = (
     "Ein Lastwagen fährt rückwärts in eine enge Einfahrt, während es regnet.",
     "a long text that is cut " * 30,
 )
-"""What two text towers are compared on."""
+"""Texts for comparing two text towers."""
 
 _MODULES: Final = {EncoderChoice.OPENVINO: "openvino", EncoderChoice.TORCH: "torch"}
 
 BUSY: Final = 0.25
-"""Share of its time that a process may have waited for a core: with more, it measured the others.
-On a machine with other work it was two thirds, and a runtime seemed ten times as slow."""
+"""The largest share of its time that a process may have waited for a core. Above that, the figures
+mean little: on a busy machine it was two thirds, and a runtime seemed ten times as slow."""
 
 CARD_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
-"""Sizes of batches that are measured on a card."""
+"""Batch sizes to measure on a GPU."""
 
 _NEARLY: Final = 0.95
-"""Of the most images a second: larger batches would only make each response wait longer."""
+"""A batch size with this share of the highest throughput is large enough: larger ones would only
+make each response wait longer."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -72,8 +73,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
     Attributes:
         encoder: the runtime.
-        precision: what the towers compute in.
-        streams: parts of a batch that OpenVINO computes side by side.
+        precision: the type that the towers compute in.
+        streams: parts of a batch that OpenVINO computes in parallel.
     """
 
     encoder: EncoderChoice
@@ -82,26 +83,26 @@ class Candidate(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """A name to display."""
         runtime = {EncoderChoice.OPENVINO: "OpenVINO", EncoderChoice.TORCH: "PyTorch"}
         streams = f", {self.streams} streams" if self.streams > 1 else ""
         return f"{runtime.get(self.encoder, self.encoder)} {self.precision}{streams}"
 
     @property
     def settings(self) -> str:
-        """The variables that ask for it."""
+        """The variables that select it."""
         streams = f" CLIP_OPENVINO_STREAMS={self.streams}" if self.streams > 1 else ""
         return f"CLIP_ENCODER={self.encoder} CLIP_PRECISION={self.precision}{streams}"
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What was measured.
+    """The measurements of one candidate.
 
     Attributes:
-        per_second: images a second, by the size of the batch.
-        rows: embeddings of the sample photos and then of `TEXTS`, one after the other.
-        peak_bytes: most memory that the process held.
-        waited: share of its time in which something else had the cores, so that it seems slower.
+        per_second: images a second, by batch size.
+        rows: embeddings of the sample photos, then of `TEXTS`.
+        peak_bytes: the process's peak memory.
+        waited: share of the time that the process waited for a core; it seems slower by that much.
     """
 
     per_second: dict[int, float]
@@ -116,15 +117,15 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What the process of its own is to measure.
+    """What the measuring process should measure.
 
     Attributes:
-        candidate: which.
-        checkpoint: what ``CLIP_MODEL_PATH`` names.
-        cache: directory for compiled models; None where none can be written.
-        batches: sizes of batches.
+        candidate: which candidate.
+        checkpoint: the value of ``CLIP_MODEL_PATH``.
+        cache: directory for compiled models; None if none can be written.
+        batches: batch sizes.
         niceness: added to the process's own.
-        seconds: of timed calls for each size.
+        seconds: how long calls are timed for each size.
     """
 
     candidate: Candidate
@@ -136,19 +137,19 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class MeasuringStopped(Exception):
-    """It was to stop before it had ended."""
+    """The measurement was stopped before it was finished."""
 
 
 def candidates(
     installed: Collection[str], *, bf16: bool, int8: bool, cores: int
 ) -> Sequence[Candidate]:
-    """What can be measured; the first one is exact.
+    """All candidates for this machine; the first one is exact.
 
     Args:
-        installed: of ``openvino``, ``torch`` and ``nncf``.
-        bf16: whether the processor multiplies bfloat16.
-        int8: whether it multiplies int8.
-        cores: that this process may use.
+        installed: which of ``openvino``, ``torch`` and ``nncf`` are installed.
+        bf16: whether the processor has bfloat16 instructions.
+        int8: whether it has int8 instructions.
+        cores: the number of cores that this process may use.
     """
     found: list[Candidate] = []
     if "openvino" in installed:
@@ -168,10 +169,10 @@ def candidates(
 
 
 def considered_by_auto(selection: EncoderSelection) -> Sequence[Candidate]:
-    """What ``CLIP_ENCODER=auto`` may take on this processor; the first is what it takes now.
+    """The candidates of ``CLIP_ENCODER=auto`` on this processor; the first is the current choice.
 
-    They differ in the runtime alone: precision and streams are the settings'. Empty where it takes
-    something that is not measured on a processor.
+    They differ only in the runtime: precision and streams are those of the settings. Empty if the
+    current choice does not run on the processor.
     """
     taken, _ = replace(selection, choice=EncoderChoice.AUTO).preferred()
     elsewhere = selection.openvino_device != "CPU" or selection.probe_device().cuda_available
@@ -179,7 +180,7 @@ def considered_by_auto(selection: EncoderSelection) -> Sequence[Candidate]:
         return ()
     precision = selection.processor_precision
     possible = [Candidate(EncoderChoice.OPENVINO, precision, selection.openvino_streams)]
-    # OpenVINO alone computes in int8.
+    # Only OpenVINO computes in int8.
     if precision is not Precision.INT8:
         possible.append(Candidate(EncoderChoice.TORCH, precision))
     installed = [each for each in possible if is_installed(_MODULES[each.encoder])]
@@ -189,7 +190,7 @@ def considered_by_auto(selection: EncoderSelection) -> Sequence[Candidate]:
 def clearly_faster(
     measured: dict[Candidate, Figures], than: Candidate, batch: int
 ) -> Candidate | None:
-    """The fastest candidate, if it is clearly faster in batches of that size; else None."""
+    """The fastest candidate for this batch size, if it is clearly faster; else None."""
     best = max(measured, key=lambda each: measured[each].per_second[batch])
     if measured[best].per_second[batch] < _CLEARLY * measured[than].per_second[batch]:
         return None
@@ -199,14 +200,14 @@ def clearly_faster(
 def fastest_runtime(
     considered: Sequence[Candidate], measured: Mapping[Candidate, Figures], largest: int
 ) -> EncoderChoice:
-    """The runtime that ``auto`` should take from now on.
+    """The runtime that ``auto`` should choose from now on.
 
-    Another one only if it is clearly faster with single images, not slower in full batches, and its
-    embeddings are those of the one that it takes now.
+    Another one is chosen only if it is clearly faster with single images, not slower with full
+    batches, and its embeddings agree with those of the current one.
 
     Args:
-        considered: as `considered_by_auto` has them; not empty.
-        measured: those of them that could be measured, and maybe others.
+        considered: from `considered_by_auto`; not empty.
+        measured: the figures of those that could be measured, and maybe of others.
         largest: images in a full batch.
     """
     now, *others = considered
@@ -224,10 +225,10 @@ def fastest_runtime(
 
 
 def best_batch(per_second: Mapping[int, float]) -> int:
-    """The smallest batch with nearly the most images a second.
+    """The smallest batch size that nearly reaches the highest throughput.
 
     Args:
-        per_second: images a second, by the size of the batch; not empty.
+        per_second: images a second, by batch size; not empty.
     """
     enough = _NEARLY * max(per_second.values())
     return min(size for size, rate in per_second.items() if rate >= enough)
@@ -239,11 +240,11 @@ def cosine(figures: Figures, exact: Figures) -> float:
 
 
 def measure(order: Order, *, stop: threading.Event | None = None) -> Figures:
-    """Measure one candidate in a process of its own. Takes seconds, the first time minutes.
+    """Measure one candidate in its own process. Takes seconds, the first time minutes.
 
     Args:
         order: what to measure.
-        stop: ends the process at once when it is set, from another thread.
+        stop: set by another thread to end the process at once.
 
     Raises:
         EncoderUnavailable: it cannot be measured; says why.
@@ -251,12 +252,12 @@ def measure(order: Order, *, stop: threading.Event | None = None) -> Figures:
     """
     arguments = msgspec.json.encode(order).decode()
     try:
-        # A file: what it prints is more than a pipe takes before somebody reads.
+        # A file: the output is larger than a pipe's buffer, and nobody reads it until the end.
         with (
             TemporaryFile() as printed,
             subprocess.Popen(  # noqa: S603 our own module
                 [sys.executable, "-m", "adapters.encoders.measuring", arguments],
-                stdin=subprocess.PIPE,  # at its end the process knows that this one has ended
+                stdin=subprocess.PIPE,  # closed when this process ends, so that the child ends too
                 stdout=printed,
                 stderr=subprocess.DEVNULL,
             ) as process,
@@ -288,11 +289,11 @@ def _wait(process: "subprocess.Popen[bytes]", stop: threading.Event) -> None:
 
 
 def images_a_second(encoder: EncoderPort, batch: int, seconds: float) -> float:
-    """The rate over all calls in the given time, after some that do not count."""
+    """The rate over all calls in the given time, after some warm-up calls."""
     side = encoder.description.image_input.size
     shape = (batch, 3, side, side)
     pixels = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    # On CUDA until the size is run as a graph.
+    # Warm-up; on CUDA until this size runs as a graph.
     for _ in range(CALLS_UNTIL_FINAL if encoder.description.device.cuda_available else 2):
         encoder.encode_images(pixels)
     calls, start = 0, time.perf_counter()
@@ -303,7 +304,7 @@ def images_a_second(encoder: EncoderPort, batch: int, seconds: float) -> float:
 
 
 def main(arguments: str) -> int:
-    """The process of its own; its exit status."""
+    """Run as the measuring process; returns its exit status."""
     order = msgspec.json.decode(arguments, type=Order)
     if order.niceness and hasattr(os, "nice"):
         os.nice(order.niceness)
@@ -326,7 +327,7 @@ def main(arguments: str) -> int:
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             waited=waited,
         )
-        assert figures.embeddings  # raises where a row is not an embedding
+        assert figures.embeddings  # raises if a row is not an embedding
     except (EncoderUnavailable, EncoderFault) as failure:
         sys.stdout.write(" ".join(str(failure).split()) + "\n")
         return 1
@@ -335,7 +336,7 @@ def main(arguments: str) -> int:
 
 
 def _end_with_the_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # unbuffered: a buffer's lock would crash the usual end
+    os.read(sys.stdin.fileno(), 1)  # unbuffered: the lock of a buffer would crash a normal exit
     os._exit(3)
 
 

@@ -1,4 +1,4 @@
-"""Which encoder the settings ask for, and which one `auto` takes on this machine."""
+"""Loads the encoder from the settings, and chooses one for `auto`."""
 
 import logging
 from collections.abc import Callable
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class EncoderChoice(StrEnum):
-    """Encoders that can be asked for by name."""
+    """The values of ``CLIP_ENCODER``."""
 
     AUTO = "auto"
     TENSORRT = "tensorrt"
@@ -44,26 +44,26 @@ class EncoderChoice(StrEnum):
 class EncoderSelection(EncoderLoaderPort):
     """Loads the chosen encoder.
 
-    `auto` takes TensorRT where there is an engine that may be used, else PyTorch where there is
-    CUDA, else OpenVINO, else PyTorch on the CPU; PyTorch before OpenVINO where it was measured to
-    be clearly faster (`clip-server doctor --measure`, or the server itself while nothing is asked).
-    Runtimes are imported when they are first needed and not with this module: importing takes
-    seconds, and the server responds to ``/health`` before.
+    `auto` chooses TensorRT if there is a usable engine, else PyTorch if there is CUDA, else
+    OpenVINO, else PyTorch on the CPU. PyTorch comes before OpenVINO if it was measured to be
+    clearly faster (by `clip-server doctor --measure`, or by the server while it was idle). Runtimes
+    are imported when first needed, not with this module: importing one takes seconds, and the
+    server should respond to ``/health`` before that.
 
     Attributes:
         choice: which encoder.
-        checkpoint: what ``CLIP_MODEL_PATH`` names.
+        checkpoint: the value of ``CLIP_MODEL_PATH``.
         embedding_dimension: floats per embedding that the service promises; None: the model's.
-        precision: what the towers compute in; None leaves it to the encoder.
-        openvino_device: OpenVINO's name of the device.
-        openvino_streams: parts that OpenVINO computes a batch in side by side.
-        cache: directory for bundles and compiled models; None where none can be written.
-        tensorrt: loads or makes TensorRT's encoder; None where there is none.
-        download: how far a model on the hub is fetched.
+        precision: the type that the towers compute in; None: the encoder chooses.
+        openvino_device: OpenVINO's name for the device.
+        openvino_streams: parts of a batch that OpenVINO computes in parallel.
+        cache: directory for bundles and compiled models; None if none can be written.
+        tensorrt: loads or builds TensorRT's encoder; None without TensorRT.
+        download: progress of a download from the hub.
         int8_is_faster: whether int8 is worth it on this processor.
-        torch_compiles: whether PyTorch compiles its blocks on CUDA, and captures graphs of calls.
+        torch_compiles: whether PyTorch compiles its blocks on CUDA and captures CUDA graphs.
         require_gpu: whether to refuse an encoder that does not run on an NVIDIA GPU.
-        probe_gpu: looks for an NVIDIA GPU; tests pass another.
+        probe_gpu: looks for an NVIDIA GPU; tests replace it.
     """
 
     choice: EncoderChoice
@@ -84,7 +84,7 @@ class EncoderSelection(EncoderLoaderPort):
         """See `EncoderLoaderPort.probe_device`."""
         if self.choice is EncoderChoice.FAKE:
             return Device(name="cpu", cuda_available=False)
-        # Who asks for OpenVINO by name does without the GPU.
+        # With CLIP_ENCODER=openvino, the GPU is not wanted.
         return replace(self.probe_gpu(), gpu_wanted=self.choice is not EncoderChoice.OPENVINO)
 
     def load(self) -> EncoderPort:
@@ -124,10 +124,10 @@ class EncoderSelection(EncoderLoaderPort):
     def preferred(self) -> tuple[EncoderChoice, str]:
         """See `EncoderLoaderPort.preferred`; never `auto`."""
         if self.choice is not EncoderChoice.AUTO:
-            return self.choice, f"CLIP_ENCODER={self.choice} asks for it"
+            return self.choice, f"set by CLIP_ENCODER={self.choice}"
         cuda = self.probe_device().cuda_available
         if cuda and self.tensorrt is not None and self.tensorrt.upgrades:
-            return EncoderChoice.TENSORRT, "there is CUDA here, and CLIP_USE_TENSORRT asks for it"
+            return EncoderChoice.TENSORRT, "there is CUDA here, and CLIP_USE_TENSORRT is true"
         if cuda and is_installed("torch"):
             return EncoderChoice.TORCH, "PyTorch can use CUDA here"
         without = (
@@ -135,7 +135,7 @@ class EncoderSelection(EncoderLoaderPort):
         )
         if is_installed("openvino"):
             kept = kept_choice(self.cache, self.checkpoint, self.processor_precision)
-            # It was measured on the processor, and says nothing about another device.
+            # It was measured on the processor, so it says nothing about another device.
             on_processor = self.openvino_device == "CPU"
             if kept == EncoderChoice.TORCH and on_processor and self._torch_is_possible:
                 return EncoderChoice.TORCH, f"{without}, and it was measured to be the fastest"
@@ -144,13 +144,13 @@ class EncoderSelection(EncoderLoaderPort):
 
     @property
     def processor_precision(self) -> Precision:
-        """What an encoder on the processor computes in."""
+        """The type that an encoder on the processor computes in."""
         return self.precision or _best_for_processor()
 
     def _load_best(self) -> EncoderPort:
         if not (is_installed("openvino") or is_installed("torch")):
             raise EncoderUnavailable(
-                "neither OpenVINO nor PyTorch is installed, and one of them must be. "
+                "neither OpenVINO nor PyTorch is installed; one of them is needed. "
                 f"Run: {install_command('cpu')}"
             )
         first, _ = self.preferred()
@@ -161,7 +161,7 @@ class EncoderSelection(EncoderLoaderPort):
                 logger.info("not on TensorRT yet: %s", unavailable)
             except EncoderLost:
                 raise  # PyTorch would fail on this device too, until the process is restarted
-            except Exception:  # whatever CUDA and TensorRT raise, PyTorch may still work
+            except Exception:  # any error of CUDA or TensorRT: PyTorch may still work
                 logger.exception("TensorRT's engine could not be loaded")
             first = EncoderChoice.TORCH if is_installed("torch") else EncoderChoice.OPENVINO
         if first is EncoderChoice.TORCH or not is_installed("openvino"):
@@ -176,7 +176,7 @@ class EncoderSelection(EncoderLoaderPort):
 
     @property
     def _torch_is_possible(self) -> bool:
-        """Whether PyTorch can stand in for OpenVINO, which alone computes in int8."""
+        """Whether PyTorch can replace OpenVINO; only OpenVINO computes in int8."""
         return is_installed("torch") and self.precision is not Precision.INT8
 
     def _load_tensorrt(self) -> EncoderPort:
@@ -202,7 +202,7 @@ class EncoderSelection(EncoderLoaderPort):
 
     @property
     def _tensorrt_follows(self) -> bool:
-        """Whether PyTorch serves only until an engine is ready; it should serve soon then."""
+        """Whether PyTorch serves only until an engine is ready; then it should start quickly."""
         wanted = self.tensorrt is not None and self.tensorrt.upgrades
         return wanted and (is_installed("tensorrt") or is_installed("tensorrt_rtx"))
 
@@ -215,9 +215,9 @@ class EncoderSelection(EncoderLoaderPort):
             and not self.int8_is_faster()
         ):
             raise EncoderUnavailable(
-                "CLIP_PRECISION=int8 is refused on this processor: it has no instructions for int8 "
-                "products (AVX-VNNI, AVX512-VNNI or AMX), so that int8 would be less exact and no "
-                "faster. Set CLIP_PRECISION=auto."
+                "CLIP_PRECISION=int8 is refused on this processor: it has no int8 instructions "
+                "(AVX-VNNI, AVX512-VNNI or AMX), so int8 would be less exact and no faster. Set "
+                "CLIP_PRECISION=auto."
             )
         # Imported here: OpenVINO takes a second to import, and may not be installed.
         from adapters.encoders.openvino.encoder import OpenVinoEncoder
@@ -235,7 +235,7 @@ class EncoderSelection(EncoderLoaderPort):
             )
         except OSError as failure:
             raise EncoderUnavailable(
-                "the files that serve the model can be written neither to "
+                "the model's converted files can be written neither to "
                 f"CLIP_CACHE_DIR={self.cache} nor to the temporary directory: "
                 f"{reason_of(failure)}. Free some space, or serve a bundle made by: clip-server "
                 "bundle"
@@ -245,7 +245,7 @@ class EncoderSelection(EncoderLoaderPort):
         return fetched(self.checkpoint, promised=self.embedding_dimension, download=self.download)
 
     def _missing(self, extra: str, name: str, *, other: str) -> str:
-        """What to do where a runtime is not installed; another one only if it is installed."""
+        """What to do if a runtime is not installed; suggests another one if it is installed."""
         alternative = f", or set CLIP_ENCODER={other}" if is_installed(other) else ""
         return (
             f"CLIP_ENCODER={self.choice} needs {name}, which is not installed. "

@@ -26,7 +26,7 @@ from domain.errors import EncoderHung, EncoderSuspect, ModelNotReady, ServiceUna
 
 _STILL_LOADING: Final = "the model is still being loaded."
 _HUNG: Final = (
-    "a call of the encoder has not returned in time. It cannot be interrupted: unless it returns "
+    "a call to the encoder has not returned in time. It cannot be interrupted: unless it returns "
     "after all, the server must be restarted."
 )
 
@@ -134,7 +134,7 @@ class Reloading:
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """Calls of the encoder do not return, and they cannot be interrupted.
+    """Calls to the encoder do not return, and they cannot be interrupted.
 
     Attributes:
         encoder: the current encoder.
@@ -198,7 +198,7 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class FaultReported:
-    """A call of the encoder raised, or returned something that is not embeddings."""
+    """A call to the encoder raised, or returned something that is not embeddings."""
 
     encoder: EncoderPort
     fault: str
@@ -459,7 +459,7 @@ def _hung(state: Hung, event: Event) -> Step:
         case CallReturned() if state.calls > 1:
             return replace(state, calls=state.calls - 1), ()
         case CallReturned():
-            fault = "a call of it took far too long"
+            fault = "a call to it took far too long"
             return Suspect(state.encoder, state.epoch, fault), (Verify(state.encoder),)
         case DeviceLost(encoder, reason) if encoder is state.encoder:
             return Lost(state.epoch, reason), ()

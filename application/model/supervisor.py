@@ -86,23 +86,23 @@ _UNEXPECTED_LOAD = "loading it failed unexpectedly; the server's log has the rea
 _FORGETTING_S: Final = 1.0
 
 QUIET_S: Final = 10.0
-"""How long nothing must have been asked before encoders are measured."""
+"""How long the server must be idle before encoders are measured."""
 
 LONGEST_QUIET_S: Final = 600.0
-"""Each time that it does not get to the end, it waits twice as long, up to this."""
+"""Each interrupted measurement doubles the wait, up to this."""
 
 _REPEAT_PAUSE_S: Final = 60.0
-"""How long to wait before an effect that failed unexpectedly is tried again."""
+"""How long to wait before retrying an effect that failed unexpectedly."""
 
 
 class Supervisor:
     """Owns the encoder and its state (`application.model.states`).
 
-    Every call of the encoder goes through `call` and needs a lease. While `run` is running, an
-    encoder that misbehaves is suspect until it passes its verification, or is reloaded; a call that
-    does not return is noticed; an idle model is unloaded; a faster encoder is prepared; and others
-    are measured while nothing is asked. Without `run`, as on the command line, there is only
-    `load`: a fault then fails its own call.
+    Every call to the encoder goes through `call` and needs a lease. While `run` is running, an
+    encoder that misbehaves becomes suspect and is verified or reloaded; a hung call is noticed; an
+    idle model is unloaded; a faster encoder is prepared; and other encoders are measured while the
+    server is idle. Without `run`, as on the command line, there is only `load`: a fault then fails
+    only its own call.
 
     Used from one event loop at a time.
     """
@@ -121,20 +121,20 @@ class Supervisor:
         idle_s: float | None = None,
         state: State | None = None,
     ) -> None:
-        """Supervise what ``loader`` loads.
+        """Supervise the encoder that ``loader`` loads.
 
         Args:
             loader: loads the encoder.
-            memory: where freed memory goes back to.
+            memory: gives freed memory back to the system.
             clock: for pauses and idle time.
             upgrade: prepares a faster encoder.
-            measurement: measures other encoders once that has ended; None: nothing is measured.
+            measurement: measures other encoders after the upgrade; None: nothing is measured.
             observer: is notified of faults, hung calls and reloads.
-            concurrent_calls: calls at the same time of whatever encoder is loaded. 1: as many as
-                it says of itself.
+            concurrent_calls: concurrent calls of any encoder. 1: as many as the loaded encoder
+                accepts.
             call_timeout_s: seconds after which a call counts as hung; None: never.
             idle_s: seconds without a request after which the model is unloaded; None: never.
-            state: to begin with; None: nothing is loaded yet.
+            state: the initial state; None: nothing is loaded yet.
         """
         self._loader = loader
         self._memory = memory
@@ -154,7 +154,7 @@ class Supervisor:
         self._threads = ThreadPoolExecutor(
             max(concurrent_calls, MOST_CONCURRENT_CALLS), thread_name_prefix="encoder"
         )
-        # While another one takes over there may be as many calls as that one takes.
+        # During a switch-over there may be as many calls as the new encoder accepts.
         self._one_at_a_time = threading.Lock()
         self._calls: set[asyncio.Future[Any]] = set()
         self._dropped: list[EncoderPort] = []  # until a thread frees them
@@ -163,16 +163,16 @@ class Supervisor:
         self._effects: asyncio.Queue[Effect] | None = None
         self._waiting_for_change: set[asyncio.Future[None]] = set()
 
-    # --- What there is ------------------------------------------------------------------------
+    # --- The current state --------------------------------------------------------------------
 
     @property
     def state(self) -> State:
-        """The state at this moment."""
+        """The current state."""
         return self._state
 
     @property
     def health(self) -> HealthRow:
-        """What probes and people are told about the state."""
+        """How the health endpoints report the state."""
         return HEALTH[type(self._state)]
 
     @property
@@ -184,24 +184,24 @@ class Supervisor:
 
     @property
     def upgrade_reason(self) -> str | None:
-        """Why a faster encoder, though asked for, is not the one that serves; else None."""
+        """Why a faster encoder was requested but does not serve; else None."""
         return self._upgrade_reason
 
     @property
     def device(self) -> Device | None:
-        """The hardware, known before the model is loaded; None until it was looked at."""
+        """The hardware, known before the model is loaded; None until it has been probed."""
         return self._device
 
     @property
     def gpu_reason(self) -> str | None:
-        """Why the encoder is not on the NVIDIA GPU that is there and wanted, else None."""
+        """Why the encoder does not run on the NVIDIA GPU although it should; else None."""
         if self._device is None or not self._device.gpu_wanted:
             return None
         return _why_not_on_the_gpu(self._device, self.description)
 
     @property
     def concurrent_calls(self) -> int:
-        """Calls of the encoder that may run at the same time."""
+        """Calls to the encoder that may run at the same time."""
         encoder = self.encoder
         return self._concurrent_calls if encoder is None else self._calls_of(encoder)
 
@@ -211,7 +211,7 @@ class Supervisor:
 
     @property
     def description(self) -> EncoderDescription | None:
-        """What is loaded, or was and will be again; None where there is neither."""
+        """The loaded encoder, or the one that will be reloaded; None if there is neither."""
         return description_of(self._state)
 
     @property
@@ -220,7 +220,7 @@ class Supervisor:
         return self._state.encoder if isinstance(self._state, Ready) else None
 
     def described(self) -> EncoderDescription:
-        """What is loaded, or was and will be again.
+        """The loaded encoder, or the one that will be reloaded.
 
         Raises:
             ModelNotReady: there is neither.
@@ -236,16 +236,16 @@ class Supervisor:
     async def lease(self, *, client: str = "") -> AsyncIterator[Lease]:
         """A lease for the duration of the block, which is a request from admission to response.
 
-        An unloaded model is loaded first; all requests that come meanwhile share that load. While
-        there are leases nothing is unloaded.
+        An unloaded model is loaded first; all requests that arrive meanwhile share that load. While
+        there are leases, the model is not unloaded.
 
         Args:
             client: who sent the request; see `Lease`.
 
         Raises:
-            ServiceUnavailable: no model is loaded or it must not be used; it could not be loaded
-                again, or not within `MAX_RELOAD_SECONDS`; or the encoder lost its trust before the
-                block ended, so that its results must not be sent.
+            ServiceUnavailable: no model is loaded or it must not be used; it could not be reloaded,
+                or not within `MAX_RELOAD_SECONDS`; or the encoder became suspect before the block
+                ended, so its results must not be sent.
         """
         async with self._held(client) as lease:
             yield lease
@@ -253,7 +253,7 @@ class Supervisor:
 
     @asynccontextmanager
     async def _held(self, client: str = "") -> AsyncIterator[Lease]:
-        """A lease whose holder sends nothing."""
+        """A lease that is not checked at the end, for holders that send no response."""
         self._leases += 1
         if self._stop_measuring is not None:
             self._stop_measuring.set()
@@ -272,10 +272,9 @@ class Supervisor:
 
         Raises:
             ServiceUnavailable: the encoder must not be used, its device is lost, or the call did
-                not return in time. Nothing is returned that was made by an encoder which became
-                suspect meanwhile.
-            Exception: whatever ``work`` raises. If that is the encoder's own fault, say so by
-                `report_fault`.
+                not return in time. The result of an encoder that became suspect meanwhile is never
+                returned.
+            Exception: from ``work``. If it is the encoder's fault, call `report_fault`.
         """
         self._check(lease)
         encoder = lease.encoder
@@ -294,10 +293,10 @@ class Supervisor:
         return result
 
     def report_fault(self, lease: Lease, failure: Exception) -> None:
-        """A call raised, or returned something that is not embeddings: verify the encoder."""
+        """Suspect the encoder: a call raised, or returned something that is not embeddings."""
         if self._effects is None:
             return
-        fault = failure.detail if isinstance(failure, ClipError) else "a call of it failed"
+        fault = failure.detail if isinstance(failure, ClipError) else "a call to it failed"
         if self._apply(FaultReported(lease.encoder, fault)):
             known = isinstance(failure, ClipError)
             logger.error(
@@ -313,7 +312,7 @@ class Supervisor:
         """Run ``work`` in one of the encoder's threads.
 
         Raises:
-            EncoderHung: it has not returned in time. It goes on, and its result is dropped.
+            EncoderHung: it has not returned in time. It continues, and its result is dropped.
         """
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         self._calls.add(running)
@@ -324,20 +323,20 @@ class Supervisor:
             return running.result()
         self._apply(CallTimedOut())
         self._observer.encoder_suspected("hanging")
-        logger.error("a call of the encoder has not returned within %s seconds", timeout_s)
+        logger.error("a call to the encoder has not returned within %s seconds", timeout_s)
         running.add_done_callback(self._returned)
         raise EncoderHung(str(self.reason), retry_after_s=30)
 
     async def _last_call_forgotten(self) -> None:
-        """A thread holds its last call, and so the encoder, until a moment after it returned it."""
+        """Wait until a thread has let go of its last call, which refers to the encoder."""
         following = asyncio.get_running_loop().run_in_executor(self._threads, int)
-        await asyncio.wait((following,), timeout=_FORGETTING_S)  # one that hangs holds it anyway
+        await asyncio.wait((following,), timeout=_FORGETTING_S)  # a hung thread never lets go
 
     def _returned(self, call: asyncio.Future[_T]) -> None:
         if call.cancelled():  # the process is ending
             return
-        call.exception()  # looked at, or Python warns of it
-        logger.error("the hung call of the encoder has returned; its result is dropped")
+        call.exception()  # retrieved, otherwise Python warns about it
+        logger.error("the hung call to the encoder has returned; its result is dropped")
         self._apply(CallReturned())
 
     def _lose(self, encoder: EncoderPort | None, lost: EncoderLost) -> None:
@@ -345,7 +344,7 @@ class Supervisor:
             logger.critical("the model is lost, and only a restart can help: %s", lost)
 
     async def _until_loaded(self) -> None:
-        """Return once the load that this starts, or that is under way, has ended or takes long."""
+        """Start a load, or join one in progress; return when it has ended or takes too long."""
         self._apply(ModelRequested())
         patience = asyncio.ensure_future(self._clock.sleep(MAX_RELOAD_SECONDS))
         try:
@@ -363,11 +362,11 @@ class Supervisor:
     # --- State and effects --------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Load once, for who needs no supervision. Never raises: the state says what came of it."""
+        """Load once, without supervision. Never raises: the state has the outcome."""
         self._apply(await self._loaded())
 
     async def run(self) -> None:
-        """Load, and supervise from then on; ends only by being cancelled."""
+        """Load the encoder, then supervise it until cancelled."""
         self._effects = asyncio.Queue()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -379,16 +378,16 @@ class Supervisor:
                         tasks.create_task(self._find_faster())
                     else:
                         await self._carry_out(effect)
-                    del effect  # or it would be the last to hold an encoder
+                    del effect  # otherwise it would keep an encoder alive
         finally:
             self._effects = None
 
     def close(self) -> None:
-        """Let the threads end once they have finished what they are doing."""
+        """Let the threads finish their work and end."""
         self._threads.shutdown(wait=False)
 
     def _apply(self, event: Event) -> bool:
-        """Go to the next state and hand over the effects. Returns whether the state changed."""
+        """Go to the next state and queue its effects. Returns whether the state changed."""
         before = self._state
         self._state, effects = transition(before, event)
         if (encoder := encoder_of(before)) not in (None, encoder_of(self._state)):
@@ -419,7 +418,7 @@ class Supervisor:
                         await asyncio.to_thread(_free, self._dropped, self._memory)
                     case _:
                         assert_never(effect)
-            except Exception:  # whatever it was, the state must not be left without a way out
+            except Exception:  # of any kind: the state machine must not get stuck
                 logger.exception("supervising the encoder failed unexpectedly")
                 await self._clock.sleep(_REPEAT_PAUSE_S)
             else:
@@ -437,7 +436,7 @@ class Supervisor:
             self._observer.encoder_reloaded(succeeded=isinstance(event, Loaded))
 
     async def _loaded(self) -> Event:
-        """Load an encoder and verify it; what came of it, in words that are fit for clients."""
+        """Load and verify an encoder; the outcome as an event, worded for clients."""
         try:
             encoder = await asyncio.to_thread(self._load_and_verify)
         except EncoderUnavailable as unavailable_:
@@ -468,7 +467,7 @@ class Supervisor:
         self._device = self._loader.probe_device()
         encoder = self._loader.load()
         try:
-            # The first calls also pay for lazy initialisation; better here than in a request.
+            # The first calls also include lazy initialisation; better here than in a request.
             self._verification.verify(encoder)
         except EncoderFault as fault:
             raise EncoderUnavailable(
@@ -483,16 +482,16 @@ class Supervisor:
     async def _verify(self, encoder: EncoderPort, after_s: float) -> None:
         if after_s:
             await self._clock.sleep(after_s)
-        while self._calls:  # what they return is refused, since it comes before the verdict
+        while self._calls:  # their results are refused, since the encoder is still suspect
             await asyncio.wait(self._calls.copy())
         if not (isinstance(self._state, Suspect) and self._state.encoder is encoder):
-            return  # a call hung meanwhile; once it returns there is another verification
+            return  # a call hung meanwhile; when it returns there is another verification
         try:
             await self._in_thread(lambda: self._verification.verify(encoder))
         except EncoderHung:
             return
         except (MemoryError, ServiceUnavailable):
-            logger.error("there is no memory for the encoder's verification; it is tried again")
+            logger.error("not enough memory to verify the encoder; trying again")
             self._apply(VerificationPostponed(encoder))
         except EncoderLost as lost:
             self._lose(encoder, lost)
@@ -516,7 +515,7 @@ class Supervisor:
                 logger.info("unloaded the model: there was no request for %g seconds", self._idle_s)
 
     async def _until_idle(self, seconds: float) -> None:
-        """Return once the encoder is ready and nothing was asked for so long, from now on."""
+        """Return once the encoder is ready and has been idle for so long, counted from now."""
         begun_s = self._clock.now_s()
         while True:
             remaining_s = max(self._idle_since_s, begun_s) + seconds - self._clock.now_s()
@@ -530,7 +529,7 @@ class Supervisor:
 
     async def _find_faster(self) -> None:
         await self._prepare_upgrade()
-        # Loaded again meanwhile, it is still being measured for the encoder of before.
+        # After a reload, the measurement for the previous encoder may still be running.
         if self._measurement is not None and not self._measures:
             self._measures = True
             try:
@@ -539,10 +538,10 @@ class Supervisor:
                 self._measures = False
 
     async def _prepare_upgrade(self) -> None:
-        """Have a faster encoder prepared, and switch over to it if it agrees with the serving one.
+        """Prepare a faster encoder, and switch over to it if it agrees with the serving one.
 
-        Never raises: whatever fails, the service goes on as it is, says so once in the log and
-        keeps the reason.
+        Never raises: if anything fails, the serving encoder stays; the reason is logged once and
+        kept.
         """
         description = self.description
         if description is None:
@@ -556,7 +555,7 @@ class Supervisor:
             await self._free_the_slower()
         except (EncoderUnavailable, ClipError) as unavailable_:
             self._upgrade_reason = str(unavailable_)
-            # Most machines have no GPU, and nobody can do anything about it at every start.
+            # Most machines have no GPU, and a warning at every start would not help.
             expected = isinstance(unavailable_, HardwareMissing)
             level = logging.INFO if expected else logging.WARNING
             logger.log(level, "staying with %s: %s", description.backend, unavailable_)
@@ -565,9 +564,9 @@ class Supervisor:
             logger.exception("staying with %s: unexpected failure", description.backend)
 
     async def _take_the_fastest(self, port: EncoderMeasurementPort) -> None:
-        """Have encoders measured while nothing is asked, and switch over to one that is faster.
+        """Measure encoders while the server is idle, and switch over to a faster one.
 
-        Never raises: whatever fails, the service goes on as it is and says so in the log.
+        Never raises: if anything fails, the serving encoder stays, and the reason is logged.
         """
         serving = self.description
         if serving is None:
@@ -593,22 +592,25 @@ class Supervisor:
         quiet_s = QUIET_S
         while True:
             await self._until_idle(quiet_s)
-            # From here to the thread nothing is awaited, so that no lease goes unnoticed.
+            # Nothing is awaited between here and the thread, so that no lease is missed.
             self._stop_measuring = stop = threading.Event()
             try:
                 faster = await asyncio.to_thread(port.measure, serving, stop)
             finally:
-                stop.set()  # for the thread that goes on where this was cancelled
+                stop.set()  # if this was cancelled, the thread is still running
                 self._stop_measuring = None
             if faster is not None:
                 return faster
             quiet_s = min(2 * quiet_s, LONGEST_QUIET_S)
             logger.info(
-                "measuring the encoders goes on after %g seconds without a request", quiet_s
+                "measuring the encoders continues after %g seconds without a request", quiet_s
             )
 
     async def _switch_over(self, port: EncoderUpgradePort) -> EncoderDescription:
-        """Nothing in here outlives it, or it would be the last to hold the slower encoder."""
+        """Switch over to the port's encoder. Its local variables must not outlive it.
+
+        Otherwise they would keep the slower encoder in memory.
+        """
         async with self._held() as serving:
             faster, cosine = await faster_encoder(port, serving, self.call)
             if not self._apply(UpgradePrepared(serving.encoder, faster)):
@@ -623,7 +625,7 @@ class Supervisor:
             return faster.description
 
     async def _free_the_slower(self) -> None:
-        if self._calls:  # some may still be calls of it
+        if self._calls:  # some may still use it
             await asyncio.wait(self._calls.copy())
         await asyncio.to_thread(_free, self._dropped, self._memory)
 
@@ -639,6 +641,6 @@ def _why_not_on_the_gpu(device: Device, encoder: EncoderDescription | None) -> s
 
 
 def _free(encoders: list[EncoderPort], memory: MemoryPort) -> None:
-    """Drop the last references; in a thread, since freeing gigabytes takes a moment."""
+    """Drop the last references; in a thread, since freeing gigabytes takes a while."""
     encoders.clear()
     memory.release()

@@ -1,4 +1,4 @@
-"""A faster encoder, prepared while another one serves and judged before it may take over."""
+"""Prepares a faster encoder while another one serves, and compares it before the switch-over."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ Call: TypeAlias = Callable[
 
 
 class EncodersDisagree(EncoderUnavailable):
-    """The faster encoder's embeddings are not those of the serving one."""
+    """The faster encoder's embeddings differ from those of the serving one."""
 
 
 async def faster_encoder(
@@ -27,14 +27,14 @@ async def faster_encoder(
     The serving encoder is called between its batches, an image at a time.
 
     Args:
-        port: prepares it.
-        serving: the encoder that it must agree with.
-        call: makes the calls of that encoder.
+        port: prepares the faster encoder.
+        serving: a lease of the encoder that it must agree with.
+        call: calls the serving encoder.
 
     Raises:
         EncodersDisagree: their embeddings differ.
         EncoderUnavailable: it cannot be prepared.
-        ClipError: one of the two returned something that is not embeddings, or must not be used.
+        ClipError: one of the two returned something that is not an embedding, or must not be used.
     """
     samples = await asyncio.to_thread(port.samples, serving.image_input)
     expected: list[Embedding] = []

@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 _GIB: Final = 1024**3
 _MOST_TIMED_CALLS: Final = 5
 _TIMED_S: Final = 4.0
-"""Seconds of timed calls after which no further one is made."""
+"""No further call is timed after this many seconds."""
 
 
 @click.command()
 @click.option(
     "--measure",
     is_flag=True,
-    help="Also measure every encoder and precision of this processor on the model, and keep the "
-    "fastest runtime for CLIP_ENCODER=auto; on a GPU, every size of batch. Takes a minute or two, "
-    "the first time longer.",
+    help="Also measure the model with every encoder and precision on this processor, and save the "
+    "fastest runtime for CLIP_ENCODER=auto; on a GPU, measure every batch size. Takes a minute or "
+    "two, longer the first time.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 600),
     default=3.0,
     show_default=True,
-    help="With --measure: how long each size of batch is measured.",
+    help="With --measure: how long to measure each batch size.",
 )
 def doctor(*, measure: bool, seconds: float) -> None:
     """Check the machine and the settings before serving.
 
-    Prints the hardware, which model, encoder and precision the server would use and why, how long
-    an image takes, and what would be faster. Loads the model as serve does. The exit status is 1
+    Prints the hardware; the model, encoder and precision that the server would use, and why; the
+    time for an image; and what would be faster. Loads the model as serve does. The exit status is 1
     if the server could not start.
 
     \u0008
@@ -92,10 +92,10 @@ def _hardware() -> None:
     _line("instructions", " ".join(found.instructions) or "none that speed up encoding")
     if (main := memory()) is not None:
         _line("memory", f"{main.total / _GIB:.1f} GiB, {main.available / _GIB:.1f} GiB available")
-    # Other work on the machine makes all times below longer, and nothing else would tell.
+    # Other work on the machine makes all times below longer, and nothing else would show it.
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if busy > cores:
-        _line("load", f"{busy:.1f}: this machine is busy, so that the times below are too long")
+        _line("load", f"{busy:.1f}: this machine is busy, so the times below are too long")
     cards = ", ".join(nvidia_cards()) or "a driver that does not list its cards"
     if version := nvidia_driver_version():
         cards += f"; driver {version}"
@@ -103,7 +103,7 @@ def _hardware() -> None:
 
 
 def _model(container: "Container", settings: "Settings") -> list[str]:
-    """Load it, print what it is, and return what is wrong with it."""
+    """Load the model, print its properties, and return the problems."""
     _heading("Model")
     _line("checkpoint", f"{settings.model_path} (CLIP_MODEL_PATH)")
     choice, reason = container.encoder_loader().preferred()
@@ -136,7 +136,7 @@ def _why_no_engine(container: "Container", described: "EncoderDescription") -> s
 
     try:
         if container.tensorrt().wanted(described):
-            return "none that is current; the server builds it in the background"
+            return "none that is up to date; the server will build one in the background"
     except EncoderUnavailable as unavailable:
         return f"none: {unavailable}"
     return "none: TensorRT is turned off (CLIP_ENCODER, CLIP_USE_TENSORRT)"
@@ -148,7 +148,7 @@ def _speed(encoder: "EncoderPort", batch: int) -> None:
     side = encoder.description.image_input.size
 
     def seconds(count: int) -> float:
-        """For one of ``count`` images that are encoded in one call."""
+        """Time per image, for ``count`` images in one call."""
         pixels = np.zeros((count, 3, side, side), dtype=np.float32)
         encoder.encode_images(pixels)
         times: list[float] = []
@@ -176,12 +176,12 @@ def _what_else(described: "EncoderDescription") -> None:
 
     around = surroundings()
     _heading("What would be faster")
-    for advice in faster(described, around) or ["Nothing that this command knows of."]:
+    for advice in faster(described, around) or ["Nothing that this command knows."]:
         click.echo(f"  - {advice}")
     if described.device.name != "cpu":
         return
     _heading("Other models and precisions on this processor, on OpenVINO")
-    with working("measuring how fast this processor multiplies"):
+    with working("measuring this processor's multiplication rate"):
         rate = multiplication_rate()
     possible = gains(around.instructions)
     click.echo("  " + f"{'seconds an image':<18}" + "".join(f"{each:>8}" for each in possible))
@@ -216,7 +216,7 @@ def _measured(selection: "EncoderSelection", settings: "Settings", seconds: floa
     )
     considered = considered_by_auto(selection)
     cache = None if settings.cache is None else str(settings.cache)
-    _heading("Measured on this processor, each in a process of its own")
+    _heading("Measured on this processor, each in its own process")
     columns = [*(f"{size} at once" for size in batches), "cosine", "memory"]
     click.echo(f"  {'images a second':<26}" + "".join(f"{each:>12}" for each in columns))
     found = {}
@@ -236,14 +236,14 @@ def _measured(selection: "EncoderSelection", settings: "Settings", seconds: floa
         click.echo(f"  {candidate.name:<26}" + "".join(f"{each:>12}" for each in values))
     if (waited := max((each.waited for each in found.values()), default=0.0)) > BUSY:
         click.echo(
-            f"  Other programs had the cores for up to {100 * waited:.0f} % of the time: this says "
-            "little. Measure again once they do not."
+            f"  Other programs used the cores for up to {100 * waited:.0f} % of the time, so these "
+            "figures mean little. Measure again when the machine is idle."
         )
     if not considered or considered[0] not in found:
         return
     now = considered[0]
     fastest = fastest_runtime(considered, found, batches[-1])
-    click.echo(f"  CLIP_ENCODER=auto takes {fastest} in {now.precision} from the next start on.")
+    click.echo(f"  From the next start on, CLIP_ENCODER=auto uses {fastest} in {now.precision}.")
     if settings.cache is not None:
         keep_choice(settings.cache, settings.model_path, now.precision, fastest)
     for size in batches:
@@ -263,7 +263,7 @@ def _measured_on_card(settings: "Settings", seconds: float) -> None:
     from application.ports import EncoderUnavailable
 
     candidate = Candidate(EncoderChoice.TORCH, settings.precision or Precision.FP16)
-    _heading(f"Measured on the GPU with {candidate.name}, in a process of its own")
+    _heading(f"Measured on the GPU with {candidate.name}, in its own process")
     try:
         with working(f"measuring {candidate.name}"):
             cache = None if settings.cache is None else str(settings.cache)
@@ -278,11 +278,11 @@ def _measured_on_card(settings: "Settings", seconds: float) -> None:
 
 
 def batches_on_card(per_second: "Mapping[int, float]", now: int) -> list[str]:
-    """What was measured, and which ``CLIP_MAX_BATCH_SIZE`` is best.
+    """The measured rates, and the best ``CLIP_MAX_BATCH_SIZE``, as lines to print.
 
     Args:
-        per_second: images a second, by the size of the batch.
-        now: the size that the settings ask for.
+        per_second: images a second, by batch size.
+        now: the batch size in the settings.
     """
     from adapters.encoders.measuring import best_batch
 
@@ -291,12 +291,12 @@ def batches_on_card(per_second: "Mapping[int, float]", now: int) -> list[str]:
         f"{size:>4} at once: {_two_digits(rate)} images/s" for size, rate in per_second.items()
     ]
     if best == now:
-        return [*lines, f"CLIP_MAX_BATCH_SIZE={best}, as it is, is best for this card."]
-    return [*lines, f"Set CLIP_MAX_BATCH_SIZE={best}: it is best for this card. It is {now} now."]
+        return [*lines, f"CLIP_MAX_BATCH_SIZE={best} is already the best for this card."]
+    return [*lines, f"Set CLIP_MAX_BATCH_SIZE={best}, the best for this card; it is {now} now."]
 
 
 def _address(settings: "Settings") -> list[str]:
-    """Print whether the server could listen at its address, and return what is wrong with it."""
+    """Print whether the server could listen on its address, and return the problems."""
     from entrypoints.server.listener import CannotListen, bind
 
     _heading("Address")
@@ -319,9 +319,9 @@ def _address(settings: "Settings") -> list[str]:
 
 
 def _running_server(settings: "Settings") -> str | None:
-    """What another server of this kind at the address says that it is; None if none answers.
+    """How a clip-server that already runs at the address describes itself; None if there is none.
 
-    Asked directly: a proxy from the environment is not on the way to this machine's own port.
+    The request bypasses any proxy from the environment, since the port is on this machine.
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     connection = (
@@ -334,7 +334,7 @@ def _running_server(settings: "Settings") -> str | None:
         response = connection.getresponse()
         body = json.loads(response.read(65536))
         if response.status == 401 and "api_key" in body["code"]:
-            return "another clip-server, which asks for a key"
+            return "another clip-server, which needs a key"
         return f"another clip-server, with model {body['model'] or 'not loaded'}"
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return None

@@ -30,7 +30,7 @@ def models(*, json_wanted: bool) -> None:
     from adapters.models.precision import Precision
     from adapters.system.hardware import processor
 
-    with working("measuring how fast this processor multiplies"):
+    with working("measuring this processor's multiplication rate"):
         rate = multiplication_rate()
     possible = gains(processor().instructions)
     without_calibration = (each for each in possible if each is not Precision.INT8)

@@ -111,5 +111,5 @@ def test_doctor_knows_a_server_that_wants_a_key(server: Server) -> None:
         check=False,
     )
     assert run.returncode == 1, run.stdout + run.stderr
-    assert "is taken by another clip-server, which asks for a key" in run.stdout
+    assert "is taken by another clip-server, which needs a key" in run.stdout
     assert "s3cr3t" not in run.stdout + run.stderr

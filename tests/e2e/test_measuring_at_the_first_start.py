@@ -34,7 +34,7 @@ def test_a_request_is_answered_at_once_and_it_goes_on_later(tmp_path: Path) -> N
         wait_for_log(server, "measuring OpenVINO")
         response = httpx.post(f"{server.url}/embed", json=request, timeout=60)
         assert response.status_code == 200, response.text
-        wait_for_log(server, "goes on after 20 seconds without a request")
+        wait_for_log(server, "continues after 20 seconds without a request")
         # How fast OpenVINO is may not count where other tests keep the cores busy.
         wait_for_log(server, "images a second")
         assert server.log.count("measuring OpenVINO") >= 2

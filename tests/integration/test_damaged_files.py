@@ -329,8 +329,7 @@ def test_where_the_disk_is_full_it_serves_if_it_can_and_says_so_if_not(
         assert abs(float(out.split()[-1]) - expected[1][768]) < 1e-5, error
     else:
         assert (
-            f"the files that serve the model can be written neither to CLIP_CACHE_DIR={cache}"
-            in error
+            f"the model's converted files can be written neither to CLIP_CACHE_DIR={cache}" in error
         )
         assert "File too large" in error or "No usable temporary directory" in error
     # There is room again.

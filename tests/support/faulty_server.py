@@ -1,6 +1,6 @@
 """The server on a fake encoder that fails on demand, for tests of faults.
 
-The file named by ``FAULT_FILE`` says how, at every call of the encoder: ``nan``, ``shape``,
+The file named by ``FAULT_FILE`` says how, at every call to the encoder: ``nan``, ``shape``,
 ``raise``, ``lost`` (its device), ``hang`` (until it says something else), ``missing`` (``nan``, and
 it cannot be reloaded) or nothing.
 """

@@ -1,6 +1,6 @@
 """The server on a fake encoder that takes its time, for tests of overload and shutdown.
 
-``SLOW_SECONDS`` is how long each call of the encoder takes; the rest is the server's own.
+``SLOW_SECONDS`` is how long each call to the encoder takes; the rest is the server's own.
 """
 
 import logging

@@ -184,8 +184,8 @@ def test_doctor_says_which_batch_is_best_for_a_card() -> None:
         "   8 at once: 400 images/s",
         "  32 at once: 700 images/s",
         "  64 at once: 740 images/s",
-        "CLIP_MAX_BATCH_SIZE=32, as it is, is best for this card.",
+        "CLIP_MAX_BATCH_SIZE=32 is already the best for this card.",
     ]
     assert batches_on_card(measured, 8)[-1] == (
-        "Set CLIP_MAX_BATCH_SIZE=32: it is best for this card. It is 8 now."
+        "Set CLIP_MAX_BATCH_SIZE=32, the best for this card; it is 8 now."
     )

@@ -1,4 +1,4 @@
-"""Encoders measured while nothing is asked: when, what ends it, and what comes of it."""
+"""Measuring encoders while the server is idle: when it starts, what stops it, and the result."""
 
 import asyncio
 import weakref

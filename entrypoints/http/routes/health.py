@@ -39,7 +39,7 @@ def health_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
         },
     )
     def live() -> Response[LivenessResponse]:
-        """200 unless only a restart helps: a call of the encoder hangs, or its device is lost."""
+        """200 unless only a restart helps: a call to the encoder hangs, or its device is lost."""
         now = use.report_health()
         if now.alive:
             return Response(LivenessResponse(status="alive"), status_code=200)

@@ -59,7 +59,7 @@ class LivenessResponse(Struct):
     status: Annotated[
         str,
         documented(
-            "`alive`; `hanging` if a call of the encoder does not return; `lost` if its device "
+            "`alive`; `hanging` if a call to the encoder does not return; `lost` if its device "
             "has failed."
         ),
     ]
