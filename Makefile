@@ -25,19 +25,19 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # some packa
 .DELETE_ON_ERROR:
 .PHONY: help serve install test hostile costs fuzz gpu-check image-check lint types audit sbom format docs bench bench-own bench-search overload hostile-clients soak train-demo evaluate-demo constraints clean
 
-help: ## List what can be made
+help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-serve: install ## Install and serve on port 8093 the embedded demo model, or MODEL=google/siglip2-base-patch16-224
+serve: install ## Install, and serve the demo model on port 8093, or MODEL=google/siglip2-base-patch16-224
 	CLIP_MODEL_PATH="$${MODEL:-$${CLIP_MODEL_PATH:-builtin:demo}}" exec $(BIN)/clip-server serve
 
-install: $(VENV)/.serve-$(EXTRAS) ## Install what `make serve` runs; EXTRAS=torch,tensorrt chooses what
+install: $(VENV)/.serve-$(EXTRAS) ## Install what `make serve` needs; EXTRAS=torch,tensorrt chooses the extras
 
-test: $(VENV)/.test ## Install and run every test
+test: $(VENV)/.test ## Install what the tests need, and run all of them
 	@# The tests start hundreds of servers, which would each compile this project's own files.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
-hostile: $(VENV)/.test ## Send the server requests that are meant to stop it, and print what each one cost
+hostile: $(VENV)/.test ## Send hostile requests to a server, and print the cost of each
 	$(BIN)/python -m checks.hostile
 
 costs: $(VENV)/.test ## Search for the costliest request of each kind, and print a table; COSTS_ARGS="--seconds 60"
@@ -47,63 +47,63 @@ fuzz: $(VENV)/.fuzz ## Fuzz the image, JSON, form and checkpoint readers, then t
 	$(BIN)/python -m checks.fuzz $(FUZZ_ARGS)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000} $(BIN)/python -m pytest tests/e2e/test_openapi.py
 
-gpu-check: $(VENV)/.gpu ## On a machine with an NVIDIA GPU: verify TensorRT and write gpu-report.md
+gpu-check: $(VENV)/.gpu ## On a machine with an NVIDIA GPU: check what needs one, and write gpu-report.md
 	$(BIN)/python -m checks.gpu.check
 
 image-check: $(VENV)/.test ## As root on Linux: build the CPU image's contents without a container engine, and run them
 	$(BIN)/python -m checks.image.check $(IMAGE_CHECK_ARGS)
 
-lint: $(VENV)/.lint ## Style and the direction of imports
+lint: $(VENV)/.lint ## Check the style and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: $(VENV)/.types ## Types, those of the libraries that only some parts use included
+types: $(VENV)/.types ## Check the types, also of parts that need optional libraries
 	$(BIN)/mypy
 
 audit: $(VENV)/.lint ## Look up known vulnerabilities of the pinned versions
 	$(BIN)/python -m checks.supply_chain.audit
 
-sbom: $(VENV)/.test ## Write sbom.cdx.json, what `make serve` installs as CycloneDX
+sbom: $(VENV)/.test ## Write sbom.cdx.json: the packages that `make serve` installs, as CycloneDX
 	$(BIN)/python -m checks.supply_chain.sbom --extras '$(EXTRAS)'
 
 format: $(VENV)/.lint ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.lint ## Write docs/configuration.md from the declarations in entrypoints/settings.py
+docs: $(VENV)/.lint ## Generate docs/configuration.md from entrypoints/settings.py
 	$(BIN)/python -m entrypoints.configuration > docs/configuration.md
 
-clean: ## Remove the virtual environment and the tools' caches, and say what is left
+clean: ## Remove the virtual environment and the tools' caches, and list what remains
 	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@echo "Left, if they exist:"
+	@echo "Not removed, if they exist:"
 	@echo "  $${CLIP_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/clip-embedding-server}: compiled and quantised models"
 	@echo "  $${HF_HOME:-$${XDG_CACHE_HOME:-$$HOME/.cache}/huggingface}: downloaded models, shared with other programs"
 	@echo "  .bench, .fuzz, gpu-report.md, training/node_modules: made by make bench, fuzz, gpu-check, train-demo"
 
-overload: $(VENV)/.bench ## Ten times the load that the server can take, for five minutes: docs/robustness
+overload: $(VENV)/.bench ## Send ten times as many requests as the server can serve, for five minutes: docs/robustness
 	$(BIN)/python -m checks.endurance.overload $(OVERLOAD_ARGS)
 
-hostile-clients: $(VENV)/.bench ## How much other clients notice of attackers: docs/robustness
+hostile-clients: $(VENV)/.bench ## Measure how attackers affect other clients: docs/robustness
 	$(BIN)/python -m checks.endurance.hostile_clients $(HOSTILE_ARGS)
 
-soak: $(VENV)/.bench ## An hour of load, attacks and faults, with every response checked: docs/robustness
+soak: $(VENV)/.bench ## Run an hour of load, attacks and faults, and check every response: docs/robustness
 	$(BIN)/python -m checks.endurance.soak $(SOAK_ARGS)
 
-train-demo: $(VENV)/.train ## Train the embedded demo model again (needs npm; about an hour)
+train-demo: $(VENV)/.train ## Train the demo model again (needs npm; about an hour)
 	npm ci --prefix training
 	$(BIN)/python -m training.train --seed 7
 
-evaluate-demo: $(VENV)/.train ## Accuracy of the demo model on artwork that it was not trained on
+evaluate-demo: $(VENV)/.train ## Measure the demo model's accuracy on artwork that it was not trained on
 	$(BIN)/python -m training.evaluate
 
-bench: $(VENV)/.bench $(PEERS:%=.bench/%/.installed) ## Speed beside peers, on this machine (35 minutes): benchmarks/results; BENCH_ARGS="--rounds 1"
+bench: $(VENV)/.bench $(PEERS:%=.bench/%/.installed) ## Measure the speed of this and other servers on this machine (35 minutes): benchmarks/results; BENCH_ARGS="--rounds 1"
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-bench-own: $(VENV)/.bench ## What the server itself costs, with an encoder that computes nothing; OWN_ARGS="--processes 4"
+bench-own: $(VENV)/.bench ## Measure the server's overhead, with an encoder that computes nothing; OWN_ARGS="--processes 4"
 	$(BIN)/python -m benchmarks.own_cost $(OWN_ARGS)
 
-bench-search: $(VENV)/.bench ## Search of 1,000,000 embeddings beside numpy, FAISS and USearch (minutes, 10 GB of memory)
+bench-search: $(VENV)/.bench ## Measure search in 1,000,000 embeddings, also by numpy, FAISS and USearch (minutes, 10 GB of memory)
 	$(BIN)/python -m benchmarks.searching $(BENCH_ARGS)
 
 constraints: ## Record the exact versions of a fresh installation in constraints.txt
@@ -115,10 +115,10 @@ constraints: ## Record the exact versions of a fresh installation in constraints
 	@echo 'tensorrt==$(TENSORRT_VERSION)' >> constraints.txt
 	@touch $(VENV)/.made
 
-# Each of the files below is written last, so that an installation that failed is repeated.
+# Each of the files below is written last, so that a failed installation is repeated.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name one by: make PYTHON=python3.12 ..." >&2; exit 1; }
+		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 

@@ -33,7 +33,7 @@ _ATTACKS: Final[Sequence[tuple[Attack, int, str]]] = (
     (attackers.send_endless_headers, 8, "endless headers"),
     (attackers.send_one_endless_header, 8, "one endless header"),
     (attackers.send_endless_trailers, 8, "endless trailers"),
-    (attackers.hang_up_while_encoding, 20, "requests that are given up after 20 ms"),
+    (attackers.hang_up_while_encoding, 20, "requests that are abandoned after 20 ms"),
     (attackers.talk_nonsense, 20, "bytes that are not HTTP"),
 )
 
@@ -42,7 +42,7 @@ _ATTACKS: Final[Sequence[tuple[Attack, int, str]]] = (
 @click.option("--seconds", default=20, show_default=True, help="How long each attack lasts.")
 @click.option("--output", type=click.Path(path_type=Path), default=REPORTS, show_default=True)
 def main(seconds: int, output: Path) -> None:
-    """Attack a server with the demo model in every way, one after the other."""
+    """Attack a server with the demo model, with one kind of attack after the other."""
     output.mkdir(parents=True, exist_ok=True)
     encoder = EncoderSelection(EncoderChoice.OPENVINO, "builtin:demo", 768, cache=None).load()
     files = [as_file(picture.resize((320, 240))) for picture in photos().values()]
@@ -63,8 +63,8 @@ def main(seconds: int, output: Path) -> None:
 
 async def _measure(server: Server, requests: Sequence[KnownRequest], seconds: int) -> str:
     lines = [
-        f"The demo model on {machine_name()}, which attackers and others share. Others asked "
-        f"{_RATE:.0f} mixed requests a second all the time.",
+        f"The demo model on {machine_name()}, shared with the attackers and other clients. The "
+        f"others sent {_RATE:.0f} mixed requests a second all the time.",
         "",
         "| attack | clients | others: succeeded | p50, p99 before | p50, p99 meanwhile | memory "
         "| open files |",

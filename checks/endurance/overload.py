@@ -31,7 +31,7 @@ _CALM_SECONDS: Final = 20
 @click.option("--seconds", default=300, show_default=True, help="How long the overload lasts.")
 @click.option("--output", type=click.Path(path_type=Path), default=REPORTS, show_default=True)
 def main(checkpoint: str, seconds: int, output: Path) -> None:
-    """Find out what a server can take, and then send ten times as much."""
+    """Find out how many requests a server can serve, then send ten times as many."""
     output.mkdir(parents=True, exist_ok=True)
     click.echo("computing the right responses")
     encoder = EncoderSelection(EncoderChoice.OPENVINO, checkpoint, 768, cache=None).load()
@@ -54,7 +54,7 @@ async def _measure(
     full = Tally()
     await ask_in_turn(server.url, requests, 16, _CALM_SECONDS, full)
     capacity = full.outcomes[RIGHT] / _CALM_SECONDS
-    click.echo(f"it can take {capacity:.1f} requests a second")
+    click.echo(f"it can serve {capacity:.1f} requests a second")
     phases = {"before": Tally(), "overload": Tally(), "after": Tally()}
     async with watched(server.process.pid) as seen:
         await ask_steadily(server.url, drawn, capacity / 2, _CALM_SECONDS, phases["before"])
@@ -72,7 +72,7 @@ async def _measure(
         "served": _rates(everything, right=True),
         "refused": _rates(everything, right=False),
     }
-    plot_vitals(seen, rates, f"{_TIMES} times what it can take", output / "overload.png")
+    plot_vitals(seen, rates, f"{_TIMES} times its capacity", output / "overload.png")
 
 
 def _report(
@@ -85,11 +85,10 @@ def _report(
     begun_s, ended_s = overload_s
     seconds = ended_s - begun_s
     lines = [
-        f"{checkpoint} on {machine_name()}, load on the same cores. Alone it served "
-        f"{capacity:.0f} requests a second; offered were {_TIMES} times as many for "
-        f"{seconds:.0f} s.",
+        f"{checkpoint} on {machine_name()}, with the load on the same cores. Its capacity was "
+        f"{capacity:.0f} requests a second; {_TIMES} times as many were sent for {seconds:.0f} s.",
         "",
-        "| | offered a second | served a second | p50 | p99 | refused | p50 | p99 |",
+        "| | sent a second | served a second | p50 | p99 | refused | p50 | p99 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, tally in phases.items():
@@ -107,9 +106,9 @@ def _report(
     lines += [
         "",
         f"Outcomes during the overload: {dict(phases['overload'].outcomes)}. Resident memory: "
-        f"{seen[0].memory_mib:.0f} MiB before, at most {early:.0f} in the first third of it, "
-        f"{late:.0f} in the last. Back to normal (every request served, p50 at most twice that "
-        f"of before) {_recovery_s(phases, ended_s):.0f} s after its end.",
+        f"{seen[0].memory_mib:.0f} MiB before, at most {early:.0f} in its first third, "
+        f"{late:.0f} in the last. Back to normal (every request served, p50 at most twice as "
+        f"before) {_recovery_s(phases, ended_s):.0f} s after its end.",
         "",
     ]
     return "\n".join(lines)
@@ -122,7 +121,7 @@ def _times(tally: Tally, *, right: bool) -> str:
 
 
 def _recovery_s(phases: dict[str, Tally], ended_s: float) -> float:
-    """Whole seconds after the overload until a second was as those before it."""
+    """Whole seconds from the end of the overload until a second was as before it."""
     normal_ms = 2 * phases["before"].milliseconds(50)
     for second in range(_CALM_SECONDS):
         window = phases["after"].between(ended_s + second, ended_s + second + 1)

@@ -1,6 +1,6 @@
 """An hour of everything: ``python -m checks.endurance.soak --help``.
 
-Mixed requests all the time, some given up; attackers of changing kinds; hostile requests; and an
+Mixed requests all the time, some abandoned; changing kinds of attackers; hostile requests; and an
 encoder that fails at random. Writes ``soak.md`` and ``soak.png``.
 """
 
@@ -56,7 +56,7 @@ _ATTACKS: Final[Sequence[tuple[Attack, int]]] = (
 
 @click.command()
 @click.option("--minutes", default=60.0, show_default=True, help="How long it lasts.")
-@click.option("--fault-share", default=0.002, show_default=True, help="Of the encoder's calls.")
+@click.option("--fault-share", default=0.002, show_default=True, help="Share of the encoder's calls that fail.")
 @click.option("--output", type=click.Path(path_type=Path), default=REPORTS, show_default=True)
 def main(minutes: float, fault_share: float, output: Path) -> None:
     """Soak a server with the demo model, and check every response."""
@@ -73,8 +73,8 @@ def soaked(seconds: float, fault_share: float, *, settle_s: float) -> "Soak":
 
     Args:
         seconds: how long.
-        fault_share: of the encoder's calls that are to fail.
-        settle_s: for the last attackers' connections to be closed in.
+        fault_share: share of the encoder's calls that should fail.
+        settle_s: time for the last attackers' connections to be closed.
     """
     encoder = EncoderSelection(EncoderChoice.OPENVINO, DEMO, 768, cache=None).load()
     files = [as_file(picture.resize((320, 240))) for picture in photos().values()]
@@ -171,12 +171,12 @@ class Soak:
 
     @property
     def faults(self) -> Counter[str]:
-        """How often what was injected."""
+        """How often each fault was injected."""
         return Counter(event for event in self._events() if event.startswith("injected _"))
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was wrong; growth is for eyes to judge."""
+        """Whether every response was right; growth is for people to judge."""
         outcomes = self._tally.outcomes
         right = bool(outcomes[RIGHT]) and not outcomes[WRONG]
         return right and not self._surprises and self._exit_status == 0
@@ -198,8 +198,8 @@ class Soak:
                 f"- {len(self._tally.asked)} requests: {outcomes}; {outcomes.get(WRONG, 0)} wrong "
                 f"responses. p50 {self._tally.milliseconds(50):.0f} ms, "
                 f"p99 {self._tally.milliseconds(99):.0f} ms.",
-                f"- Faults injected into the encoder: {dict(self.faults)}. Errors in the log "
-                f"besides: {dict(errors)}.",
+                f"- Faults injected into the encoder: {dict(self.faults)}. Other errors in the "
+                f"log: {dict(errors)}.",
                 f"- Attacks of 20 s: {dict(self._attacks)}.",
                 f"- Hostile requests: {dict(self._hostile)} {self._surprises or ''}",
                 f"- Resident memory: {self._growth('memory_mib')} MiB; open files: "
@@ -236,7 +236,7 @@ def _status_of(server: Server, hostile: Hostile) -> int | None:
 
 
 def _rates(ended_s: Sequence[float], every_s: float = 10.0) -> list[tuple[float, float]]:
-    """How many ended in each ten seconds, a second."""
+    """How many ended a second, for each ten seconds."""
     if not ended_s:
         return []
     edges = np.arange(min(ended_s), max(ended_s) + every_s, every_s)

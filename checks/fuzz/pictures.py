@@ -1,7 +1,7 @@
 """Decodes mutated files of all six formats under the limits of a decoder:
 `python -m checks.fuzz.pictures [--runs N] [--seed N] [--formats GIF,BMP]`.
 
-Each is pixels, one of the domain's errors, or over the budget of memory, within the time that a
+Each is pixels, one of the domain's errors, or over the memory limit, within the time that a
 decoder has.
 """
 
@@ -51,7 +51,7 @@ def main() -> int:
                 print(f"{file_format} {place}: {problem or taken_s}", flush=True)  # noqa: T201
         print(  # noqa: T201
             f"{file_format}: {asked.runs} files, {decoded} decoded, "
-            f"{over_budget} over the budget of memory, the slowest {slowest_s:.2f} s, "
+            f"{over_budget} over the memory limit, the slowest {slowest_s:.2f} s, "
             f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB",
             flush=True,
         )
