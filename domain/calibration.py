@@ -98,13 +98,12 @@ def calibrate(
     hits = _checked("positives", positives)
     if not 0.0 < false_alarms <= 0.5:
         raise InvalidExamples(
-            f"a rate of false alarms of {false_alarms:g} was asked for; it must be above 0 and at "
-            "most 0.5.",
+            f"the rate of false alarms is {false_alarms:g}; it must be above 0 and at most 0.5.",
             code="false_alarm_rate_out_of_range",
         )
     if not 0.5 <= confidence < 1.0:
         raise InvalidExamples(
-            f"a confidence of {confidence:g} was asked for; it must be at least 0.5 and below 1.",
+            f"the confidence is {confidence:g}; it must be at least 0.5 and below 1.",
             code="confidence_out_of_range",
         )
     if not 1 <= len(values) <= MAX_NEGATIVES:

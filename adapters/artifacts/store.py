@@ -197,7 +197,9 @@ def _locked(place: Path) -> Iterator[None]:
     except OSError as failure:
         if failure.errno not in _NO_LOCKS:
             raise
-        logger.warning("%s has no locks: two processes may build at once", place.parent)
+        logger.warning(
+            "%s does not support file locks: two processes may build at once", place.parent
+        )
     try:
         yield
     finally:

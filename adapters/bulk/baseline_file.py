@@ -36,11 +36,11 @@ def read_baselines(path: Path) -> list[KeptBaseline]:
     except OSError as failure:
         raise BulkFailure(f"{path} cannot be read: {failure.strerror}.") from failure
     if len(data) > _MOST_BYTES:
-        raise BulkFailure(f"{path} is no baseline: it has more than {_MOST_BYTES} bytes.")
+        raise BulkFailure(f"{path} is not a baseline: it has more than {_MOST_BYTES} bytes.")
     try:
         found = msgspec.json.decode(data, type=_File | _Several)
     except msgspec.DecodeError as failure:
-        raise BulkFailure(f"{path} is no baseline: {failure}.") from failure
+        raise BulkFailure(f"{path} is not a baseline: {failure}.") from failure
     return [
         KeptBaseline(
             embedding=Embedding.from_numbers(

@@ -61,8 +61,8 @@ def writer_for(output: Path) -> TableWriter:
         raise BulkFailure(f"{output}: the name must end in {', '.join(writers)}.")
     if writer is write_parquet and not is_installed("pyarrow"):
         raise BulkFailure(
-            f"{output}: Parquet needs pyarrow, which is not installed; .npz and .jsonl need "
-            f"nothing. Run: {install_command('bulk')}"
+            f"{output}: Parquet needs pyarrow, which is not installed; .npz and .jsonl do not. "
+            f"Run: {install_command('bulk')}"
         )
     return writer
 

@@ -75,7 +75,7 @@ def faster(encoder: EncoderDescription, around: Surroundings) -> list[str]:
         advice.append(
             "There is an NVIDIA driver, but the encoder runs on the processor: "
             + (
-                "set CLIP_ENCODER=auto, and see that the installed PyTorch has CUDA."
+                "set CLIP_ENCODER=auto, and check that the installed PyTorch has CUDA."
                 if "torch" in around.installed
                 else f"run {install_command('torch')}"
             )

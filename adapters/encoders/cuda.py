@@ -222,7 +222,7 @@ class Cuda:
             raise EncoderLost(f"the GPU failed: {called}.")
         self._runtime.cudaGetLastError()  # or the next call would report it again
         if int(error) == OUT_OF_MEMORY:
-            raise OutOfDeviceMemory(f"{name} found no memory")
+            raise OutOfDeviceMemory(f"{name} ran out of memory")
         raise EncoderFault(f"the GPU refused a call: {called}")
 
 

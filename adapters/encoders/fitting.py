@@ -44,13 +44,13 @@ def encode_as_it_fits(
         except OutOfDeviceMemory as shortage:
             if len(part) == 1:
                 raise ServiceUnavailable(
-                    f"the GPU has not enough free memory for one {what}.",
+                    f"the GPU does not have enough free memory for one {what}.",
                     code="out_of_device_memory",
                     retry_after_s=5,
                 ) from None  # a traceback would keep the allocated memory
             # Only for the rest of this batch: other programs on the GPU may release memory.
             at_once = len(part) // 2
-            logger.warning("%s; going on with %d %ss at once", str(shortage), at_once, what)
+            logger.warning("%s; continuing with %d %ss at a time", str(shortage), at_once, what)
         else:
             done += len(part)
     return embeddings

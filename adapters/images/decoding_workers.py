@@ -301,7 +301,7 @@ class DecodingWorkers(ImagePreparationPort):
                 if failure.errno == errno.ENOMEM:
                     raise OutOfMemory(_MACHINE_SHORT) from failure
                 raise ServiceUnavailable(
-                    f"no process can be started to decode pictures in: {failure.strerror}.",
+                    f"no process can be started to decode pictures: {failure.strerror}.",
                     code="no_decoder",
                 ) from failure
         raise ServiceUnavailable(
@@ -335,8 +335,8 @@ def _error(outcome: bytes, told: list[Any], budget: Budget) -> Exception:
         return kind(detail, code=code)
     if outcome == NO_MEMORY:
         return InvalidImage(
-            f"image needs more than {budget.memory_bytes // 2**20} MiB of memory to be decoded, "
-            "the limit.",
+            f"image needs more than {budget.memory_bytes // 2**20} MiB of memory to decode, the "
+            "limit.",
             code="image_too_expensive",
         )
     if outcome == MACHINE_SHORT:
@@ -346,8 +346,7 @@ def _error(outcome: bytes, told: list[Any], budget: Budget) -> Exception:
 
 def _too_slow(budget: Budget) -> InvalidImage:
     return InvalidImage(
-        f"image takes more than {budget.cpu_s:g} seconds of processor time to be decoded, "
-        "the limit.",
+        f"image takes more than {budget.cpu_s:g} seconds of processor time to decode, the limit.",
         code="image_too_expensive",
     )
 

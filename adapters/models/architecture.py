@@ -227,8 +227,8 @@ def check_servable(architecture: Mapping[str, Any], *, origin: str) -> None:
     image_size = vision.get("image_size", 224)
     if isinstance(image_size, list | tuple) and len(set(image_size)) != 1:
         raise InvalidCheckpoint(
-            f"{origin}: its image tower takes images of {image_size} pixels; this service makes "
-            "squares."
+            f"{origin}: its image tower takes images of {image_size} pixels; this service supports "
+            "only square ones."
         )
     if (hf_model := text.get("hf_model_name")) and xlm_roberta(text) is None:
         raise InvalidCheckpoint(

@@ -65,7 +65,7 @@ def check_size(
     made, taken = preprocessing.image_input.size, image_size_of(architecture)
     if made != taken:
         raise InvalidCheckpoint(
-            f"{origin} says that images are made {made} x {made} pixels large, and the image tower "
+            f"{origin} says that images are made {made} x {made} pixels large, but the image tower "
             f"takes {taken} x {taken}."
         )
 

@@ -42,7 +42,9 @@ def read_small_file(path: Path, *, largest: int) -> bytes:
         raise unreadable(path, failure) from failure
     check_not_a_pointer(path, content)
     if len(content) > largest:
-        raise InvalidCheckpoint(f"{path} has more than {largest} bytes, too many for what it is.")
+        raise InvalidCheckpoint(
+            f"{path} has more than {largest} bytes, the limit for this kind of file."
+        )
     return content
 
 

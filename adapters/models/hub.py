@@ -148,7 +148,7 @@ def _named(source: str) -> tuple[str, str]:
 class _Unreachable(Exception):
     """The hub cannot be reached: why, and what to do about it."""
 
-    def __init__(self, reason: str, remedy: str = "see that the network is there") -> None:
+    def __init__(self, reason: str, remedy: str = "check the network") -> None:
         super().__init__(reason)
         self.remedy = remedy
 
@@ -166,7 +166,7 @@ def _found(
                 f"{source} is neither a directory here nor downloaded yet, and {unreachable}. To "
                 f"get it, {unreachable.remedy}, or download it on another machine and copy HF_HOME."
             ) from None
-        logger.info("%s: %s is served as it is here", unreachable, source)
+        logger.info("%s; serving the local copy of %s", unreachable, source)
         check(kept.parent)
         return _checked(kept, source).parent
     return _fetched(listed, source, layouts, check, download)
@@ -197,14 +197,14 @@ def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
         found = api.model_info(repository, revision=revision, timeout=_TIMEOUT_S)
     except HFValidationError:
         raise InvalidCheckpoint(
-            f"{source} is neither a directory here nor a name that the hub allows."
+            f"{source} is neither a directory here nor a valid name on the hub."
         ) from None
     except GatedRepoError:
         raise _gated(source, page) from None
     except RepositoryNotFoundError:
         raise InvalidCheckpoint(
-            f"{source} is neither a directory here nor a model on the hub that everybody may see. "
-            "If it is private, set HF_TOKEN to a token of an account that may."
+            f"{source} is neither a directory here nor a public model on the hub. "
+            "If it is private, set HF_TOKEN to a token of an account with access."
         ) from None
     except RevisionNotFoundError:
         raise InvalidCheckpoint(
@@ -222,14 +222,14 @@ def _listed(repository: str, revision: str, source: str) -> "ModelInfo":
     except (httpx2.HTTPError, OSError) as failure:
         raise _Unreachable(f"the hub cannot be reached ({type(failure).__name__})") from None
     if found.id.lower() != repository.lower():
-        logger.warning("%s is called %s now", repository, found.id)
+        logger.warning("%s has been renamed to %s", repository, found.id)
     return found
 
 
 def _gated(source: str, page: str) -> InvalidCheckpoint:
     return InvalidCheckpoint(
-        f"{source} asks for an agreement: accept it at {page}, and set HF_TOKEN to a token of "
-        "that account."
+        f"{source} requires you to accept its terms: do so at {page}, and set HF_TOKEN to a token "
+        "of that account."
     )
 
 

@@ -115,8 +115,8 @@ def from_hugging_face(config: Mapping[str, Any], usual: Preprocessing = CLIPS_OW
         usual = SIGLIPS_OWN
     elif kind is not None:
         raise UnservedPreprocessing(
-            f"images are preprocessed by {_short(kind)}; this service does what "
-            "CLIPImageProcessor and SiglipImageProcessor do"
+            f"images are preprocessed by {_short(kind)}; this service supports "
+            "CLIPImageProcessor and SiglipImageProcessor"
         )
     for key, needed in (("do_resize", True), ("do_pad", False)):
         if bool(config.get(key, needed)) is not needed:
@@ -240,14 +240,14 @@ def _hugging_face_size(config: Mapping[str, Any], usual: ImageInput) -> tuple[in
                 fit = Fit.SQUASH
             case _:
                 raise UnservedPreprocessing(
-                    f"size is {_short(size)}; this service makes squares of a picture"
+                    f"size is {_short(size)}; this service supports only square images"
                 )
         side = _side("size", edge) or usual.size
     crops = bool(config.get("do_center_crop", usual.fit is Fit.CROP))
     if fit is Fit.CROP and not crops:
         raise UnservedPreprocessing(
-            "the short side is resized and do_center_crop is False; this service makes squares of "
-            "a picture"
+            "the short side is resized and do_center_crop is False; this service supports only "
+            "square images"
         )
     crop = _side("crop_size", config.get("crop_size")) if crops else side
     if (crop or side) != side:
@@ -278,7 +278,7 @@ def _side(key: str, size: Any) -> int | None:
     is_square = type(side) is int and all(other == side for other in sides)
     if not is_square or not 1 <= int(side) <= LARGEST_IMAGE_SIZE:
         raise UnservedPreprocessing(
-            f"{key} is {_short(size)}; this service makes squares of at most "
+            f"{key} is {_short(size)}; this service supports squares of at most "
             f"{LARGEST_IMAGE_SIZE} x {LARGEST_IMAGE_SIZE} pixels"
         )
     return int(side)

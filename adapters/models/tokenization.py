@@ -206,7 +206,7 @@ def from_open_clip(
         asked = text_cfg.get("tokenizer_mode") or options
         raise InvalidCheckpoint(
             f"{directory}: its tokenizer has {str(asked)[:80]}; "
-            f"this service has clean with {', '.join(_OPEN_CLIPS)}."
+            f"this service supports only clean, with {', '.join(_OPEN_CLIPS)}."
         )
     tokenization = _from_file(
         directory,

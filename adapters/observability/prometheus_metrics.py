@@ -196,8 +196,8 @@ class _AtThisMoment(Collector):
             ),
             (
                 "clip_gpu_unused",
-                "1 if there is an NVIDIA GPU and the encoder runs on something else, although "
-                "nobody asked for that; else 0. /health says why in gpu_reason.",
+                "1 if there is an NVIDIA GPU and the encoder should use it but does not, else 0. "
+                "gpu_reason in /health says why.",
                 health.gpu_reason is not None,
             ),
             (

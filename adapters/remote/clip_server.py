@@ -29,7 +29,7 @@ class ClipServer:
             ServerFailure: the address is not one of HTTP.
         """
         if not url.startswith(("http://", "https://")):
-            raise ServerFailure(f"{url!r} is no address such as http://localhost:8093.")
+            raise ServerFailure(f"{url!r} is not a URL such as http://localhost:8093.")
         self._url = url.rstrip("/")
         self._headers = {"Content-Type": "application/json"}
         if key is not None:
@@ -43,7 +43,7 @@ class ClipServer:
             body: fields; bytes are sent as base64.
 
         Raises:
-            ServerFailure: it cannot be asked, refuses, or responds with no JSON object.
+            ServerFailure: it cannot be reached, refuses, or does not respond with a JSON object.
         """
         fields = {
             name: base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
@@ -63,14 +63,14 @@ class ClipServer:
                 f"{path} responds with status {refused.code}: {said}", status=refused.code
             ) from None
         except (OSError, ValueError) as failure:
-            raise ServerFailure(f"{self._url} cannot be asked: {failure}") from failure
+            raise ServerFailure(f"{self._url} cannot be reached: {failure}") from failure
         try:
             found = json.loads(content)
         except ValueError:
             found = None
         if not isinstance(found, dict):
             said = content[:_SHOWN].decode("utf-8", "replace")
-            raise ServerFailure(f"{path} responds without a JSON object: {said}")
+            raise ServerFailure(f"{path} did not respond with a JSON object: {said}")
         return found, headers
 
     def embedding(self, image: bytes) -> tuple[list[float], str | None]:

@@ -51,7 +51,7 @@ def _open(
         return VideoStream(what, name=name or without_credentials(what), every_s=every_s, say=say)
     if "://" in what:
         raise SourceFailure(
-            f"{name or without_credentials(what)} is no address that can be watched; it must begin "
+            f"{name or without_credentials(what)} is not a URL that can be watched; it must begin "
             "with rtsp://, rtsps://, http:// or https://."
         )
     path = Path(what)

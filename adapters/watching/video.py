@@ -104,7 +104,7 @@ class VideoFile(FrameSourcePort):
                     yield _as_frame(picture, number, began + timedelta(seconds=at_s), at_s)
         except (av.FFmpegError, OSError) as failure:
             raise SourceFailure(
-                f"{self.name} is no video that can be read: {_reason(failure)}."
+                f"{self.name} is not a readable video: {_reason(failure)}."
             ) from failure
 
     def _began(self, container: "av.container.InputContainer") -> datetime:
@@ -190,7 +190,7 @@ class VideoStream(FrameSourcePort):
                 raise
             if not self._closed.is_set():
                 pause_s = _FIRST_PAUSE_S if received else min(2 * pause_s, _LONGEST_PAUSE_S)
-                self._say(self.name, f"no picture: {reason}. Connecting again in {pause_s:.0f} s.")
+                self._say(self.name, f"no picture: {reason}. Reconnecting in {pause_s:.0f} s.")
                 self._closed.wait(pause_s)
 
     def _pictures(
@@ -267,7 +267,7 @@ def _opened(
 
 
 def _decoded(container: "av.container.InputContainer", track: "Track") -> "Iterator[VideoFrame]":
-    """All frames of a file; packets that are damaged are passed over."""
+    """All frames of a file; packets that are damaged are ignored."""
     import av  # an extra, and slow to import
 
     for packet in container.demux(track):

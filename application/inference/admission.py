@@ -82,7 +82,7 @@ class Admission:
             QueueFull: there is no room for it.
         """
         if self._draining:
-            raise Draining("the server is shutting down and takes no new requests.")
+            raise Draining("the server is shutting down and accepts no new requests.")
         if not self.has_room(places, client=client):
             raise self.full(places, client=client)
         places = min(places, self._capacity)
@@ -110,7 +110,7 @@ class Admission:
         yours = f", {own} of them yours" if 0 < own < inside else ""
         return QueueFull(
             f"{inside} requests are already waiting or running{yours}{weight}; "
-            f"at most {self._capacity} are taken at once."
+            f"at most {self._capacity} are accepted at once."
         )
 
     def start_draining(self) -> None:

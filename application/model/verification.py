@@ -39,7 +39,7 @@ class Verification:
         expected = self._expected[1]
         if not agrees(embeddings, expected):
             raise EncoderFault(
-                "its embeddings of the test input differ from those of before (cosine "
+                "its embeddings of the test input differ from before (cosine "
                 f"{smallest_cosine(embeddings, expected):.4f}, more than {SMALLEST_COSINE} is "
                 "needed)"
             )

@@ -162,8 +162,8 @@ class EmbedInputs:
         encoder = self._inference.encoder
         if model is not None and not is_called(encoder.model, model):
             raise UnknownModel(
-                f"the model {model[:100]!r} is not loaded here; ask for {encoder.model!r}, or for "
-                f"{ANY_MODEL!r}, which is whatever is loaded."
+                f"the model {model[:100]!r} is not loaded here; use {encoder.model!r}, or "
+                f"{ANY_MODEL!r} for whichever model is loaded."
             )
         if dimensions not in {None, encoder.embedding_dimension}:
             raise InvalidInputs(
@@ -180,7 +180,7 @@ class EmbedInputs:
         if whole_texts and texts and (cut := (await self._inference.count_tokens(texts)).cut):
             raise InvalidInputs(
                 f"the texts have {cut} tokens more than the model reads; send shorter ones, or "
-                "allow that their ends are cut.",
+                "allow truncation.",
                 code="text_too_long",
             )
         image_embeddings, text_embeddings, tokens = await self._inference.embed_all_and_count(

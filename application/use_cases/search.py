@@ -77,7 +77,7 @@ class SearchIndex:
             raise InvalidInputs("a search needs a text, a photo, or both.", code="empty_query")
         if not 1 <= top <= MAX_SEARCH_RESULTS:
             raise InvalidInputs(
-                f"{top} results were asked for; 1 to {MAX_SEARCH_RESULTS} are possible.",
+                f"{top} results were requested; 1 to {MAX_SEARCH_RESULTS} are possible.",
                 code="wrong_number_of_results",
             )
         images = {} if photo is None else {"photo": photo}
@@ -129,9 +129,9 @@ class KnownSightings:
 def _check_model(name: str, of_index: str, of_query: str) -> None:
     if of_index != of_query:
         raise BulkFailure(
-            f"{name} was made with the model of fingerprint {of_index}; the model that is loaded "
-            f"has {of_query}. Embeddings of two models cannot be compared: load the other model, "
-            "or embed the images again."
+            f"{name} was made by a model with fingerprint {of_index}; the loaded model has "
+            f"{of_query}. Embeddings of two models cannot be compared: load the other model, or "
+            "embed the images again."
         )
 
 

@@ -249,7 +249,7 @@ class WatchScenes:
         )
         if baseline.fingerprint not in (None, embedded.fingerprint):
             raise InvalidBaseline(
-                f"the baseline of {scene.source.name} was made with the model of fingerprint "
+                f"the baseline of {scene.source.name} was made by a model with fingerprint "
                 f"{baseline.fingerprint}, and the frame with that of {embedded.fingerprint}. Build "
                 "the baseline again.",
                 code="baseline_of_another_model",
@@ -281,7 +281,8 @@ class WatchScenes:
             if len(self._telling) >= _MOST_ALARMS_UNDER_WAY:
                 self._reporter.trouble(
                     seen.source,
-                    f"an alarm was not told: {_MOST_ALARMS_UNDER_WAY} earlier ones still are.",
+                    f"an alarm was not sent: {_MOST_ALARMS_UNDER_WAY} earlier ones are still in "
+                    "progress.",
                 )
                 return
             task = asyncio.create_task(alarm.tell(seen, picture))

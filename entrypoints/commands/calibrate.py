@@ -40,7 +40,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
             type=click.FloatRange(0.5, 1.0, max_open=True),
             default=0.95,
             show_default=True,
-            help="How often the interval is meant to hold the true value.",
+            help="How often the interval should contain the true value.",
         ),
         click.option(
             "--false-alarms",
@@ -148,8 +148,8 @@ def frames(normal: Path, unusual: Path | None, baseline: Path | None, **options:
             loaded = container.inference().encoder.fingerprint
             if kept.fingerprint not in (None, loaded):
                 raise click.ClickException(
-                    f"{baseline} was made with the model of fingerprint {kept.fingerprint}, and "
-                    f"the one that is loaded has {loaded}. Build the baseline again."
+                    f"{baseline} was made by a model with fingerprint {kept.fingerprint}, and "
+                    f"the loaded model has {loaded}. Build the baseline again."
                 )
         return await measure.of_frames(
             container.image_files([]),

@@ -51,7 +51,7 @@ def classify(
 
     PHOTO is an image file, or - for standard input. The probabilities are those of POST
     /classify and sum to 1 over the labels: they compare labels, so give at least two. With --score
-    sigmoid each stands alone.
+    sigmoid each is independent.
 
     \u0008
     Examples:

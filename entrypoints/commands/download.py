@@ -34,8 +34,8 @@ def download(name: str, bundle: Path | None) -> None:
 
     if not is_hub_name(name):
         click.echo(
-            f"{name[:200]} is no name on the hub, which has the form owner/name; if it is a "
-            "directory, nothing need be downloaded.",
+            f"{name[:200]} is not a name on the hub, which has the form owner/name; if it is a "
+            "directory, no download is needed.",
             err=True,
         )
         sys.exit(2)

@@ -17,9 +17,9 @@ from entrypoints.commands.starting import fail, settings_or_exit
     required=True,
     help="The folder to write Parquet files to.",
 )
-@click.option("--address", help="The cluster; without it, RAY_ADDRESS or this machine alone.")
+@click.option("--address", help="The cluster. Default: RAY_ADDRESS, else only this machine.")
 @click.option(
-    "--encoders", type=click.IntRange(1), default=1, help="Most models at once (default: 1)."
+    "--encoders", type=click.IntRange(1), default=1, help="Most encoders at once (default: 1)."
 )
 @click.option(
     "--gpus", type=click.FloatRange(0), default=0.0, help="GPUs for each of them (default: 0)."

@@ -70,7 +70,7 @@ def search(
     if result.without_embedding:
         click.echo(
             f"{result.without_embedding} rows of {index} have an error instead of an embedding "
-            "and were passed over.",
+            "and were ignored.",
             err=True,
         )
     if html is not None:

@@ -57,7 +57,7 @@ def _how_to_bring_a_model(settings: "Settings") -> str | None:
     if settings.encoder is EncoderChoice.FAKE:
         return None
     return (
-        f"there is no checkpoint at {path}, so that requests get 503. Mount one there (docker run "
+        f"there is no checkpoint at {path}, so requests get 503. Mount one there (docker run "
         f"-v /your/checkpoint:{path}:ro; with compose, in the folder CLIP_MODELS), set "
         "CLIP_MODEL_PATH to where it is, or set CLIP_MODEL_PATH=builtin:demo to try the server "
         "with the embedded demo model."
@@ -93,7 +93,7 @@ def serve(**options: Any) -> None:
         logger.warning(advice)
     if settings.api_keys is None:
         logger.warning(
-            "CLIP_API_KEYS is not set: anyone who reaches %s:%d may ask",
+            "CLIP_API_KEYS is not set: anyone who reaches %s:%d can use the server",
             settings.host,
             settings.port,
         )

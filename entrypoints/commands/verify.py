@@ -18,18 +18,17 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     metavar="NAME",
-    help="The checkpoint that the server should serve, as CLIP_MODEL_PATH names it, which is the "
-    "default.",
+    help="The checkpoint that the server should serve. Default: CLIP_MODEL_PATH.",
 )
-@click.option("--key", metavar="KEY", help="The key that the server asks for.")
+@click.option("--key", metavar="KEY", help="The server's API key.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print one JSON object.")
 def verify(url: str, *, model: str | None, key: str | None, json_wanted: bool) -> None:
     """Compare a running server's embeddings with those that a checkpoint should have.
 
-    URL is any server of this contract, this one or another. It is asked about pictures on which
-    servers differ (wide, turned by EXIF, transparent, tiny, huge, …) and about texts (long, in
-    other scripts). Where its embeddings differ from the checkpoint's in float32, this says what
-    the server does instead: another crop, filter, normalisation, … Exit status 1 if any differ.
+    URL is any server with this API, this one or another. It gets pictures on which servers differ
+    (wide, turned by EXIF, transparent, tiny, huge, …) and texts (long, in other scripts). If its
+    embeddings differ from the checkpoint's in float32, this says what the server does instead:
+    another crop, filter, normalisation, … Exit status 1 if any differ.
 
     \u0008
     Examples:
@@ -107,12 +106,12 @@ def _print(agreement: "Agreement", model: str) -> None:
     click.echo()
     if agreement.deviation is not None:
         click.echo(
-            f"Pictures differ by their {agreement.deviation.stage}: the server "
-            f"{agreement.deviation.what}. With that, the cosines are at least "
+            f"Pictures differ in their {agreement.deviation.stage}: the server "
+            f"{agreement.deviation.what}. With the same, the cosines are at least "
             f"{agreement.explained:.5f}."
         )
     elif agreement.only_rounded:
-        click.echo("Pictures agree. What differs is within what another precision changes.")
+        click.echo("Pictures agree: the differences are no larger than from another precision.")
     elif agreement.pictures_agree:
         click.echo("Pictures agree.")
     else:
@@ -124,4 +123,4 @@ def _print(agreement: "Agreement", model: str) -> None:
         click.echo("Texts agree.")
     else:
         worst = max(agreement.texts, key=agreement.texts.__getitem__)
-        click.echo(f"Texts differ, most of all where they are {worst}: see the server's tokenizer.")
+        click.echo(f"Texts differ, most of all “{worst}”: check the server's tokenizer.")

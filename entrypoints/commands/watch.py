@@ -53,42 +53,41 @@ _PATH: Final = click.Path(path_type=Path, dir_okay=False)
     type=click.IntRange(FEWEST_FRAMES_FOR_A_THRESHOLD, MAX_FRAMES),
     default=30,
     show_default=True,
-    help="Build the baseline from so many first frames, where none is given.",
+    help="Build the baseline from this many first frames if none is given.",
 )
-@click.option("--save-baseline", type=_PATH, help="Keep what was built in this file.")
+@click.option("--save-baseline", type=_PATH, help="Save the built baseline in this file.")
 @click.option(
     "--night",
     metavar="HH:MM-HH:MM",
-    help="When the second of two baselines holds. Without it, the one that is nearer in brightness "
-    "does.",
+    help="When the second of two baselines applies. Without it, the one closer in brightness does.",
 )
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
-    help="Anomaly score above which a frame is unusual; else what the baseline suggests.",
+    help="Anomaly score above which a frame is unusual. Default: the baseline's suggestion.",
 )
 @click.option(
     "--alarm-after",
     type=click.IntRange(1, 10_000),
     default=2,
     show_default=True,
-    help="Raise an alarm after so many unusual frames in a row.",
+    help="Raise an alarm after this many unusual frames in a row.",
 )
 @click.option(
     "--quiet-for",
     type=click.FloatRange(0, 7 * 86_400),
     default=300.0,
     show_default=True,
-    help="Seconds after an alarm without another.",
+    help="Seconds to wait after an alarm before the next one.",
 )
 @click.option("--labels", metavar="A,B,...", help="Score these labels for each frame.")
-@click.option("--known", type=_PATH, help="Name the nearest row of what `embed` wrote.")
-@click.option("--webhook", metavar="URL", help="Post each alarm there, with a small picture.")
-@click.option("--exec", "command", metavar="COMMAND", help="Run this for each alarm.")
+@click.option("--known", type=_PATH, help="Name the nearest row in a file written by `embed`.")
+@click.option("--webhook", metavar="URL", help="POST each alarm to this URL, with a small picture.")
+@click.option("--exec", "command", metavar="COMMAND", help="Run this command for each alarm.")
 @click.option("--alarm-file", type=_PATH, help="Append each alarm to this file.")
 @click.option("--output", type=_PATH, help="Append a JSON line for each frame to this file.")
-@click.option("--server", metavar="URL", help="Ask this server instead of loading a model.")
-@click.option("--key", metavar="KEY", help="The key that the server asks for.")
+@click.option("--server", metavar="URL", help="Use this server instead of loading a model.")
+@click.option("--key", metavar="KEY", help="The server's API key.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print a JSON line for each frame.")
 def watch(
     *,

@@ -239,7 +239,7 @@ class _Parent:
         else:
             patience_s = max(_STUCK_SECONDS, _START_SECONDS - (now_s - member.started_s))
             if (silent_s := self._table.silent_s(member.row)) > patience_s:
-                logger.error("%s has not worked for %d seconds", member.name, silent_s)
+                logger.error("%s has not responded for %d seconds", member.name, silent_s)
                 process.kill()
 
     def _start(self, member: _Member, now_s: float) -> None:
@@ -271,7 +271,7 @@ class _Parent:
             pause_s = min(2.0 ** (member.short_lives - 2), _LONGEST_PAUSE_SECONDS)
         member.start_at_s = now_s + pause_s
         logger.error(
-            "%s (process %d) has ended with %s; another is started%s",
+            "%s (process %d) ended with %s; starting another%s",
             member.name,
             process.pid,
             process.exitcode,

@@ -66,7 +66,7 @@ _TOO_SLOW: Final = Refusal(
 _GIVE_WAY: Final = Refusal(
     503,
     "too_many_connections",
-    "as many connections as the server takes are open; this one was closed for another.",
+    "the server has reached its limit of connections; this one was closed to make room.",
     b"retry-after: 1\r\n",
 )
 
@@ -200,7 +200,7 @@ class Connection(HttpToolsProtocol):
             self._patience.progressed(now_s, max(0, before - self.unsent))
         if self._patience is None or now_s <= self._patience.ends_s:
             return None
-        return f"its response was taken too slowly; {self.unsent} bytes were left"
+        return f"its response was read too slowly; {self.unsent} bytes were left"
 
     def _lasted_too_long(self, now_s: float) -> str | None:
         limit_s = _SECONDS.get(self.phase)
@@ -281,7 +281,7 @@ class Connection(HttpToolsProtocol):
         try:
             self._parse(memoryview(data))
         except httptools.HttpParserError:
-            self._fail(self._refusal or invalid("what was sent is not a request of HTTP/1.1."))
+            self._fail(self._refusal or invalid("this is not an HTTP/1.1 request."))
             return
         if self._overhead > MAX_HEAD_BYTES:
             self._fail(_TOO_LARGE)

@@ -131,7 +131,7 @@ class Connections:
             if excess <= 0:
                 break
             excess -= connection.unsent
-            self._cut_off(connection, "too many bytes of responses are waiting to be taken")
+            self._cut_off(connection, "too many bytes of responses are waiting to be read")
         self._log()
         self._sweeping = None
         if self._count or self._closing:
@@ -147,14 +147,14 @@ class Connections:
             )
         if self._made_room:
             logger.warning(
-                "closed %d connections to make room: %d are open, the most that there may be",
+                "closed %d connections to make room: %d are open, the limit",
                 self._made_room,
                 self._count,
             )
         if self._turned_away:
             logger.warning(
-                "could not take %d connections: all %d that are open are busy, or this process "
-                "may open no more files",
+                "could not accept %d connections: all %d that are open are busy, or this process "
+                "cannot open more files",
                 self._turned_away,
                 self._count,
             )

@@ -52,8 +52,8 @@ def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
         )
     except socket.gaierror as unknown:
         raise CannotListen(
-            f"HOST={host!r} is no address of this machine ({unknown.strerror}); 0.0.0.0 and :: "
-            "stand for all that it has."
+            f"HOST={host!r} is not an address of this machine ({unknown.strerror}); 0.0.0.0 and :: "
+            "mean all of its addresses."
         ) from None
     bound: list[socket.socket] = []
     try:
@@ -85,7 +85,10 @@ def _why_not(host: str, port: int, refused: OSError) -> str:
     if refused.errno == errno.EACCES:
         return f"port {port} needs more rights than this user has; choose one above 1023 with PORT."
     if refused.errno == errno.EADDRNOTAVAIL:
-        return f"HOST={host!r} is no address of this machine; 0.0.0.0 and :: stand for all it has."
+        return (
+            f"HOST={host!r} is not an address of this machine; 0.0.0.0 and :: mean all of its "
+            "addresses."
+        )
     return f"HOST={host!r}, PORT={port} cannot be listened on: {refused.strerror}."
 
 

@@ -69,7 +69,7 @@ def _coding_fault(codings: Sequence[bytes], version: str) -> Refusal | None:
         return invalid("a request has at most one Transfer-Encoding header.")
     if codings[0].lower() != b"chunked":
         return Refusal(
-            501, "unknown_transfer_coding", "chunked is the one Transfer-Encoding that is served."
+            501, "unknown_transfer_coding", "chunked is the only supported Transfer-Encoding."
         )
     return None
 

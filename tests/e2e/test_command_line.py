@@ -115,7 +115,7 @@ def test_verify_says_what_is_wrong_with_a_server(tmp_path: Path) -> None:
         assert "Pictures differ, and nothing that this command knows explains it" in other.stdout
     absent = run("verify", "ftp://nowhere", "--model", "builtin:demo")
     assert absent.returncode == 1
-    assert "is no address such as http://localhost:8093" in absent.stderr
+    assert "is not a URL such as http://localhost:8093" in absent.stderr
 
 
 def test_help_loads_nothing_heavy() -> None:

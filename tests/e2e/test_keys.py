@@ -90,7 +90,7 @@ def test_without_keys_the_log_says_so(tmp_path: Path) -> None:
     assert warning["level"] == "warning"
     port = server.url.rpartition(":")[2]
     assert warning["event"] == (
-        f"CLIP_API_KEYS is not set: anyone who reaches 127.0.0.1:{port} may ask"
+        f"CLIP_API_KEYS is not set: anyone who reaches 127.0.0.1:{port} can use the server"
     )
 
 

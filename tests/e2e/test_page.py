@@ -175,7 +175,7 @@ def test_a_sleeping_model_is_told(browser: Browser, tmp_path: Path) -> None:
             assert server.process.poll() is None
         with opened(browser, server.url) as page:
             expect(page.locator("#model")).to_contain_text("asleep")
-            expect(page.locator("#banner")).to_contain_text("No model is at work here.")
+            expect(page.locator("#banner")).to_contain_text("No real model is loaded here.")
 
 
 def test_a_degraded_server_says_why(browser: Browser, tmp_path: Path) -> None:

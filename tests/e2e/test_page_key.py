@@ -26,7 +26,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def give(page: Page, key: str) -> None:
-    page.locator("#key").get_by_label("This server asks for a key.").fill(key)
+    page.locator("#key").get_by_label("This server needs a key.").fill(key)
     page.get_by_role("button", name="Use it").click()
 
 
@@ -41,7 +41,7 @@ def test_the_page_asks_for_the_key_and_goes_on(
         choose(page, "#classify", TRUCK)
         expect(outcome(page, "classify")).to_contain_text("wants a key")
         give(page, "not-the-key-of-this-server")
-        expect(page.locator("#key-says")).to_have_text("The server does not know this key.")
+        expect(page.locator("#key-says")).to_have_text("This key is wrong.")
         expect(form).to_be_visible()
         give(page, f" {KEY} ")
         expect(form).to_be_hidden()
@@ -88,7 +88,7 @@ def test_the_field_is_for_everybody(
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         give(page, "not-the-key-of-this-server")
-        expect(page.locator("#key-says")).to_have_text("The server does not know this key.")
+        expect(page.locator("#key-says")).to_have_text("This key is wrong.")
         if folder := os.environ.get("CLIP_TEST_SCREENSHOTS"):
             page.screenshot(path=f"{folder}/key-{theme}-{viewport['width']}.png")
         found = Axe().run(page)

@@ -227,7 +227,7 @@ def test_other_failures_are_said_in_a_line(videos: Path, tmp_path: Path) -> None
     assert "ended after 15 of the 30 frames" in too_short.stderr
     junk = tmp_path / "junk.json"
     junk.write_text("[]")
-    assert "is no baseline" in watch(videos / "day.mp4", "--baseline", junk, status=1).stderr
+    assert "is not a baseline" in watch(videos / "day.mp4", "--baseline", junk, status=1).stderr
     junk.write_text(json.dumps({"baseline_embedding": [1.0] * 4, "threshold": 0.1}))
     wrong = watch(videos / "day.mp4", "--baseline", junk, status=1)
     assert "has 4 numbers; the model's embeddings have 768" in wrong.stderr

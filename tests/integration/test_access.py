@@ -193,7 +193,7 @@ async def test_cors_for_those_who_are_listed(origins: str, origin: str, allowed:
             "Authorization": f"Bearer {KEY}",
         }
         response = await client.post("/embed", json=EMBED, headers=headers)
-    # Without a key no website may ask, but it may read why.
+    # Without a key, a website's requests are refused, but it can read why.
     assert refused.status_code == 401
     assert preflight.status_code == (204 if allowed else 400)
     assert response.status_code == (200 if allowed else 403)

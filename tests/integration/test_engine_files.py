@@ -180,7 +180,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
         (lambda engine: os.truncate(engine, 1000), "has 1000 bytes; 16384 were written"),
         (lambda engine: os.truncate(engine, 0), "has 0 bytes"),
         (flip_a_bit, "is damaged"),
-        (lambda engine: sidecar(engine).unlink(), "nothing is known of this engine"),
+        (lambda engine: sidecar(engine).unlink(), "nothing is known about this engine"),
         (lambda engine: sidecar(engine).write_text("{"), "cannot be read as JSON"),
         (lambda engine: sidecar(engine).write_text("[]"), "was not written by this version"),
         (edit(lambda d: d.update(format=0)), "was not written by this version"),
@@ -248,7 +248,7 @@ def test_one_built_elsewhere_is_judged_and_kept(tmp_path: Path) -> None:
 
 def test_what_was_disowned_is_not_tried_again_until_it_changes(engine: Path) -> None:
     disown(engine, WANTED, "cosine 0.31 at 3 images a call.")
-    message = f"cosine 0.31 at 3 images a call. It is not tried again; to try it, delete {engine}"
+    message = f"cosine 0.31 at 3 images a call. It is not retried; to retry it, delete {engine}"
     for attempt in (
         lambda: read_engine(engine, WANTED),
         lambda: obtain(engine, make=never),

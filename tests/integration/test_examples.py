@@ -127,7 +127,7 @@ def test_baselines_survive_their_file(count: int, tmp_path: Path) -> None:
 def test_what_is_no_baseline_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_bytes(content)
-    with pytest.raises(BulkFailure, match="is no baseline"):
+    with pytest.raises(BulkFailure, match="is not a baseline"):
         read_baselines(path)
     with pytest.raises(BulkFailure, match="cannot be read"):
         read_baselines(tmp_path / "missing.json")

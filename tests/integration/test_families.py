@@ -335,7 +335,7 @@ def refusal(source: Path) -> str:
         (
             "preprocessor_config.json",
             lambda c: c.update(size={"height": 224, "width": 224}),
-            "224 x 224 pixels large, and the image tower takes 64 x 64",
+            "224 x 224 pixels large, but the image tower takes 64 x 64",
         ),
         ("tokenizer.json", lambda c: c.update(model=3), "holds no tokenizer"),
         (

@@ -238,7 +238,7 @@ def test_what_does_not_fit_on_the_disk_is_not_begun(hub: Hub, home: Path) -> Non
 def test_an_agreement_is_asked_for(hub: Hub, home: Path) -> None:
     hub.gated.add(NAME)
     told = said(hub, home)
-    assert told.startswith(f"{NAME} asks for an agreement: accept it at {hub.url}/{NAME}")
+    assert told.startswith(f"{NAME} requires you to accept its terms: do so at {hub.url}/{NAME}")
     assert "HF_TOKEN" in told
 
 
@@ -270,7 +270,7 @@ def test_what_cannot_be_served_is_refused_before_its_weights_are_fetched(
 
 @pytest.mark.parametrize("name", ["a--b/c", "a/b..c", f"a/{'b' * 120}", f"a/{'b' * 5000}"])
 def test_what_no_hub_allows_is_refused(hub: Hub, home: Path, name: str) -> None:
-    assert "nor a name that the hub allows" in said(hub, home, name)
+    assert "nor a valid name on the hub" in said(hub, home, name)
 
 
 def test_a_broken_hub_is_told_from_a_missing_model(hub: Hub, home: Path) -> None:

@@ -155,7 +155,7 @@ async def test_what_cannot_be_searched_is_refused(container: Container) -> None:
             await search(index, text="a cat")
         with pytest.raises(InvalidInputs, match="needs a text"):
             await search(index)
-        with pytest.raises(InvalidInputs, match="0 results were asked for"):
+        with pytest.raises(InvalidInputs, match="0 results were requested"):
             await search(index, text="a cat", top=0)
     finally:
         close_threads(container)

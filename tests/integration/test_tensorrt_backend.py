@@ -266,7 +266,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         encoder.encode_images(picture_samples(CLIPS_INPUT)[:7]), before, atol=1e-3
     )
     assert runner.batches == [1] * 7
-    assert "going on with 2 images at once" in caplog.text
+    assert "continuing with 2 images at a time" in caplog.text
     runner.room, runner.batches = 4, []
     encoder.encode_images(picture_samples(CLIPS_INPUT)[:7])
     assert runner.batches == [4, 3]

@@ -133,7 +133,7 @@ def test_a_damaged_file_gives_what_it_has_or_says_so(
     data = greys.read_bytes()
     path = tmp_path / "cut.mp4"
     path.write_bytes(data[: round(share * len(data))])
-    with pytest.raises(SourceFailure, match=r"cut.mp4 is no video that can be read: "):
+    with pytest.raises(SourceFailure, match=r"cut.mp4 is not a readable video: "):
         list(taken(opened(path)))
 
 
@@ -188,7 +188,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ("given", "said"),
     [
         (["nowhere.mp4"], "nowhere.mp4 does not exist"),
-        (["ftp://user:secret@camera/x"], "ftp://camera/x is no address that can be watched"),
+        (["ftp://user:secret@camera/x"], "ftp://camera/x is not a URL that can be watched"),
         (["concat:a|b"], "does not exist"),
         (["yard=nowhere"], "nowhere does not exist"),
         (["http://a:secret@camera/s", "http://camera/s"], "two sources are called http://camera/s"),
@@ -242,7 +242,7 @@ def test_a_stream_that_is_cut_is_connected_again() -> None:
                 assert source.take() is not None
     assert camera.connections == 2
     assert source.name.startswith("http://127.0.0.1:")
-    assert said.lines[0].endswith("Connecting again in 1 s.")
+    assert said.lines[0].endswith("Reconnecting in 1 s.")
     assert not any("secret" in line for line in (*said.lines, source.name))
 
 
@@ -282,7 +282,7 @@ def test_pauses_grow_while_nobody_answers() -> None:
         waiting.join(timeout=30)
         assert not waiting.is_alive()
     assert said.lines[0] == (
-        "http://127.0.0.1:9/video: no picture: connection refused. Connecting again in 2 s."
+        "http://127.0.0.1:9/video: no picture: connection refused. Reconnecting in 2 s."
     )
     assert "again in 4 s" in said.lines[1]
 

@@ -97,9 +97,9 @@ def test_the_interval_of_a_share_is_clopper_and_pearsons() -> None:
     [
         ([], 0.1, 0.95, "0 examples"),
         ([float("nan")], 0.1, 0.95, "negatives[0] is nan"),
-        ([1.0], 0.0, 0.95, "0 was asked for"),
-        ([1.0], 0.7, 0.95, "0.7 was asked for"),
-        ([1.0], 0.1, 1.0, "confidence of 1"),
+        ([1.0], 0.0, 0.95, "false alarms is 0;"),
+        ([1.0], 0.7, 0.95, "false alarms is 0.7;"),
+        ([1.0], 0.1, 1.0, "confidence is 1;"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(

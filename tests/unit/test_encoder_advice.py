@@ -52,7 +52,7 @@ AROUND = Surroundings(
         (
             {"precision": "int8"},
             {"nvidia_driver": True},
-            ["see that the installed PyTorch has CUDA"],
+            ["check that the installed PyTorch has CUDA"],
         ),
         ({"backend": "torch", "device": Device("cuda:0", cuda_available=True)}, {}, []),
     ],

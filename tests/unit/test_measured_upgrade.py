@@ -205,6 +205,6 @@ def test_what_cannot_be_kept_is_not_measured_twice_by_one_server(
     port = upgrade(tmp_path / "cache")
     (tmp_path / "cache").touch()
     port.keep(SERVING)
-    assert "cannot be kept" in caplog.text
+    assert "cannot be saved" in caplog.text
     (tmp_path / "cache").unlink()
     assert not port.wanted(SERVING)

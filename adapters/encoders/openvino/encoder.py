@@ -366,6 +366,6 @@ def _floating_point(
     if asked.upper() not in capabilities:
         raise EncoderUnavailable(
             f"CLIP_PRECISION={asked} is not possible on CLIP_OPENVINO_DEVICE={device}; "
-            f"it can do {', '.join(sorted(capabilities))}."
+            f"it supports {', '.join(sorted(capabilities))}."
         )
     return asked

@@ -177,7 +177,7 @@ def check_not_disowned(engine: Path, wanted: EngineIdentity) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return  # there is no such file, or it is unreadable
     if described.get("format") == _FORMAT and identity == asdict(wanted):
-        raise EngineRefused(f"{reason} It is not tried again; to try it, delete {place}.")
+        raise EngineRefused(f"{reason} It is not retried; to retry it, delete {place}.")
 
 
 def read_engine(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord, bytes]:
@@ -275,7 +275,7 @@ def _read_uncompared(engine: Path, wanted: EngineIdentity) -> tuple[EngineRecord
     """An engine that was built elsewhere and only needs a comparison."""
     record, data = read_engine(engine, wanted)
     if record.judgement is not None:
-        raise EngineUnusable(f"{engine} was compared and yet could not be loaded.")
+        raise EngineUnusable(f"{engine} was compared but could not be loaded.")
     return record, data
 
 
@@ -309,7 +309,7 @@ def _described(engine: Path) -> dict[str, Any]:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EngineUnusable(f"{path} is missing: nothing is known of this engine.") from None
+        raise EngineUnusable(f"{path} is missing: nothing is known about this engine.") from None
     except (OSError, ValueError) as unreadable:
         raise EngineUnusable(f"{path} cannot be read as JSON: {unreadable}.") from unreadable
     if not isinstance(described, dict) or described.get("format") != _FORMAT:

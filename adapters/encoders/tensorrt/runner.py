@@ -313,7 +313,7 @@ class _Lane:
         if not context.execute_async_v3(int(self.stream)):
             why = self.messages.errors or "its log says why"
             if self.messages.tell_of_memory:
-                raise OutOfDeviceMemory(f"the engine found no memory for {count} images: {why}")
+                raise OutOfDeviceMemory(f"the engine ran out of memory for {count} images: {why}")
             if not capturing:
                 self.cuda.wait_for(self.stream, self.event)  # raises CUDA's own error
             raise EncoderFault(f"the engine could not be run with {count} images: {why}")
@@ -440,7 +440,7 @@ class _RtxConfiguration:
             # TensorRT itself checks that it is for this card, driver and version.
             with suppress(OSError):
                 if not self._cache.deserialize(place.read_bytes()):
-                    logger.info("%s is of another card, driver or version; not used", place)
+                    logger.info("%s is for another card, driver or version; not used", place)
         self.configuration.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
@@ -463,7 +463,9 @@ def _check(trt: Any, engine: Any) -> _Shape:
     """
     names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     if names != {IMAGE_INPUT, IMAGE_OUTPUT}:
-        raise EngineUnusable(f"the engine has {', '.join(sorted(names))} and is no image tower.")
+        raise EngineUnusable(
+            f"the engine has {', '.join(sorted(names))}: it is not an image tower."
+        )
     taken = engine.get_tensor_dtype(IMAGE_INPUT)
     if (
         taken not in (trt.float32, trt.uint8)

@@ -30,7 +30,7 @@ class InvalidAddress(ClipError, ValueError):
 
 
 class FingerprintMismatch(ClipError):
-    """Embeddings of different checkpoints were compared; such a comparison means nothing."""
+    """Embeddings of different checkpoints were compared; such a comparison has no meaning."""
 
 
 class ConnectionFailed(ClipError):
@@ -73,7 +73,7 @@ class InvalidRequest(Refused):
 
 
 class ServerFault(Refused):
-    """Something unforeseen happened in the server."""
+    """An unexpected error in the server."""
 
 
 class Unavailable(Refused):

@@ -114,7 +114,7 @@ class Health(Struct, frozen=True):
         model_fingerprint: identifies the checkpoint.
         reason: why the server is degraded.
         unloaded_while_idle: whether the next call will wait for the model to be loaded again.
-        backend_reason: why TensorRT is not used although it was asked for.
+        backend_reason: why TensorRT is not used although it was requested.
         gpu_reason: why the server's NVIDIA GPU is not used.
     """
 

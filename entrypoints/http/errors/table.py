@@ -100,7 +100,7 @@ class InvalidHost(MalformedBody):
 
 
 class WrongContentType(InvalidInput):
-    """The body has a content type that this endpoint does not take."""
+    """The body has a content type that this endpoint does not accept."""
 
     code = "unsupported_media_type"
 
@@ -155,7 +155,7 @@ class NotFound(ClipError):
 
 
 class MethodNotAllowed(ClipError):
-    """The endpoint does not take this method.
+    """The endpoint does not accept this method.
 
     Attributes:
         allow: the value of the ``Allow`` header, or an empty text.
@@ -164,7 +164,7 @@ class MethodNotAllowed(ClipError):
     code = "method_not_allowed"
 
     def __init__(self, method: str, path: str, allow: str) -> None:
-        super().__init__(f"{method} is not possible at {path[:_SHOWN_CHARACTERS]!r}.")
+        super().__init__(f"{method} is not allowed at {path[:_SHOWN_CHARACTERS]!r}.")
         self.allow = allow
 
 
@@ -218,17 +218,15 @@ TABLE: Final = (
         "The body is not what it is declared to be: not JSON, or not a form.",
     ),
     Row(PreflightRefused, 400, "Another website may not send this.", documented=False),
-    Row(
-        KeyRefused, 401, "The server has keys (`CLIP_API_KEYS`), and the request has none of them."
-    ),
+    Row(KeyRefused, 401, "The server needs a key (`CLIP_API_KEYS`); it is missing or wrong."),
     Row(CrossSite, 403, "Another website made a browser send this, and is not allowed to."),
     Row(UnknownModel, 404, "Another model is loaded.", documented=False),
     Row(NotFound, 404, "There is no such endpoint.", documented=False),
-    Row(MethodNotAllowed, 405, "The endpoint does not take this method.", documented=False),
+    Row(MethodNotAllowed, 405, "The endpoint does not accept this method.", documented=False),
     Row(BodyTooSlow, 408, "The body arrives too slowly."),
     Row(ImageTooLarge, 413, "The body or the decoded image is too large."),
     Row(BodyTooLarge, 413, "The body is too large.", documented=False),
-    Row(WrongContentType, 415, "The body has a content type or encoding that is not taken here."),
+    Row(WrongContentType, 415, "The body has a content type or encoding that is not accepted."),
     Row(
         InvalidInput,
         422,
@@ -245,7 +243,7 @@ TABLE: Final = (
 )
 """The first row that matches an error is used. An error without a row is a 500."""
 
-UNFORESEEN: Final = "Something unforeseen; the server's log has it under the request id."
+UNFORESEEN: Final = "An unexpected error; the server's log has the reason under the request id."
 
 _OPENAI_FIELDS: Final = {
     "model_not_found": "model",

@@ -162,8 +162,8 @@ class Auth:
                 scope,
                 send,
                 PreflightRefused(
-                    f"pages of {origin[:100]!r} may not send such a request; CLIP_CORS_ORIGINS "
-                    f"lists the websites that may, by {', '.join(_CORS_METHODS)} and with the "
+                    f"pages of {origin[:100]!r} may not send this request. CLIP_CORS_ORIGINS lists "
+                    f"the websites that may, with the methods {', '.join(_CORS_METHODS)} and the "
                     f"headers {self._allowed_headers}."
                 ),
             )
@@ -246,9 +246,10 @@ def _site_refusal(scope: "HTTPScope", origins: frozenset[str]) -> CrossSite | No
         foreign = not _is_own(shown, host.decode("latin-1"))
     if not foreign:
         return None
+    website = f"the website {shown[:100]!r}" if shown else "another website"
     return CrossSite(
-        f"a browser sent this from the website {(shown or 'it does not name')[:100]!r}, which "
-        "is not this server's own; CLIP_CORS_ORIGINS lists the websites that may."
+        f"a browser sent this from {website}, which is not this server's own; CLIP_CORS_ORIGINS "
+        "lists the websites that may."
     )
 
 

@@ -89,7 +89,7 @@ class LoadShedding:
 
     def _log(self) -> None:
         logger.warning(
-            "refused %d requests: as many as are taken at once, %d, were waiting or running",
+            "refused %d requests: %d were already waiting or running, the limit",
             self._refused,
             self._admission.capacity,
         )
@@ -217,7 +217,7 @@ class BodyLimits:
     def _no_room(self) -> BodiesTooLarge:
         return BodiesTooLarge(
             f"the bodies of all requests together would hold more than {self._most_bytes} bytes, "
-            "the limit; this one had been arriving for longest, or was one too many."
+            "the limit; this one had taken longest to arrive, or was one too many."
         )
 
 

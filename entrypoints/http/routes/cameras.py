@@ -1,4 +1,4 @@
-"""Endpoints for cameras: is it the same one again, and what does a scene usually look like."""
+"""Endpoints for cameras: re-identification, and how a scene usually looks."""
 
 from typing import Final
 
@@ -35,7 +35,7 @@ async def compare(call: Call[CompareRequest]) -> CompareResponse:
 
 
 async def baseline(call: Call[BaselineRequest]) -> BaselineResponse:
-    """What a scene usually looks like, from frames of it, and which anomaly scores are unusual.
+    """How a scene usually looks, from frames of it, and which anomaly scores are unusual.
 
     A form holds a file `images` for each frame; a raw image is a single frame.
     """

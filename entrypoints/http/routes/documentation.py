@@ -106,8 +106,8 @@ def openapi_config(version: str, *, keys: bool) -> OpenAPIConfig:
             "CLIP embeddings of images and texts, and what camera software does with them: "
             "re-identification, anomaly scores, classification, similarity. Errors are RFC 9457 "
             "problem details with a stable `code`. Every response has `X-Request-ID` and "
-            "`X-Model-Fingerprint`; `X-Unknown-Field` names a field of the request that means "
-            "nothing."
+            "`X-Model-Fingerprint`; `X-Unknown-Field` names a field of the request that has no "
+            "meaning."
         ),
         use_handler_docstrings=True,
         openapi_router=Router(

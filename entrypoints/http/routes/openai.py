@@ -115,8 +115,8 @@ def model_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
             if is_called(encoder.model, asked):
                 return _model(encoder)
         raise UnknownModel(
-            f"the model {asked[:100]!r} is not loaded here; /v1/models lists what is, and "
-            f"{ANY_MODEL!r} is whatever is loaded."
+            f"the model {asked[:100]!r} is not loaded here; /v1/models lists the one that is, and "
+            f"{ANY_MODEL!r} means whichever model is loaded."
         )
 
     return (list_models, retrieve_model)
@@ -169,7 +169,7 @@ def _inputs(sent: EmbeddingsRequest, field: str, use: UseCases) -> list[bytes | 
 def _check_open(dialect: Dialect, what: str, use: UseCases) -> None:
     if dialect not in use.dialects:
         raise InvalidInputs(
-            f"{what} is not taken here: the server's CLIP_DIALECTS leaves out {dialect.value}. "
+            f"{what} is not accepted here: the server's CLIP_DIALECTS leaves out {dialect.value}. "
             "Send texts and data URIs as `input`.",
             code="closed_dialect",
         )

@@ -12,7 +12,7 @@ class ImageUrl(Struct):
     """An image in a part of a message."""
 
     url: Annotated[
-        str, documented(f"A data URI; an address is refused, nothing is fetched. {IMAGE_RULES}")
+        str, documented(f"A data URI; a web URL is refused, nothing is fetched. {IMAGE_RULES}")
     ]
 
 
@@ -31,13 +31,13 @@ class Message(Struct):
 
     role: Annotated[
         str,
-        documented("`user` says what to embed; `system` and an empty `assistant` are passed over."),
+        documented("`user` says what to embed; `system` and an empty `assistant` are ignored."),
     ]
     content: Annotated[list[Part] | str | None, documented("A text, or parts.")] = None
 
 
 class InputObject(Struct):
-    """A text or an image, as Jina and SGLang have it."""
+    """A text or an image, in the format of Jina and SGLang."""
 
     text: str | None = None
     image: Annotated[str | None, documented("A data URI, or bare base64.")] = None
@@ -45,15 +45,15 @@ class InputObject(Struct):
         str | None, documented("An image as bare base64, as Jina's clients send it.")
     ] = None
     url: Annotated[
-        str | None, documented("An image as a data URI; an address is refused, nothing is fetched.")
+        str | None, documented("An image as a data URI; a web URL is refused, nothing is fetched.")
     ] = None
 
 
 class PromptItem(Struct):
-    """A text or an image, as llama.cpp's server has it."""
+    """A text or an image, in the format of llama.cpp's server."""
 
     prompt_string: Annotated[
-        str, documented("A text; of an image nothing but a marker such as `<__media__>`.")
+        str, documented("A text; for an image, only a marker such as `<__media__>`.")
     ] = ""
     multimodal_data: Annotated[
         list[str] | None, documented("One image as base64, for an item that is an image.")
@@ -75,7 +75,7 @@ class ModelMeta(Struct):
 
 
 class GenerationSettings(Struct):
-    """Of llama.cpp's settings, the one that means something here."""
+    """The one of llama.cpp's settings that has a meaning here."""
 
     n_ctx: Annotated[int, documented("Tokens of the longest text, start and end included.")]
 
@@ -122,7 +122,7 @@ class CohereEmbedRequest(Struct):
     ] = None
     embedding_types: Annotated[
         list[str] | None,
-        documented("`float`, `int8`, `uint8`, `binary`, `ubinary`, `base64`; `float` unless sent."),
+        documented("`float`, `int8`, `uint8`, `binary`, `ubinary`, `base64`; `float` by default."),
     ] = None
     truncate: Annotated[
         str | None,
@@ -241,7 +241,7 @@ class ClipEmbedResponse(Struct):
 
     embeddings: list[list[float]]
     time: Annotated[float, documented("Seconds from the decoded request to its result.")]
-    inference_id: Annotated[str, documented("Finds the request in the server's log.")]
+    inference_id: Annotated[str, documented("Identifies the request in the server's log.")]
     frame_id: None = None
     parent_id: None = None
 
@@ -272,6 +272,6 @@ class ClipCompareResponse(Struct):
         documented("Cosines in [-1, 1], in the order of the prompts, or by their names."),
     ]
     time: Annotated[float, documented("Seconds from the decoded request to its result.")]
-    inference_id: Annotated[str, documented("Finds the request in the server's log.")]
+    inference_id: Annotated[str, documented("Identifies the request in the server's log.")]
     frame_id: None = None
     parent_id: None = None

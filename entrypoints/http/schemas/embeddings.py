@@ -22,11 +22,9 @@ class EmbedBatchRequest(Struct):
 
 
 class ItemError(Struct):
-    """Why one image has no embedding: the error that it would have got in a request of its own."""
+    """Why one image has no embedding: the error that it would have got in its own request."""
 
-    status: Annotated[
-        int, documented("The HTTP status that it would have got in a request of its own.")
-    ]
+    status: Annotated[int, documented("The HTTP status that it would have got in its own request.")]
     code: Annotated[str, documented("For programs: stable.")]
     detail: Annotated[str, documented("For people: names the value and the limit it broke.")]
 

@@ -12,7 +12,7 @@ class HealthResponse(Struct):
 
     status: Annotated[str, documented("`healthy`, or `degraded` while there is no model.")]
     model: Annotated[
-        str, documented("The model that is loaded; while there is none, the configured one's name.")
+        str, documented("The loaded model's name; while none is loaded, the configured name.")
     ]
     model_loaded: bool
     unloaded_while_idle: Annotated[
@@ -24,8 +24,8 @@ class HealthResponse(Struct):
     gpu_reason: Annotated[
         str | None,
         documented(
-            "Why this machine's NVIDIA GPU is not used; null where it is, where there is none, and "
-            "where `CLIP_ENCODER` names another device."
+            "Why this machine's NVIDIA GPU is not used; null if it is used, if there is none, or "
+            "if `CLIP_ENCODER` names another device."
         ),
     ]
     vram_used_gb: Annotated[float | None, documented("GiB; null without CUDA.")]
@@ -41,7 +41,9 @@ class HealthResponse(Struct):
         documented("`torch`, …; while no model is loaded, `CLIP_ENCODER`'s value, such as `auto`."),
     ]
     tensorrt_engine_path: str | None
-    precision: Annotated[str | None, documented("What the towers compute in, such as `fp32`.")]
+    precision: Annotated[
+        str | None, documented("The type that the towers compute in, such as `fp32`.")
+    ]
     model_fingerprint: Annotated[
         str | None,
         documented("Embeddings with different fingerprints must never be compared."),
@@ -49,7 +51,7 @@ class HealthResponse(Struct):
     reason: Annotated[str | None, documented("Why the service is degraded.")]
     backend_reason: Annotated[
         str | None,
-        documented("Why TensorRT is not in use although it was asked for; otherwise null."),
+        documented("Why TensorRT is not in use although it was requested; otherwise null."),
     ]
 
 

@@ -90,7 +90,7 @@ class ClassifyRequest(Struct):
             str,
             documented(
                 "`softmax`, the default: which of the labels it is. `sigmoid`: whether each label "
-                "fits, whatever the others are; only where the model has a logit bias (SigLIP).",
+                "fits, independently of the others; only if the model has a logit bias (SigLIP).",
                 enum=[str(kind) for kind in Score],
             ),
         ]
@@ -114,7 +114,7 @@ class ClassifyResponse(Struct):
         dict[str, float],
         documented(
             "Label → softmax of logit scale x cosine; they sum to 1. With `sigmoid`: label → "
-            "sigmoid of logit scale x cosine + logit bias; each stands alone."
+            "sigmoid of logit scale x cosine + logit bias; each is independent."
         ),
     ]
     top_label: str

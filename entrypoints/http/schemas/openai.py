@@ -28,20 +28,20 @@ class EmbeddingsRequest(Struct):
         documented(
             f"A text or an image, or a list of 1 to {MAX_INPUTS} of them, with at most "
             f"{MAX_IMAGES} images. An image is a data URI (`data:image/jpeg;base64,...`). "
-            "An entry may also be an object with `text`, `image`, `bytes` or `url`, as Jina "
-            "and SGLang have it. "
+            "An entry may also be an object with `text`, `image`, `bytes` or `url`, as for Jina "
+            "and SGLang. "
             "Token numbers are refused: they come from a vocabulary other than CLIP's."
         ),
     ] = None
     messages: Annotated[
         list[Message] | None,
-        documented("In place of `input`, as vLLM has it: one user's turn, a text or an image."),
+        documented("Instead of `input`, as for vLLM: one user message with a text or an image."),
     ] = None
     content: Annotated[
         str | list[str | PromptItem] | None,
         documented(
-            "In place of `input`, as llama.cpp's server has it: a text, or a list of texts and of "
-            f"objects, 1 to {MAX_INPUTS}, at most {MAX_IMAGES} of them images."
+            "Instead of `input`, as for llama.cpp's server: a text, or a list of 1 to "
+            f"{MAX_INPUTS} texts and objects, at most {MAX_IMAGES} of them images."
         ),
     ] = None
     model: Annotated[
@@ -69,14 +69,14 @@ class EmbeddingsRequest(Struct):
     embedding_type: Annotated[
         str | None,
         documented(
-            "What Jina calls `encoding_format`; it has `binary` and `ubinary` too.",
+            "Jina's name for `encoding_format`; it has `binary` and `ubinary` too.",
             enum=JINAS_ENCODINGS,
         ),
     ] = None
     encoding_type: Annotated[
         str | None,
         documented(
-            "What LlamaIndex's client of Jina calls `embedding_type`.",
+            "The name for `embedding_type` in LlamaIndex's Jina client.",
             enum=JINAS_ENCODINGS,
         ),
     ] = None
@@ -90,7 +90,8 @@ class EmbeddingObject(Struct):
 
     index: int
     embedding: Annotated[
-        list[float] | str, documented("Unit vector, as numbers or as base64; else as asked for.")
+        list[float] | str,
+        documented("Unit vector, as numbers or base64; or in the requested type."),
     ]
     object: str = "embedding"
 
@@ -120,7 +121,7 @@ class ModelObject(Struct):
     id: str
     architecture: ModelArchitecture
     meta: ModelMeta
-    aliases: Annotated[list[str], documented("What it may be called too.")]
+    aliases: Annotated[list[str], documented("Other names for it.")]
     created: Annotated[int, documented("Unix time at which this server started.")]
     owned_by: str
     object: str = "model"

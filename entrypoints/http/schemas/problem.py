@@ -15,7 +15,7 @@ class Problem(Struct):
     status: int
     detail: Annotated[str, documented("For people: names the value and the limit it broke.")]
     code: Annotated[str, documented("For programs: stable.")]
-    request_id: Annotated[str, documented("Finds the request in the server's log.")]
+    request_id: Annotated[str, documented("Identifies the request in the server's log.")]
 
 
 class OpenAIError(Struct):
@@ -47,7 +47,7 @@ def openai_error(status: int, detail: str, code: str, *, field: str | None) -> W
 
 
 class LlamaCppError(Struct):
-    """What is wrong, as llama.cpp's server says it."""
+    """An error in the format of llama.cpp's server."""
 
     code: Annotated[int, documented("The HTTP status.")]
     message: Annotated[str, documented("For people: names the value and the limit it broke.")]
@@ -55,26 +55,26 @@ class LlamaCppError(Struct):
 
 
 class WrappedLlamaCppError(Struct):
-    """An error where llama.cpp's server is spoken."""
+    """An error of the endpoints for llama.cpp's clients."""
 
     error: LlamaCppError
 
 
 class CohereError(Struct):
-    """An error where Cohere's protocol is spoken."""
+    """An error of the endpoint for Cohere's clients."""
 
-    id: Annotated[str, documented("Finds the request in the server's log.")]
+    id: Annotated[str, documented("Identifies the request in the server's log.")]
     message: Annotated[str, documented("For people: names the value and the limit it broke.")]
 
 
 class WeaviateError(Struct):
-    """An error where Weaviate's protocol is spoken."""
+    """An error of the endpoints for Weaviate."""
 
     error: Annotated[str, documented("For people: names the value and the limit it broke.")]
 
 
 class RoboflowError(Struct):
-    """An error where Roboflow's protocol is spoken."""
+    """An error of the endpoints for Roboflow's clients."""
 
     message: Annotated[str, documented("For people: names the value and the limit it broke.")]
 

@@ -3,7 +3,7 @@
 import { announce } from "./announcer.js";
 import { Photo } from "./photo.js";
 
-/** Why the camera that was asked for cannot be used, as a sentence. */
+/** Why the requested camera cannot be used, as a sentence. */
 export const whyNot = ({ name }) => WHY_NOT[name] ?? "The camera cannot be used.";
 
 const WHY_NOT = {
@@ -12,7 +12,7 @@ const WHY_NOT = {
   NotReadableError: "The camera cannot be used: another program may be using it.",
 };
 
-/** Why there is no camera here, as a sentence; null if one can be asked for. */
+/** Why there is no camera here, as a sentence; null if one can be requested. */
 export function whyNoCamera() {
   if (navigator.mediaDevices?.getUserMedia) return null;
   return isSecureContext

@@ -87,7 +87,7 @@ export function mountCompare(panel, memory) {
     const refusal = one.photo?.refusal ?? other.photo?.refusal;
     if (refusal) query.refuse(refusal);
     else if (one.photo && other.photo) query.ask(delay);
-    else query.drop(one.photo || other.photo ? "One more photo." : "Two photos are needed.");
+    else query.drop(one.photo || other.photo ? "One more photo is needed." : "Two photos are needed.");
     keep();
   }
 

@@ -1,10 +1,10 @@
-// Files that the server cannot take, made into JPEGs where the browser can show them.
+// Converts files that the server cannot read into JPEGs, if the browser can show them.
 
-// The server's own limits, which it writes into the page.
+// The server's limits, which it writes into the page.
 const { maxImageBytes, maxPixels } = document.documentElement.dataset;
 const MAX_BYTES = Number(maxImageBytes);
 const MAX_PIXELS = Number(maxPixels);
-// The server reads a JPEG at a fraction of its size, so that one may have more pixels.
+// The server decodes a JPEG at a fraction of its size, so JPEGs may have more pixels.
 const MAX_JPEG_PIXELS = Number(document.documentElement.dataset.maxJpegPixels);
 // Models look at 224 to 512 pixels a side. This is far more, and quick to send.
 const SCALED_PIXELS = Math.min(4_000_000, MAX_PIXELS);
@@ -33,7 +33,7 @@ const BEGINNINGS = [
 ];
 
 /**
- * What can be sent of a file.
+ * The form of a file that can be sent.
  *
  * @returns the blob; for a converted one its `extension` and a `note` that says what was done; a
  *   `refusal` if neither the server nor this browser can read the file.
@@ -43,7 +43,7 @@ export async function readable(file) {
   const taken = TAKEN.has(format);
   const picture = await decoded(file);
   if (!picture) {
-    // Of a format that the server takes it has the last word: it may read what the browser cannot.
+    // For the server's own formats, let the server decide: it may read what the browser cannot.
     if (taken && file.size <= MAX_BYTES) return { blob: file, refusal: null };
     return { blob: file, refusal: whyRefused(file.name, format, taken) };
   }
@@ -62,7 +62,7 @@ export async function readable(file) {
 
 function whyRefused(name, format, taken) {
   if (taken) {
-    return `${name} is larger than the server takes, and this browser cannot scale it down.`;
+    return `${name} is larger than the server accepts, and this browser cannot scale it down.`;
   }
   if (!format) return `${name} is not a picture that the server or this browser can read.`;
   return `${name} is in the format ${format}, which neither the server nor this browser can read. Save it as JPEG or PNG first.`;

@@ -99,7 +99,7 @@ export function mountFind(panel) {
       "shown",
       [
         `${count} ${count === 1 ? "photo" : "photos"} can be searched.`,
-        ...(leftOver > 0 ? [`${leftOver} more were left out: ${MOST_PHOTOS} are the most.`] : []),
+        ...(leftOver > 0 ? [`${leftOver} more were left out: the limit is ${MOST_PHOTOS}.`] : []),
         ...problems.slice(0, 3),
         ...(problems.length > 3 ? [`And ${problems.length - 3} more.`] : []),
       ].join(" "),
@@ -107,7 +107,7 @@ export function mountFind(panel) {
     announce(progress.textContent);
   }
 
-  // Vectors of another model are of no use beside those of this one.
+  // Vectors from another model cannot be compared with those of this one.
   function forget() {
     model = null;
     for (const entry of entries) entry.vector = null;
@@ -125,7 +125,7 @@ export function mountFind(panel) {
     const { body, fingerprint } = await post("embed/text", { texts: [words.value] }, options);
     if (fingerprint !== model) {
       again();
-      throw new Problem(0, IN_WORDS, "The model was changed: the photos are embedded again.");
+      throw new Problem(0, IN_WORDS, "The model has changed: the photos are being embedded again.");
     }
     const [text] = body.embeddings;
     const matches = entries

@@ -15,7 +15,7 @@ const NOT_FOR_REAL = {
     "The demo model knows drawings, not photos.",
     "It was trained on emoji: what it says about a photo is a guess. The README tells how to load a real model.",
   ],
-  fake: ["No model is at work here.", "The fake encoder returns meaningless numbers, to test clients with."],
+  fake: ["No real model is loaded here.", "The fake encoder returns meaningless numbers, for testing clients."],
 };
 
 /**
@@ -59,7 +59,7 @@ export function followHealth(modelChanged) {
       : "";
     const warning = works
       ? NOT_FOR_REAL[health.model]
-      : ["The server cannot answer now.", asSentence(health.reason ?? "")];
+      : ["The server cannot serve requests now.", asSentence(health.reason ?? "")];
     part("banner").hidden = !warning;
     part("banner").dataset.state = health.status;
     if (!warning || part("banner-text").textContent === warning[1]) return;
@@ -78,7 +78,7 @@ function nameOf({ status, model, model_loaded: loaded, unloaded_while_idle: idle
 }
 
 function details(health) {
-  if (health.unloaded_while_idle) return "asleep; the next request wakes it";
+  if (health.unloaded_while_idle) return "unloaded; the next request loads it";
   if (!health.model_loaded) return "";
   const device = health.device === "cpu" ? "CPU" : health.device;
   return [BACKENDS[health.backend], health.precision, device].filter(Boolean).join(" · ");

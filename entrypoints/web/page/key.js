@@ -1,4 +1,4 @@
-// The API key, if the server wants one: asked for when a request is refused, kept for this tab only.
+// The API key, if the server needs one: prompted for when a request is refused, kept for this tab only.
 
 import { announce } from "./announcer.js";
 
@@ -29,10 +29,10 @@ export function mountKey(changed) {
   let asked = false;
 
   document.addEventListener(REFUSED, () => {
-    // Those that were under way with no key, or with the one before, say nothing new.
+    // Requests that were sent without a key, or with the previous one, say nothing new.
     if (!form.hidden) return;
-    says.textContent = asked ? "The server does not know this key." : "It stays in this tab.";
-    announce(asked ? says.textContent : "This server asks for a key.");
+    says.textContent = asked ? "This key is wrong." : "It stays in this tab.";
+    announce(asked ? says.textContent : "This server needs a key.");
     field.setAttribute("aria-invalid", String(asked));
     form.hidden = false;
     if (asked) field.select();

@@ -22,7 +22,7 @@ const PAUSE_AFTER_FAILURE_MS = 2000;
  * - `learning`: the first frames are embedded; they become the baseline.
  * - `watching`: each frame is scored against it.
  *
- * One frame is under way at a time. What comes faster than the server takes is left out and counted.
+ * One frame is sent at a time. Frames that come faster than the server can take are skipped and counted.
  */
 export function mountLive(panel) {
   const part = (selector) => panel.querySelector(selector);
@@ -184,7 +184,7 @@ export function mountLive(panel) {
     const before = stage.toggleAttribute("data-unusual", unusual) && above > IN_A_ROW;
     const last = cosine(scores.at(-1).score);
     say("shown", unusual ? `Unusual for ${above} frames: score ${last}.` : `As usual: score ${last}.`);
-    // Only what begins is news for a screen reader.
+    // A screen reader should only announce the start.
     if (unusual && !before) announce(outcome.textContent);
   }
 

@@ -1,6 +1,6 @@
-// What a reload would lose: photos, texts and results, kept by the browser for this tab.
+// Keeps photos, texts and results in the browser for this tab, so that a reload loses nothing.
 //
-// They lie in IndexedDB, which holds files of any size, under a name that only this tab knows. What
+// They are in IndexedDB, which holds files of any size, under a name that only this tab knows. What
 // has not been used for half a day is deleted: its tab is closed or forgotten.
 
 const DATABASE = "clip-page";
@@ -53,7 +53,7 @@ function write() {
     const key = [tab(), name];
     const request =
       value === null ? kept.delete(key) : kept.put({ used: Date.now(), value }, key);
-    // The disk is full, or the browser forbids it after all: then a reload starts afresh.
+    // The disk is full, or the browser forbids it: then a reload starts afresh.
     request.addEventListener("error", (event) => event.preventDefault());
   }
   waiting.clear();

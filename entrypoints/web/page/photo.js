@@ -1,4 +1,4 @@
-// A photo: its file as it was given, or what the browser made of a file that the server cannot take.
+// A photo: the original file, or its conversion if the server cannot read the original.
 
 import { readable } from "./conversion.js";
 
@@ -23,7 +23,7 @@ export class Photo {
     this.url = URL.createObjectURL(blob);
   }
 
-  /** The photo of a file; converted or scaled down if the server could not take it as it is. */
+  /** The photo of a file; converted or scaled down if the server cannot read it. */
   static async of(file, { onDisk = true } = {}) {
     const { blob, extension, note, refusal } = await readable(file);
     if (blob === file) return new Photo(file, file.name, { refusal, onDisk });

@@ -1,4 +1,4 @@
-// A request that is sent again whenever its input changes, and what is shown of its response.
+// Sends a request whenever its input changes, and shows the response.
 
 import { announce } from "./announcer.js";
 import { inPlainWords } from "./words.js";
@@ -8,10 +8,10 @@ const TYPING_PAUSE_MS = 250;
 /**
  * A state machine of four states:
  *
- * - `empty`: nothing was asked; a sentence says what is missing.
- * - `waiting`: a request is about to be sent or under way; what an earlier one found is dimmed.
- * - `shown`: what is shown belongs to the input as it is.
- * - `problem`: the request failed; nothing of an earlier one is left.
+ * - `empty`: no request was sent; a sentence says what is missing.
+ * - `waiting`: a request is about to be sent or in progress; an earlier result is dimmed.
+ * - `shown`: the result for the current input is shown.
+ * - `problem`: the request failed; no earlier result is left.
  *
  * A request that was superseded is aborted: the server stops working on it, and its response is
  * never shown.
@@ -44,45 +44,45 @@ export class Query {
     this.#onChange = onChange;
   }
 
-  /** What was found for the input as it is; null while nothing is. */
+  /** The result for the current input; null if there is none. */
   get found() {
     return this.#outcome.dataset.state === "shown" ? this.#found : null;
   }
 
-  /** Whether what is shown was made by the model with this fingerprint, or is about to be. */
+  /** Whether the result is, or will be, from the model with this fingerprint. */
   isOf(fingerprint) {
     const { state } = this.#outcome.dataset;
     return state === "waiting" || (state === "shown" && this.#found.fingerprint === fingerprint);
   }
 
-  /** The input has changed: ask once it has been still for a moment. */
+  /** The input has changed: send a request once it has been stable for a moment. */
   ask(delay = TYPING_PAUSE_MS) {
     const { signal } = this.#supersede();
     this.#enter("waiting", this.#outcome.textContent);
     this.#timer = setTimeout(() => this.#run(signal), delay);
   }
 
-  /** What the input depends on is under way: what was found is dimmed until then. */
+  /** The input is not ready yet: dim the result until then. */
   hold() {
     this.#supersede();
     this.#enter("waiting", this.#outcome.textContent);
   }
 
-  /** There is nothing to ask: forget what was found, and say `sentence` instead. */
+  /** There is nothing to send: forget the result, and show `sentence` instead. */
   drop(sentence = "") {
     this.#supersede();
     this.#forget();
     this.#enter("empty", sentence);
   }
 
-  /** The input cannot be sent: forget what was found, and say why. */
+  /** The input cannot be sent: forget the result, and say why. */
   refuse(sentence) {
     this.drop();
     this.#enter("problem", sentence);
     this.#announce(sentence);
   }
 
-  /** Show what was found before the page was reloaded. */
+  /** Show the result from before the page was reloaded. */
   restore(found) {
     this.#supersede();
     this.#keep(found);
@@ -132,7 +132,7 @@ export class Query {
     }
   }
 
-  // What happens in a panel that is not shown is nobody's news.
+  // Nothing is announced for a panel that is hidden.
   #announce(sentence) {
     if (this.#outcome.checkVisibility()) announce(sentence);
   }

@@ -1,4 +1,4 @@
-// The request that was sent, as a command for a shell.
+// The request that was sent, as a shell command.
 
 import { announce } from "./announcer.js";
 import { hasKey } from "./key.js";
@@ -54,7 +54,7 @@ export function mountRequest(place) {
 }
 
 /**
- * A command for any POSIX shell. Photos stand in it as files by their names.
+ * A command for any POSIX shell. It refers to photos by their file names.
  *
  * @param fields the request's fields; photos as `Photo`.
  * @param numbers how many of an embedding's numbers are written; all unless given.
@@ -65,7 +65,7 @@ export function curl(path, fields, numbers = Infinity) {
   );
   return [
     `curl -s ${quoted(address(path))} \\`,
-    // By its name: what is shown is also photographed, shared, and kept in a shell's history.
+    // As a variable: commands are photographed, shared, and kept in a shell's history.
     ...(hasKey() ? ['  -H "Authorization: Bearer $CLIP_API_KEY" \\'] : []),
     "  -H 'Content-Type: application/json' --data-binary @- <<JSON",
     `{\n${lines.join(",\n")}\n}`,
@@ -87,7 +87,7 @@ function written(value, numbers) {
 
 const quoted = (text) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
-// What the shell would expand between <<JSON and JSON.
+// Characters that the shell would expand between <<JSON and JSON.
 const inHeredoc = (text) => text.replace(/[\\$`]/g, "\\$&");
 
 async function copied(text) {
@@ -99,7 +99,7 @@ async function copied(text) {
   }
 }
 
-// The clipboard is offered on localhost and over HTTPS only; what is selected can always be copied.
+// The clipboard works only on localhost and over HTTPS; a selection can always be copied.
 function copiedTheOldWay(text) {
   const field = document.createElement("textarea");
   const { activeElement } = document;

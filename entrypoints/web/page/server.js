@@ -6,7 +6,7 @@ import { IN_WORDS } from "./words.js";
 const MOST_RETRIES = 5;
 const LONGEST_WAIT_S = 10;
 
-/** A request that failed: what the server said (RFC 9457 problem details), or why nobody did. */
+/** A failed request: the server's error (RFC 9457 problem details), or why there is none. */
 export class Problem extends Error {
   /**
    * @param status the HTTP status; 0 where there is none.
@@ -32,7 +32,7 @@ export async function get(path, signal) {
 
 /**
  * POST; resolves to {body, fingerprint}: of the response, and of the model that made it. A server
- * that is starting or too busy is asked again after the time that it names; `waiting` is told so.
+ * that is starting or too busy is retried after the time that it names; `waiting` is told so.
  */
 export async function post(path, fields, { signal, waiting = () => {} } = {}) {
   const body = JSON.stringify(fields);

@@ -1,4 +1,4 @@
-// What "What is it?" and "Does it fit?" share: a photo against a list of texts.
+// Shared by "What is it?" and "Does it fit?": a photo against a list of texts.
 
 import { remember } from "./memory.js";
 import { Query } from "./query.js";
@@ -8,7 +8,7 @@ import { csv, json, mountSaving } from "./saving.js";
 import { base64Of, post } from "./server.js";
 
 /**
- * Asks about the slot's photo and the texts in the panel's rows whenever one of them changes.
+ * Sends a request for the slot's photo and the panel's texts whenever one of them changes.
  *
  * @param kept what the panel remembered before a reload, if anything.
  * @param noun what a row is called.

@@ -44,7 +44,7 @@ export function mountWatch(panel, memory) {
     },
   });
   const showBaselineSaving = mountSaving(part("[data-saving=baseline]"), {
-    // A bare list: it stands as it is where a request holds its baseline.
+    // A bare list, in the form in which a request holds its baseline.
     "Save the baseline": () => json("baseline", baseline.found.embedding),
   });
   const showScoresSaving = mountSaving(part("[data-saving=scores]"), {
@@ -59,7 +59,7 @@ export function mountWatch(panel, memory) {
     },
   });
 
-  // Frame by frame, and each only once: together they may be larger than a request may be.
+  // Frame by frame, each only once: together they may be too large for one request.
   async function embedded(photo, fingerprint, options) {
     const known = embeddings.get(photo);
     if (known && (fingerprint === null || known.fingerprint === fingerprint)) return known;
@@ -77,7 +77,7 @@ export function mountWatch(panel, memory) {
     for (const [place, photo] of usual.photos.entries()) {
       try {
         const { embedding, fingerprint } = await embedded(photo, model, options);
-        // The model was changed while the page was asking: what came before is of no use.
+        // The model changed between the requests: the earlier responses are of no use.
         if (model !== null && fingerprint !== model) return findBaseline(options);
         model = fingerprint;
         frames.push(embedding);

@@ -82,8 +82,8 @@ def server_routes(use: UseCases) -> Sequence[HTTPRouteHandler]:
         for asked in query_fields(request.scope["query_string"]).get("model", []):
             if not is_called(model, asked):
                 raise UnknownModel(
-                    f"the model {asked[:100]!r} is not loaded here; ask for {model!r}, or for "
-                    f"{ANY_MODEL!r}, which is whatever is loaded."
+                    f"the model {asked[:100]!r} is not loaded here; use {model!r}, or "
+                    f"{ANY_MODEL!r} for whichever model is loaded."
                 )
         return PropsResponse(
             default_generation_settings=GenerationSettings(

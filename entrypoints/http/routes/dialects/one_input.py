@@ -57,7 +57,7 @@ def of_parts(parts: Sequence[Part], *, name: str) -> bytes | str:
             images.append(sent if isinstance(sent, str) else sent.url)
         else:
             raise InvalidInputs(
-                f"part {place} of {name} has the type {part.type[:100]!r} and not what belongs to "
+                f"part {place} of {name} has the type {part.type[:100]!r} without the field for "
                 "it; send 'text' with `text`, or 'image_url' with `image_url`.",
                 code="unknown_part",
             )
