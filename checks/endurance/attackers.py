@@ -182,7 +182,7 @@ async def ask_for_a_websocket(target: Target) -> None:
 
 
 async def talk_nonsense(target: Target) -> None:
-    """Send what is not HTTP."""
+    """Send bytes that are not HTTP."""
     async with target.connection() as (reader, writer):
         writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 4)
         await target.status(reader)

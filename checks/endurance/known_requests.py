@@ -50,7 +50,7 @@ class KnownRequests:
         self._labels = dict(zip(LABELS, map(Embedding.from_encoder, rows), strict=True))
 
     def draw(self) -> KnownRequest:
-        """One at random, as cameras would ask: mostly single images, now and then many."""
+        """A random request, as cameras send them: mostly single images, sometimes many."""
         kinds = [self._embed, self._anomaly, self._classify, self._similarities]
         rare = [self._bare, self._batch, self._texts, self._compare, self._openai]
         return self._rng.choice(kinds * 4 + rare)()

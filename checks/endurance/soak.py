@@ -56,7 +56,12 @@ _ATTACKS: Final[Sequence[tuple[Attack, int]]] = (
 
 @click.command()
 @click.option("--minutes", default=60.0, show_default=True, help="How long it lasts.")
-@click.option("--fault-share", default=0.002, show_default=True, help="Share of the encoder's calls that fail.")
+@click.option(
+    "--fault-share",
+    default=0.002,
+    show_default=True,
+    help="Share of the encoder's calls that fail.",
+)
 @click.option("--output", type=click.Path(path_type=Path), default=REPORTS, show_default=True)
 def main(minutes: float, fault_share: float, output: Path) -> None:
     """Soak a server with the demo model, and check every response."""

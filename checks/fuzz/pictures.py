@@ -20,7 +20,7 @@ _FOLDER = Path(".fuzz")
 
 
 def main() -> int:
-    """How many files broke the promise; each is kept in `.fuzz/`."""
+    """How many files broke an assertion; each is kept in `.fuzz/`."""
     parser = argparse.ArgumentParser(prog="python -m checks.fuzz.pictures")
     parser.add_argument("--runs", type=int, default=100_000, help="files of each format")
     parser.add_argument("--seed", type=int, default=0, help="the same one makes the same files")

@@ -148,7 +148,7 @@ def _row(kind: str, tried: int, slowest: Found, largest: Found, request: Found) 
 
 
 def main() -> int:
-    """How many inputs ended in a way that none may."""
+    """How many inputs had an outcome that none may have."""
     parser = argparse.ArgumentParser(prog="python -m checks.hostile.costs")
     parser.add_argument("--seconds", type=float, default=60, help="of search for each kind")
     parser.add_argument("--seed", type=int, default=0)

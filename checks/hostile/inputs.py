@@ -54,7 +54,7 @@ class Inputs(ABC, Generic[_Genome]):
         """What the server does with it; what is sent has been made before."""
 
     def whole(self, genome: _Genome) -> _Genome:
-        """As much of the same as a request of `MAX_BODY_BYTES` can hold.
+        """As much of it as a request of `MAX_BODY_BYTES` can hold.
 
         The search itself tries less of each, and therefore more of them.
         """
@@ -295,7 +295,7 @@ class JsonBodies(_Bodies):
     )  # fmt: skip
 
     def work(self, genome: Body) -> Callable[[], object]:
-        """As the routes read it."""
+        """Read it as the routes do."""
         body, kind = genome.data, genome.kind
         return lambda: _read_json(body, kind)
 
@@ -330,7 +330,7 @@ class Forms(_Bodies):
     )  # fmt: skip
 
     def work(self, genome: Body) -> Callable[[], object]:
-        """As the routes read it."""
+        """Read it as the routes do."""
         body = genome.data
         return lambda: decode_form(body, ClassifyRequest, "x")
 

@@ -82,7 +82,7 @@ def mutated(rng: random.Random, cases: Sequence[RawCase]) -> list[bytes]:
 
 
 async def fuzz(server: Server, mutations: int, seed: int) -> Fuzzing:
-    """Send so many mutations, and ask as a bystander all the while."""
+    """Send this many mutations, with a bystander's requests all the while."""
     rng = random.Random(seed)
     cases = [case for case in corpus() if sum(map(len, case.packets)) <= _LARGEST]
     found = Fuzzing()
@@ -143,7 +143,7 @@ async def _exchange(server: Server, packets: list[bytes]) -> bytes:
 
 
 async def _stand_by(server: Server, found: Fuzzing) -> None:
-    """Ask for one embedding and for the health, again and again, on a connection that is kept."""
+    """Request one embedding and the health, again and again, on one connection."""
     headers = {"content-type": "application/json"}
     first: object = None
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:

@@ -74,12 +74,12 @@ def choose(page: Page, panel: str, *files: Path) -> None:
 
 
 def outcome(page: Page, panel: str) -> Locator:
-    """Where a panel says what came of its request."""
+    """Where a panel shows the outcome of its request."""
     return page.locator(f"#{panel} .outcome")
 
 
 def fill(page: Page, panel: str) -> None:
-    """Bring a panel to its fullest."""
+    """Fill a panel completely."""
     page.click(f"#tab-{panel}")
     if panel in {"classify", "describe"}:
         choose(page, f"#{panel}", TRUCK)

@@ -1,4 +1,4 @@
-"""The encoder's process, in a thread of the test, for what asks it."""
+"""The encoder's process, in a thread of the test."""
 
 import asyncio
 import socket

@@ -50,7 +50,7 @@ SAMPLES = np.stack([pixels_of(1), pixels_of(500)])
 
 
 class RecordingEncoder(EncoderPort):
-    """Answers with `vector_of` each input's number and records every batch.
+    """Returns `vector_of` each input's number and records every batch.
 
     ``gate`` holds it back: clear it, and the encoder stays busy until it is set again.
     """
@@ -172,7 +172,7 @@ async def settle() -> None:
 
 
 class Upgrade(EncoderUpgradePort):
-    """Hands out what it was given, once ``gate`` is open, or raises it."""
+    """Returns what it was given, once ``gate`` is open, or raises it."""
 
     def __init__(self, outcome: EncoderPort | Exception | None) -> None:
         self.outcome = outcome

@@ -26,7 +26,7 @@ from tests.support.other_encoders import serve_with
 
 
 class FaultyEncoder(FakeEncoder):
-    """Right unless it is told otherwise."""
+    """Works unless the file says otherwise."""
 
     def __init__(self, orders: Path) -> None:
         super().__init__(embedding_dimension=768)

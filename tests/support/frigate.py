@@ -38,7 +38,7 @@ class FrigateLlamaCpp:
         return response.raise_for_status().json()
 
     def embed(self, texts: list[str], images: list[bytes]) -> list[np.ndarray]:
-        """As Frigate does: nothing at all where the request fails."""
+        """As Frigate does: nothing if the request fails."""
         content: list[dict[str, Any]] = [{"prompt_string": text} for text in texts]
         content += [
             {

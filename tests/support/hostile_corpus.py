@@ -1,4 +1,4 @@
-"""Hostile requests by name, each with what it must be answered."""
+"""Hostile requests by name, each with the response that it must get."""
 
 import base64
 import functools
@@ -37,13 +37,13 @@ VALID_REQUESTS: Final[dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """A request that means no good.
+    """A hostile request.
 
     Attributes:
         name: what it tries.
         body: makes what is sent.
-        status: what must be answered.
-        code: the error's code; None where the response is no error.
+        status: the response's status.
+        code: the error's code; None if the response is not an error.
         path: where it is sent.
         method: how it is sent.
         headers: what is sent with it.

@@ -32,7 +32,7 @@ def full(mode: str) -> Image.Image:
 
 
 def header(file_format: str) -> bytes:
-    """A whole small file of a format that is not taken."""
+    """A small valid file in an unsupported format."""
     return as_file(TINY, file_format)
 
 
@@ -237,7 +237,7 @@ def jpeg_of_separate_scans(scans: int) -> bytes:
 
 
 def thumbnail_of_scans() -> bytes:
-    """Two hundred scans' markers inside of metadata, where they are none."""
+    """Two hundred scan markers inside metadata, where they do not count as scans."""
     return jpeg_with(segment(0xE4, b"\xff\xda\x00\x08" * 200))
 
 
@@ -348,7 +348,7 @@ def with_a_zip(picture: bytes) -> bytes:
 
 
 def others() -> Iterator[tuple[str, bytes]]:
-    """A file of every format that Pillow knows and the service does not take."""
+    """A file in each format that Pillow knows and the service does not accept."""
     for name in sorted(Image.SAVE):
         if name in {*IMAGE_FORMATS, "BUFR", "GRIB", "HDF5", "WMF"}:
             continue

@@ -130,7 +130,7 @@ def known_embedding(server: Server) -> list[float]:
 
 
 def every_endpoint_works(server: Server) -> None:
-    """All that is asked well is answered well."""
+    """Valid requests get their valid responses."""
     for path in VALID_REQUESTS:
         response = send(server, Hostile(path, lambda path=path: request_body(path), path=path))  # type: ignore[misc]
         assert response.status == 200, (path, response)

@@ -91,7 +91,7 @@ def _cut(data: bytearray, rng: random.Random) -> None:
 
 
 def _mend_checksums(data: bytearray) -> None:
-    """So that decoders look at what was changed."""
+    """Make decoders look at the changed parts."""
     place = 8
     while place + 12 <= len(data):
         end = place + 8 + int.from_bytes(data[place : place + 4], "big")

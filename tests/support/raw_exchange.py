@@ -41,7 +41,7 @@ def exchange(url: str, case: RawCase) -> bytes:
 
 
 def statuses(received: bytes, *, head: bool = False) -> list[int]:
-    """Of the responses, interim ones included, that must fill all that was received.
+    """The responses' statuses, including interim ones; they must use up all received bytes.
 
     Args:
         received: from `exchange`.

@@ -1,4 +1,4 @@
-"""A server that others send to, and that keeps what it is sent."""
+"""A server that keeps the requests that it gets."""
 
 import gzip
 import threading
@@ -17,7 +17,7 @@ class Delivery:
 
 
 class Receiver:
-    """Answers every POST with nothing, and with 200 once the given statuses are used up."""
+    """Responds to every POST with an empty body; with 200 once the given statuses are used up."""
 
     def __init__(self, *statuses: int) -> None:
         self._statuses = list(statuses)

@@ -14,7 +14,7 @@ from tests.support.rows import smallest_cosine
 
 
 def cosines(encoder: EncoderPort, pictures: Mapping[str, Image.Image]) -> dict[str, float]:
-    """By the names of the pictures, which are large enough to be reduced."""
+    """By picture name; the pictures are large enough to be reduced."""
     found = {}
     for name, picture in pictures.items():
         data = as_file(picture, quality=90)

@@ -1,4 +1,4 @@
-"""``python -m tests.support.request_trace``: serves a request to ``/embed``, prints whose code ran.
+"""``python -m tests.support.request_trace``: serves a ``/embed`` request, prints which files ran.
 
 As JSON, the project's files in which a function was called for it, in any thread of the server.
 """

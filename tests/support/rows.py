@@ -9,5 +9,5 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of each row of the one with the same row of the other."""
+    """The cosine of each row with the same row of the other array."""
     return float((unit(a) * unit(b)).sum(axis=1).min())
