@@ -317,6 +317,6 @@ def test_the_doctor_measures_every_encoder_of_this_processor(tmp_path: Path) -> 
         assert float(cosine) > (0.9999 if "fp32" in name else 0.999)
         assert float(memory) > 0.1
         assert unit == "GiB"
-    assert "CLIP_ENCODER=auto takes" in run.stdout
+    assert "CLIP_ENCODER=auto uses" in run.stdout
     (kept,) = (tmp_path / "measured").iterdir()
     assert json.loads(kept.read_text())["encoder"] in {"openvino", "torch"}

@@ -39,7 +39,7 @@ def test_the_page_asks_for_the_key_and_goes_on(
         expect(form).to_be_visible()
         expect(page.locator("#model-name")).to_have_text("Locked")
         choose(page, "#classify", TRUCK)
-        expect(outcome(page, "classify")).to_contain_text("wants a key")
+        expect(outcome(page, "classify")).to_contain_text("needs a key")
         give(page, "not-the-key-of-this-server")
         expect(page.locator("#key-says")).to_have_text("This key is wrong.")
         expect(form).to_be_visible()

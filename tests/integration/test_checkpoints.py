@@ -304,7 +304,7 @@ def test_int8_is_refused_where_it_would_be_no_faster(
         int8_is_faster=lambda: False,
         probe_gpu=lambda: Device("cpu", cuda_available=False),
     )
-    with pytest.raises(EncoderUnavailable, match=r"no instructions for int8.*CLIP_PRECISION=auto"):
+    with pytest.raises(EncoderUnavailable, match=r"no int8 instructions.*CLIP_PRECISION=auto"):
         selection.load()
 
 

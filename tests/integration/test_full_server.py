@@ -65,7 +65,9 @@ async def test_refusals_count_and_are_logged_together(
         assert counted in (await client.get("/metrics")).text
         while not (lines := [r.message for r in caplog.records if "refused" in r.message]):
             await client.get("/health/live")
-    assert lines == [f"refused 5 requests: {full.capacity} were already waiting or running"]
+    assert lines == [
+        f"refused 5 requests: {full.capacity} were already waiting or running, the limit"
+    ]
 
 
 @pytest.fixture

@@ -248,7 +248,9 @@ def test_a_new_name_is_followed(hub: Hub, home: Path, expected: str) -> None:
 
 
 def test_what_the_hub_does_not_have(hub: Hub, home: Path) -> None:
-    assert said(hub, home, "no/body").startswith("no/body is neither a directory here nor a model")
+    assert said(hub, home, "no/body").startswith(
+        "no/body is neither a directory here nor a public model"
+    )
     assert "no revision 'v9'" in said(hub, home, f"{NAME}@v9")
     hub.repositories["text/only"] = {"config.json": b"{}", "model.gguf": b"x" * 9000}
     assert "holds no checkpoint in Hugging Face's or OpenCLIP's layout" in said(

@@ -151,7 +151,7 @@ async def test_what_cannot_be_searched_is_refused(container: Container) -> None:
     try:
         search = container.search_index()
         index = MemoryIndex(unit_rows(3), fingerprint="other", block=10)
-        with pytest.raises(BulkFailure, match="of fingerprint other"):
+        with pytest.raises(BulkFailure, match="with fingerprint other"):
             await search(index, text="a cat")
         with pytest.raises(InvalidInputs, match="needs a text"):
             await search(index)

@@ -139,9 +139,9 @@ def test_a_faulty_engine_is_not_put_in_place(hugging_face_directory: Path, tmp_p
     assert not (tmp_path / "tower.engine").exists()
     assert workshop.fused == [True, False]
     assert all(runner.closed for runner in workshop.runners)
-    # It is not tried again at every start, even if it might succeed, until something changes.
+    # It is not retried at every start, even if it might succeed, until something changes.
     workshop.spoil = lambda model: None
-    with pytest.raises(EncoderUnavailable, match=r"disagrees.*It is not tried again"):
+    with pytest.raises(EncoderUnavailable, match=r"disagrees.*It is not retried"):
         made.build(serving, expected_of(serving))
     assert len(workshop.built) == 2
     workshop.installation = Installation(TENSORRT, replace(GPU, driver="590"))
@@ -207,9 +207,9 @@ def test_an_engine_that_fails_at_a_later_start_is_disowned_and_torch_serves(
     assert selection.load().description.backend == "torch"
     assert workshop.runners[-1].closed
     workshop.wrong_at = None
-    with pytest.raises(EncoderUnavailable, match=r"at 3 images.*It is not tried again"):
+    with pytest.raises(EncoderUnavailable, match=r"at 3 images.*It is not retried"):
         made.load()
-    with pytest.raises(EncoderUnavailable, match=r"at 3 images.*It is not tried again"):
+    with pytest.raises(EncoderUnavailable, match=r"at 3 images.*It is not retried"):
         made.load_or_make()
     assert len(workshop.built) == 1
 
@@ -224,7 +224,7 @@ def test_an_engine_that_loses_the_device_is_not_tried_by_the_next_process(
     with pytest.raises(EncoderLost):
         made.load()
     workshop.lost = False  # the process was restarted
-    with pytest.raises(EncoderUnavailable, match=r"failed: the GPU failed.*not tried again"):
+    with pytest.raises(EncoderUnavailable, match=r"failed: the GPU failed.*not retried"):
         made.load()
 
 
@@ -271,7 +271,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     encoder.encode_images(picture_samples(CLIPS_INPUT)[:7])
     assert runner.batches == [4, 3]
     runner.room = 0
-    with pytest.raises(ServiceUnavailable, match="not enough free memory") as caught:
+    with pytest.raises(ServiceUnavailable, match="does not have enough free memory") as caught:
         encoder.encode_images(picture_samples(CLIPS_INPUT)[:2])
     assert caught.value.code == "out_of_device_memory"
     runner.lost = True
