@@ -174,7 +174,7 @@ def test_a_sleeping_model_is_told(browser: Browser, tmp_path: Path) -> None:
         while not httpx.get(server.url + "/health").json()["unloaded_while_idle"]:
             assert server.process.poll() is None
         with opened(browser, server.url) as page:
-            expect(page.locator("#model")).to_contain_text("asleep")
+            expect(page.locator("#model")).to_contain_text("unloaded; the next request loads it")
             expect(page.locator("#banner")).to_contain_text("No real model is loaded here.")
 
 
