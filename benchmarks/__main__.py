@@ -159,6 +159,7 @@ def main(
             servers.compare()
             for number in range(rounds):
                 servers.one_round(seconds, first=number)
+        results.keep(output)  # a run that is stopped later has measured this much
     _measure_own_costs(results)
     if not only:
         _measure_peaks(results)
