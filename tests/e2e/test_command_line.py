@@ -40,7 +40,7 @@ def test_a_bad_value_stops_the_start_with_one_line(name: str, value: str) -> Non
 
 
 def test_serve_explains_its_settings_and_takes_the_common_ones_as_options() -> None:
-    page = run("serve", "--help").stdout
+    page = " ".join(run("serve", "--help").stdout.split())  # lines break anywhere
     for told in ("--host", "--port", "--model", "CLIP_MAX_REQUESTS", "from 0 to 65535"):
         assert told in page
     refused = run("serve", "--port", "http")
