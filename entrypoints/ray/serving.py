@@ -19,6 +19,7 @@ from adapters.ray.shared_batch import encode_together
 from application.model.supervisor import Supervisor
 from application.ports import EncoderDescription, EncoderPort, PixelBatch, TokenCount
 from entrypoints.container import Container, http_service
+from entrypoints.ray.lost_bodies import LostBodies
 from entrypoints.settings import read_settings
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _ingress() -> "ASGIApp":
     # Ray sends requests here as soon as this returns, so wait for the encoder first.
     with ThreadPoolExecutor(max_workers=1) as thread:
         _loaded(container.model(), thread)
-    return http_service(container)
+    return LostBodies(http_service(container))
 
 
 def _loaded(model: Supervisor, thread: ThreadPoolExecutor) -> EncoderPort:

@@ -98,7 +98,7 @@ def test_the_third_start_serves_on_pytorch(
     assert "ended 2 times in a row" in caplog.text
     assert not mark_file(made.engine_path).exists()
     # Neither loaded nor built again, by this process or the next.
-    with pytest.raises(EncoderUnavailable, match=r"crashed or was killed\. It is not tried again"):
+    with pytest.raises(EncoderUnavailable, match=r"crashed or was killed\. It is not retried"):
         made.load_or_make()
     assert start(made, "load") == 1
 
