@@ -34,8 +34,10 @@ serve: install ## Install, and serve the demo model on port 8093, or MODEL=googl
 install: $(VENV)/.serve-$(EXTRAS) ## Install what `make serve` needs; EXTRAS=torch,tensorrt chooses the extras
 
 test: $(VENV)/.test ## Install what the tests need, and run all of them
-	@# The tests start hundreds of servers, which would each compile this project's own files.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	@# The tests start hundreds of servers, which would each compile this project's own files. And where
+	@# several processes compute on the same cores, PyTorch's threads must not wait by spinning.
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive \
+		$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_ARGS)
 
 hostile: $(VENV)/.test ## Send hostile requests to a server, and print the cost of each
 	$(BIN)/python -m checks.hostile

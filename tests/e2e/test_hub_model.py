@@ -101,4 +101,6 @@ def test_the_command_makes_a_bundle_for_another_machine(hub: Hub, tmp_path: Path
         [*program[:-1], "no/body"], env=variables, capture_output=True, text=True, check=False
     )
     assert missing.returncode == 1
-    assert missing.stderr.startswith("no/body is neither a directory here nor a public model on the hub")
+    assert missing.stderr.startswith(
+        "no/body is neither a directory here nor a public model on the hub"
+    )

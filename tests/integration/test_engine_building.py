@@ -25,7 +25,7 @@ from adapters.export.image_tower_file import check_image_tower, data_file
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import CLIPS_INPUT, EncoderUnavailable
-from tests.support.checkpoints import full_size_clip, save_hugging_face, save_resnet
+from tests.support.checkpoints import save_resnet
 from tests.support.families import save_siglip, save_xlm_roberta_image_tower, small_siglip
 
 BOTH = [Precision.FP32, Precision.FP16]
@@ -102,8 +102,8 @@ def test_siglips_image_tower_becomes_an_engine_too(tmp_path: Path, tensorrt: Ten
 
 
 @pytest.mark.full_size
-def test_full_size_engines(tmp_path: Path, tensorrt: TensorRt) -> None:
-    checkpoint = read_checkpoint(str(save_hugging_face(full_size_clip(), tmp_path / "checkpoint")))
+def test_full_size_engines(full_size_directory: Path, tmp_path: Path, tensorrt: TensorRt) -> None:
+    checkpoint = read_checkpoint(str(full_size_directory))
     for precision, smallest in ((Precision.FP16, 575), (Precision.FP32, 1150)):
         exported, engine = tmp_path / f"{precision}.onnx", tmp_path / f"{precision}.engine"
         export_image_tower(checkpoint, exported, precision=precision)

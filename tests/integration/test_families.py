@@ -50,24 +50,31 @@ from tests.support.rows import smallest_cosine, unit
 CPU = Device("cpu", cuda_available=False)
 EXACT = 0.99999
 BF16 = 0.999
+FEW = [photos()["cat"]]
+"""For full-size models."""
 SHAPES = [*photos().values(), *(Image.new("RGB", size, "teal") for size in ((500, 3), (1, 1)))]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What another library makes of `SHAPES` and `TEXTS`, each row of length 1."""
+    """What another library makes of images and of `TEXTS`, each row of length 1."""
 
     images: np.ndarray
     texts: np.ndarray
 
 
-def pixels_of(checkpoint: Checkpoint) -> np.ndarray:
+def pixels_of(checkpoint: Checkpoint, images: Sequence[Image.Image] = SHAPES) -> np.ndarray:
     image_input = checkpoint.preprocessing.image_input
-    return np.stack([preprocess(image.convert("RGB"), image_input) for image in SHAPES])
+    return np.stack([preprocess(image.convert("RGB"), image_input) for image in images])
 
 
-def check_every_runtime(checkpoint: Checkpoint, expected: Reference, scratch: Path) -> None:
-    batch = pixels_of(checkpoint)
+def check_every_runtime(
+    checkpoint: Checkpoint,
+    expected: Reference,
+    scratch: Path,
+    images: Sequence[Image.Image] = SHAPES,
+) -> None:
+    batch = pixels_of(checkpoint, images)
     for precision, needed in ((Precision.FP32, EXACT), (Precision.BF16, BF16)):
         on_torch = TorchEncoder(checkpoint, CPU, precision=precision)
         assert smallest_cosine(on_torch.encode_images(batch), expected.images) > needed
@@ -181,13 +188,13 @@ def test_siglip_2_as_open_clip_has_it(tmp_path: Path) -> None:
     transform = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
     tokenizer = HFTokenizer(str(directory), context_length=64, clean="canonicalize")
     expected = Reference(
-        rows(model.encode_image(torch.stack([transform(image) for image in SHAPES]))),
+        rows(model.encode_image(torch.stack([transform(image) for image in FEW]))),
         rows(model.encode_text(tokenizer(list(TEXTS)))),
     )
     del model
     checkpoint = read_checkpoint(str(directory))
     assert checkpoint.model == "siglip2-base-patch16-224"
-    check_every_runtime(checkpoint, expected, tmp_path)
+    check_every_runtime(checkpoint, expected, tmp_path, FEW)
 
 
 @pytest.mark.full_size
@@ -216,13 +223,13 @@ def test_clip_with_an_xlm_roberta_as_open_clip_has_it(tmp_path: Path) -> None:
     images = rows(model.encode_image(torch.from_numpy(_in_clips_normalisation(checkpoint))))
     expected = Reference(images, rows(model.encode_text(tokens)))
     del model
-    check_every_runtime(checkpoint, expected, tmp_path)
+    check_every_runtime(checkpoint, expected, tmp_path, FEW)
 
 
 def _in_clips_normalisation(checkpoint: Checkpoint) -> np.ndarray:
     """The same pixels for both: how a picture is cropped is compared with transformers."""
     assert checkpoint.preprocessing.conversion is None
-    return pixels_of(checkpoint)
+    return pixels_of(checkpoint, FEW)
 
 
 @pytest.mark.parametrize("mode", ["squash", "longest"])

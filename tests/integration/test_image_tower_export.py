@@ -17,7 +17,7 @@ from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import DEMO, read_checkpoint
 from application.ports import Device, PixelBatch
-from tests.support.checkpoints import full_size_clip, save_hugging_face, save_resnet, small_clip
+from tests.support.checkpoints import save_hugging_face, save_resnet, small_clip
 from tests.support.families import save_siglip, save_xlm_roberta_image_tower, small_siglip
 from tests.support.photos import photos
 from tests.support.rows import smallest_cosine
@@ -49,7 +49,8 @@ def check_parity(source: str, directory: Path, batch: PixelBatch) -> None:
         assert metadata["fingerprint"] == checkpoint.fingerprint
         assert metadata["precision"] == precision
         assert smallest_cosine(run(path, batch), expected) >= NEEDED[precision]
-        assert smallest_cosine(run(path, batch[:1]), expected[:1]) >= NEEDED[precision]
+        if len(batch) > 1:
+            assert smallest_cosine(run(path, batch[:1]), expected[:1]) >= NEEDED[precision]
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
@@ -63,9 +64,8 @@ def test_embedded_model(tmp_path: Path, batch: PixelBatch) -> None:
 
 
 @pytest.mark.full_size
-def test_full_size_checkpoint(tmp_path: Path, batch: PixelBatch) -> None:
-    source = save_hugging_face(full_size_clip(), tmp_path / "checkpoint")
-    check_parity(str(source), tmp_path / "export", batch[-2:])
+def test_full_size_checkpoint(full_size_directory: Path, tmp_path: Path, batch: PixelBatch) -> None:
+    check_parity(str(full_size_directory), tmp_path, batch[:1])
 
 
 @pytest.mark.parametrize("precision", BOTH)
