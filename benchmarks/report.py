@@ -74,7 +74,7 @@ def own_cost_table(costs: Sequence[OwnCost]) -> str:
         "ms | of the decoder alone, ms | times the decoder's | at most MiB",
         (
             (
-                cost.picture,
+                f"{cost.picture} {cost.checkout}".strip(),
                 str(cost.processes),
                 f"{median(cost.per_second):.0f}",
                 f"{median(cost.alone_ms):.1f}",

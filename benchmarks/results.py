@@ -86,6 +86,7 @@ class OwnCost(msgspec.Struct):
     Attributes:
         picture: such as ``640 x 480``.
         processes: that speak HTTP.
+        checkout: where the server's code is, if not here.
         per_second: requests, of each round.
         cpu_ms: processor time of all the server's processes for a request, of each round.
         alone_ms: how long a request takes that is the only one, the median of each round.
@@ -95,6 +96,7 @@ class OwnCost(msgspec.Struct):
 
     picture: str
     processes: int
+    checkout: str = ""
     per_second: list[float] = []
     cpu_ms: list[float] = []
     alone_ms: list[float] = []

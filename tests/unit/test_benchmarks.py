@@ -205,7 +205,7 @@ def results(kind: str, default: str, rate: int) -> Results:
             ),
         ],
         bare=[BareEncoder("OpenVINO", "fp32", "fp32, AVX2", {"1": [1.0, 3.0, 2.0]})],
-        own_costs=[OwnCost("640 x 480", 2, [500.0], [3.0], [4.0], [0.75], 250 * 2**20)],
+        own_costs=[OwnCost("640 x 480", 2, "", [500.0], [3.0], [4.0], [0.75], 250 * 2**20)],
         not_measured={"vllm, ViT-L/14": "not installed"},
     )  # fmt: skip
 
@@ -258,7 +258,7 @@ def test_without_the_reference_there_are_no_ratios() -> None:
 
 def test_own_costs_are_sorted_by_the_picture() -> None:
     costs = [
-        OwnCost(picture, count, [1.0], [1.0], [1.0], [1.0])
+        OwnCost(picture, count, "", [1.0], [1.0], [1.0], [1.0])
         for count in (1, 2)
         for picture in ("224 x 224", "1280 x 720")
     ]
