@@ -19,11 +19,15 @@ TENSORRT_VERSION := 11.4.0.106
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # What only tests and checks need is compiled to bytecode on all cores; pip does it on one, for minutes.
 INSTALL_UNCOMPILED := $(INSTALL) --no-compile
+# The tests start hundreds of servers, which would each compile this project's own files. And where several
+# processes compute on the same cores, PyTorch's threads must not wait by spinning.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive \
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # some packages hold templates of Python 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve install test hostile costs fuzz gpu-check image-check lint types audit sbom format docs bench bench-own bench-search overload hostile-clients soak train-demo evaluate-demo constraints clean
+.PHONY: help serve install test test-long hostile costs fuzz gpu-check image-check lint types audit sbom format docs bench bench-own bench-search overload hostile-clients soak train-demo evaluate-demo constraints clean
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -33,11 +37,11 @@ serve: install ## Install, and serve the demo model on port 8093, or MODEL=googl
 
 install: $(VENV)/.serve-$(EXTRAS) ## Install what `make serve` needs; EXTRAS=torch,tensorrt chooses the extras
 
-test: $(VENV)/.test ## Install what the tests need, and run all of them
-	@# The tests start hundreds of servers, which would each compile this project's own files. And where
-	@# several processes compute on the same cores, PyTorch's threads must not wait by spinning.
-	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive \
-		$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_ARGS)
+test: $(VENV)/.test ## Install what the tests need, and run all but the long ones (15 minutes on 2 cores)
+	$(PYTEST) -m 'not long' $(PYTEST_ARGS)
+
+test-long: $(VENV)/.test ## Run the long tests: full-size models, a Ray cluster, thousands of kills (7 minutes)
+	$(PYTEST) -m long $(PYTEST_ARGS)
 
 hostile: $(VENV)/.test ## Send hostile requests to a server, and print the cost of each
 	$(BIN)/python -m checks.hostile

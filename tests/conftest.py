@@ -21,12 +21,12 @@ _SLOWEST_FIRST = ("ray", "e2e", "integration")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slowest files first, so that no worker is left alone with one of them at the end."""
-    full_size = {item.path for item in items if item.get_closest_marker("full_size")}
+    long = {item.path for item in items if item.get_closest_marker("long")}
 
     def order(item: pytest.Item) -> tuple[int, bool]:
         folder = item.path.relative_to(item.config.rootpath).parts[1]
         rank = _SLOWEST_FIRST.index(folder) if folder in _SLOWEST_FIRST else len(_SLOWEST_FIRST)
-        return rank, item.path not in full_size
+        return rank, item.path not in long
 
     items.sort(key=order)
 

@@ -292,6 +292,7 @@ def test_help_shows_examples_line_by_line(command: list[str]) -> None:
     assert "clip-server" in example
 
 
+@pytest.mark.long
 def test_the_doctor_measures_every_encoder_of_this_processor(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "entrypoints.cli", "doctor", "--measure", "--seconds", "0.2"],

@@ -1,7 +1,9 @@
-"""Short versions of `make overload` and `make soak`, for `make test`."""
+"""Short versions of `make overload` and `make soak`."""
 
 import random
 from pathlib import Path
+
+import pytest
 
 from adapters.encoders.fake import FakeEncoder
 from checks.endurance.known_requests import KnownRequests
@@ -10,6 +12,8 @@ from checks.endurance.soak import soaked
 from checks.endurance.vitals import vitals_of
 from tests.support.photos import as_file, plain
 from tests.support.servers import SLOW, running, wait_for
+
+pytestmark = pytest.mark.long
 
 
 async def test_overload_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def own_address(response: httpx.Response) -> object:
     return response.extensions["network_stream"].get_extra_info("client_addr")
 
 
+@pytest.mark.long
 async def test_each_is_got_rid_of(server: Server) -> None:
     expected: dict[Attack, set[int]] = {
         attackers.stay_idle: set(),

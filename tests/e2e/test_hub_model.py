@@ -68,6 +68,7 @@ def test_a_server_that_is_downloading_ends_when_it_is_told_to(hub: Hub, tmp_path
         assert server.stop() == 0
 
 
+@pytest.mark.long
 def test_without_the_hub_it_says_so_and_tries_again(hub: Hub, tmp_path: Path) -> None:
     hub.failing = 503
     with launched(SERVE, tmp_path / "log", **environment(hub, tmp_path)) as server:

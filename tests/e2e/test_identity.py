@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from adapters.encoders.fake import FakeEncoder
 from checks.endurance.known_requests import KnownRequest, KnownRequests
@@ -65,6 +66,7 @@ async def ask_all(server: Server) -> tuple[int, int]:
     return outcomes.count(True), outcomes.count(None)
 
 
+@pytest.mark.long
 async def test_nothing_is_lost_and_nothing_mixed_up(tmp_path: Path) -> None:
     settings = {"SLOW_SECONDS": "0.002", "CLIP_MAX_BATCH_SIZE": "8"}
     with running(SLOW, tmp_path / "log", **settings) as server:

@@ -21,6 +21,7 @@ def wait_for_log(server: Server, text: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_a_request_is_answered_at_once_and_it_goes_on_later(tmp_path: Path) -> None:
     settings = {
         "CLIP_MODEL_PATH": "builtin:demo",

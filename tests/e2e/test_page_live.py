@@ -35,6 +35,7 @@ def saved(page: Page, panel: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_a_video_is_scored_as_it_plays(live: Page, video: Path) -> None:
     choose(live, "#live", video)
     expect(outcome(live, "live")).to_contain_text("Learning what is usual")

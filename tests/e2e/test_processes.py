@@ -262,6 +262,7 @@ def test_the_watchdog_hears_of_the_parent(tmp_path: Path) -> None:
             assert server.stop() == 0
 
 
+@pytest.mark.long
 async def test_nothing_is_lost_or_mixed_up_while_processes_die(tmp_path: Path) -> None:
     rng = random.Random(20261127)
     byte = functools.partial(rng.randrange, 256)

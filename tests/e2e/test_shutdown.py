@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.support.photos import as_base64, plain
 from tests.support.servers import SLOW, Server, free_port, running, wait_for
@@ -51,6 +52,7 @@ class Camera(threading.Thread):
             self.kept_after_draining += response.headers.get("connection") != "close"
 
 
+@pytest.mark.long
 def test_restarts_under_load_lose_nothing_that_was_accepted(tmp_path: Path) -> None:
     port = str(free_port())
     cameras = [Camera(f"camera{n}", f"http://127.0.0.1:{port}") for n in range(8)]

@@ -255,6 +255,7 @@ def test_the_fork_server_killed() -> None:
         assert fork_server() != first
 
 
+@pytest.mark.long
 def test_a_thousand_kills_among_a_thousand_pictures() -> None:
     done = threading.Event()
     killed = 0

@@ -36,6 +36,7 @@ def commission(tmp_path: Path) -> Commission:
     return Commission(DEMO, tmp_path / "tower.engine", Precision.FP16, 4)
 
 
+@pytest.mark.long
 def test_an_engine_is_made_elsewhere_and_loaded_here(
     commission: Commission, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -171,7 +171,7 @@ def test_clip_at_another_size_as_transformers_has_it(tmp_path: Path) -> None:
     check_every_runtime(checkpoint, Reference(expected, texts), tmp_path)
 
 
-@pytest.mark.full_size
+@pytest.mark.long
 @torch.inference_mode()
 def test_siglip_2_as_open_clip_has_it(tmp_path: Path) -> None:
     torch.manual_seed(4)
@@ -197,7 +197,7 @@ def test_siglip_2_as_open_clip_has_it(tmp_path: Path) -> None:
     check_every_runtime(checkpoint, expected, tmp_path, FEW)
 
 
-@pytest.mark.full_size
+@pytest.mark.long
 @torch.inference_mode()
 def test_clip_with_an_xlm_roberta_as_open_clip_has_it(tmp_path: Path) -> None:
     torch.manual_seed(5)

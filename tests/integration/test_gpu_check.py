@@ -177,6 +177,7 @@ def test_other_servers_are_measured_where_they_are_installed(tmp_path: Path) -> 
     assert asked == [("embeddings", 1), ("embeddings", 8)]
 
 
+@pytest.mark.long
 def test_every_endpoint_of_a_real_server_is_asked() -> None:
     report = Report()
     check.check_endpoints(report, {"CLIP_MODEL_PATH": DEMO}, None)
@@ -185,6 +186,7 @@ def test_every_endpoint_of_a_real_server_is_asked() -> None:
     assert any("64 clients at once over HTTP" in line for line in report.lines)
 
 
+@pytest.mark.long
 def test_several_http_processes_are_measured() -> None:
     report = Report()
     check.check_fronts(report, {"CLIP_ENCODER": "fake"}, [1, 2])

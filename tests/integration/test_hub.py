@@ -112,7 +112,7 @@ def test_a_siglip_model_brings_its_tokenizer(hub: Hub, home: Path, tmp_path: Pat
     assert said(None, home, "someone/siglip", promised=96) == expected
 
 
-@pytest.mark.full_size
+@pytest.mark.long
 def test_an_open_clip_tag_needs_no_pytorch_and_keeps_its_fingerprint(
     hub: Hub, home: Path, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ def test_embedded_model(tmp_path: Path, batch: PixelBatch) -> None:
     check_parity(DEMO, tmp_path, batch)
 
 
-@pytest.mark.full_size
+@pytest.mark.long
 def test_full_size_checkpoint(full_size_directory: Path, tmp_path: Path, batch: PixelBatch) -> None:
     check_parity(str(full_size_directory), tmp_path, batch[:1])
 

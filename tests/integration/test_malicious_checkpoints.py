@@ -505,6 +505,7 @@ def test_graphs_cannot_take_weights_from_elsewhere(bundle: Path, place: str) -> 
 # All together
 
 
+@pytest.mark.long
 def test_memory_stays_bounded_whatever_is_refused(
     hugging_face: Path, open_clip: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -106,7 +106,7 @@ def test_small_random_checkpoint(activation: str, tmp_path: Path) -> None:
     check_parity(model, checkpoint, tmp_path, list(photos().values()))
 
 
-@pytest.mark.full_size
+@pytest.mark.long
 def test_full_size_random_checkpoint(full_size_directory: Path, tmp_path: Path) -> None:
     checkpoint = str(full_size_directory)
     model = CLIPModel.from_pretrained(checkpoint).eval()

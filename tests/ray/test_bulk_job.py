@@ -16,6 +16,8 @@ import pytest
 from tests.ray.conftest import RunningCluster
 from tests.support.photos import as_file, photo, photos, plain
 
+pytestmark = pytest.mark.long
+
 COUNT = 400
 PATIENCE_S = 400
 """For a job to start or to end: Ray's own processes take half a minute to start on a slow machine,

@@ -14,6 +14,8 @@ from tests.ray.conftest import RunningCluster
 from tests.support.photos import as_base64, photos
 from tests.support.servers import SERVE, Server, running, wait_for
 
+pytestmark = pytest.mark.long
+
 TRIES = 10
 LONGEST_WAIT_S = 4.0
 LABELS = ["an astronaut", "a cat", "a cup of coffee"]
