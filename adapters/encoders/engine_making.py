@@ -28,6 +28,7 @@ from adapters.images.photos import picture_samples
 from adapters.models.checkpoint_files import InvalidCheckpoint
 from adapters.models.precision import Precision
 from adapters.models.reading import read_checkpoint
+from adapters.system.parent import end_with_the_parent
 from application.ports import EncoderLost, EncoderUnavailable
 from domain.embedding import Embedding
 
@@ -170,7 +171,7 @@ def main(engines_at: "Callable[[Path, Precision, int], TensorRtEngines] | None" 
     if hasattr(os, "nice"):
         os.nice(_POLITENESS)
     words = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    end_with_the_parent()
     if engines_at is None:
         from adapters.encoders.tensorrt.engines import TensorRtEngines
 
@@ -181,11 +182,6 @@ def main(engines_at: "Callable[[Path, Precision, int], TensorRtEngines] | None" 
         print(" ".join(str(failure).split()))  # noqa: T201 - read by the process that waits
         return 1
     return 0
-
-
-def _end_with_the_parent() -> None:
-    sys.stdin.read()
-    os._exit(3)
 
 
 if __name__ == "__main__":

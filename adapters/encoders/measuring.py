@@ -27,6 +27,7 @@ from adapters.images.photos import samples
 from adapters.models.precision import Precision
 from adapters.system.hardware import core_time
 from adapters.system.installation import is_installed
+from adapters.system.parent import end_with_the_parent
 from application.ports import EncoderPort, EncoderUnavailable
 from domain.embedding import Embedding, agrees, smallest_cosine
 from domain.errors import EncoderFault
@@ -308,7 +309,7 @@ def main(arguments: str) -> int:
     order = msgspec.json.decode(arguments, type=Order)
     if order.niceness and hasattr(os, "nice"):
         os.nice(order.niceness)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    end_with_the_parent()
     try:
         encoder = EncoderSelection(
             order.candidate.encoder,
@@ -333,11 +334,6 @@ def main(arguments: str) -> int:
         return 1
     sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
     return 0
-
-
-def _end_with_the_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # unbuffered: the lock of a buffer would crash a normal exit
-    os._exit(3)
 
 
 if __name__ == "__main__":

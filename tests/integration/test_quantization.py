@@ -1,13 +1,17 @@
-"""The image tower in int8 really has its weights in int8."""
+"""The image tower in int8."""
 
+import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from adapters.artifacts.store import Store
 from adapters.encoders.openvino.quantization import int8_image_tower
 from adapters.encoders.openvino.runtime import openvino
 from adapters.export.bundles import write_bundle
 from adapters.models.reading import read_checkpoint
+from application.ports import EncoderUnavailable
 
 _PASSED_THROUGH = {"Multiply", "Subtract", "Convert", "Transpose", "Reshape"}
 
@@ -34,3 +38,15 @@ def test_all_weights_of_matrix_products_are_int8(
     ]
     assert len(types) > 10
     assert set(types) <= {"i8", "u8"}, types
+    assert "nncf" not in sys.modules, "it takes gigabytes, which a server would keep"
+
+
+def test_a_process_that_ends_early_is_named(
+    hugging_face_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = write_bundle(read_checkpoint(str(hugging_face_directory)), tmp_path / "bundle")
+    bundle.image_tower.unlink()
+    with pytest.raises(EncoderUnavailable, match=r"ended with status 1; .* Use bf16 or fp32"):
+        int8_image_tower(bundle, Store(tmp_path / "cache"))
+    assert "Traceback" in caplog.text
+    assert list((tmp_path / "cache").rglob("*.xml")) == []

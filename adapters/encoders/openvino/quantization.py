@@ -1,19 +1,28 @@
-"""The image tower in int8: quantised by NNCF from a bundle, and compared with fp32 before use."""
+"""The image tower in int8: quantised by NNCF from a bundle, and compared with fp32 before use.
+
+That takes several times the model's memory, and happens in a process of its own, so that the server
+does not keep it. Run as a module, this file is that process: it reads the bundle's directory and
+the graph's path from its arguments, and prints an `_Outcome`.
+"""
 
 import errno
 import logging
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from adapters.artifacts.checksums import record_checksums, what_changed_in
 from adapters.artifacts.store import Store, Unusable
 from adapters.encoders.openvino.runtime import openvino
 from adapters.images.photos import crops_of
-from adapters.models.bundle import Bundle
-from adapters.system.installation import install_command
+from adapters.models.bundle import Bundle, read_bundle
+from adapters.system.installation import install_command, is_installed
+from adapters.system.parent import end_with_the_parent
 from application.ports import EncoderUnavailable, PixelBatch
 from domain.embedding import Embedding, agrees, smallest_cosine
 from domain.errors import EncoderFault
@@ -26,6 +35,8 @@ _INDEPENDENT: Final = ("astronaut", "photographer")
 _GRAPH: Final = "image_tower_int8.xml"
 _FORMAT: Final = 3
 """Raised whenever the way of quantising changes."""
+_SHOWN_BYTES: Final = 4000
+"""Of what the process printed, if it failed."""
 
 
 def int8_image_tower(bundle: Bundle, store: Store) -> Path:
@@ -56,22 +67,81 @@ def _graph_in(directory: Path) -> Path:
     return directory / _GRAPH
 
 
+class _Outcome(msgspec.Struct):
+    """What the quantising process prints last.
+
+    Attributes:
+        smallest: the smallest cosine with fp32; None if there is no graph.
+        refused: why int8 cannot be used.
+        not_written: why the graph could not be written.
+    """
+
+    smallest: float | None = None
+    refused: str | None = None
+    not_written: str | None = None
+
+
 def _build(bundle: Bundle, directory: Path) -> None:
-    logger.info("quantising the image tower to int8; this takes about a minute, once")
-    _quantise(bundle, directory / _GRAPH)
-    record_checksums(directory)
-
-
-def _quantise(bundle: Bundle, target: Path) -> None:
-    try:
-        # After OpenVINO, so that NNCF, which also sends usage reports, finds telemetry disabled.
-        import nncf
-        from openvino.passes import ConstantFolding, Manager
-    except ImportError:
+    if not is_installed("nncf"):
         raise EncoderUnavailable(
             f"CLIP_PRECISION=int8 needs NNCF, which is not installed. Run: "
             f"{install_command('int8')}"
-        ) from None
+        )
+    logger.info("quantising the image tower to int8; this takes about a minute, once")
+    outcome = _quantise_elsewhere(bundle, directory / _GRAPH)
+    if outcome.refused is not None:
+        raise EncoderUnavailable(outcome.refused)
+    if outcome.not_written is not None:
+        raise OSError(errno.EIO, outcome.not_written, str(directory / _GRAPH))
+    logger.info(
+        "int8 against fp32 on photos not used in calibration: cosine >= %.4f", outcome.smallest
+    )
+    record_checksums(directory)
+
+
+def _quantise_elsewhere(bundle: Bundle, target: Path) -> _Outcome:
+    """Quantise in a process of its own.
+
+    Raises:
+        EncoderUnavailable: it ended without an outcome, perhaps because memory ran out.
+        OSError: it cannot be started.
+    """
+    with subprocess.Popen(  # noqa: S603 our own module
+        [
+            *(sys.executable, "-m", "adapters.encoders.openvino.quantization"),
+            *(str(bundle.directory), str(target)),
+        ],
+        stdin=subprocess.PIPE,  # closed when this process ends, so that the child ends too
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read()
+    if process.returncode == 0:
+        return msgspec.json.decode(printed.splitlines()[-1], type=_Outcome)
+    logger.error("quantising failed:\n%s", printed[-_SHOWN_BYTES:].decode(errors="replace"))
+    raise EncoderUnavailable(
+        f"CLIP_PRECISION=int8 is not possible: the process that quantises ended with status "
+        f"{process.returncode}; the log has what it printed. Use bf16 or fp32."
+    )
+
+
+def _main(directory: str, target: str) -> None:
+    end_with_the_parent()
+    try:
+        outcome = _Outcome(smallest=_quantise(read_bundle(Path(directory)), Path(target)))
+    except EncoderUnavailable as refused:
+        outcome = _Outcome(refused=str(refused))
+    except OSError as failure:
+        outcome = _Outcome(not_written=failure.strerror)
+    sys.stdout.write(f"\n{msgspec.json.encode(outcome).decode()}\n")
+
+
+def _quantise(bundle: Bundle, target: Path) -> float:
+    """Write the quantised graph; returns the smallest cosine with fp32."""
+    # After OpenVINO, so that NNCF, which also sends usage reports, finds telemetry disabled.
+    import nncf
+    from openvino.passes import ConstantFolding, Manager
 
     model = openvino.Core().read_model(str(bundle.image_tower))
     # NNCF only accepts constants as weights, and these are behind slices and transpositions.
@@ -95,7 +165,6 @@ def _quantise(bundle: Bundle, target: Path) -> None:
             "Use bf16 or fp32."
         ) from fault
     smallest = smallest_cosine(exact, made)
-    logger.info("int8 against fp32 on photos not used in calibration: cosine >= %.4f", smallest)
     if not agrees(exact, made):
         raise EncoderUnavailable(
             f"CLIP_PRECISION=int8 would change this checkpoint's embeddings too much: cosine "
@@ -107,6 +176,7 @@ def _quantise(bundle: Bundle, target: Path) -> None:
     except RuntimeError as failure:  # it says "cannot open" or "cannot write", whatever the cause
         reason = "OpenVINO could not write the int8 graph"
         raise OSError(errno.EIO, reason, str(target)) from failure
+    return smallest
 
 
 def _embeddings_of_both(
@@ -125,3 +195,7 @@ def _embeddings_of_both(
         return [Embedding.from_encoder(model([pixels[np.newaxis]])[0][0]) for pixels in batch]
 
     return embeddings(exact), embeddings(tried)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
