@@ -19,11 +19,11 @@ TENSORRT_VERSION := 11.4.0.106
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # What only tests and checks need is compiled to bytecode on all cores; pip does it on one, for minutes.
 INSTALL_UNCOMPILED := $(INSTALL) --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # some packages hold templates of Python 2
 # The tests start hundreds of servers, which would each compile this project's own files. And where several
 # processes compute on the same cores, PyTorch's threads must not wait by spinning.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive \
 	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
-COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # some packages hold templates of Python 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -6,19 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from litestar.enums import ScopeType
 
-from domain.errors import ServiceUnavailable
+from entrypoints.http.errors.table import BodyLost
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
 
 WAIT_SECONDS: Final = 5
 """How long the first byte of a body may take. Clients send it right after the headers."""
-
-
-class BodyLost(ServiceUnavailable):
-    """No byte of the body reached this replica."""
-
-    code = "body_lost"
 
 
 class LostBodies:

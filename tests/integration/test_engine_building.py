@@ -102,14 +102,16 @@ def test_siglips_image_tower_becomes_an_engine_too(tmp_path: Path, tensorrt: Ten
 
 
 @pytest.mark.long
-def test_a_full_size_engine(full_size_directory: Path, tmp_path: Path, tensorrt: TensorRt) -> None:
-    """In the precision that is served; fp32 is built from smaller models above."""
+def test_full_size_engines(full_size_directory: Path, tmp_path: Path, tensorrt: TensorRt) -> None:
     checkpoint = read_checkpoint(str(full_size_directory))
-    exported, engine = tmp_path / "tower.onnx", tmp_path / "tower.engine"
-    export_image_tower(checkpoint, exported, precision=Precision.FP16)
-    build_ahead_of_time(exported, engine, architecture=ADA, largest_batch=8)
-    check_engine(engine, exported, Precision.FP16, tensorrt)
-    assert engine.stat().st_size > 575 * 2**20
+    for precision, smallest in ((Precision.FP16, 575), (Precision.FP32, 1150)):
+        exported, engine = tmp_path / f"{precision}.onnx", tmp_path / f"{precision}.engine"
+        export_image_tower(checkpoint, exported, precision=precision)
+        build_ahead_of_time(exported, engine, architecture=ADA, largest_batch=8)
+        check_engine(engine, exported, precision, tensorrt)
+        assert engine.stat().st_size > smallest * 2**20
+        for file in (exported, data_file(exported), engine):
+            file.unlink()
 
 
 def test_the_network_is_strongly_typed_with_float32_at_both_ends(

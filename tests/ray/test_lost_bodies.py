@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from entrypoints.http.errors.table import status_of
-from entrypoints.ray.lost_bodies import BodyLost, LostBodies
+from entrypoints.http.errors.table import BodyLost, status_of
+from entrypoints.ray.lost_bodies import LostBodies
 
 BODY: dict[str, Any] = {"type": "http.request", "body": b"x", "more_body": False}
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from adapters.artifacts.checksums import record_checksums, what_changed_in
-from adapters.artifacts.store import Store, Unusable
+from adapters.artifacts.store import Store, Unusable, reason_of
 from adapters.encoders.openvino.runtime import openvino
 from adapters.images.photos import crops_of
 from adapters.models.bundle import Bundle, read_bundle
@@ -92,7 +92,7 @@ def _build(bundle: Bundle, directory: Path) -> None:
     if outcome.refused is not None:
         raise EncoderUnavailable(outcome.refused)
     if outcome.not_written is not None:
-        raise OSError(errno.EIO, outcome.not_written, str(directory / _GRAPH))
+        raise OSError(errno.EIO, outcome.not_written)
     logger.info(
         "int8 against fp32 on photos not used in calibration: cosine >= %.4f", outcome.smallest
     )
@@ -133,7 +133,7 @@ def _main(directory: str, target: str) -> None:
     except EncoderUnavailable as refused:
         outcome = _Outcome(refused=str(refused))
     except OSError as failure:
-        outcome = _Outcome(not_written=failure.strerror)
+        outcome = _Outcome(not_written=reason_of(failure))
     sys.stdout.write(f"\n{msgspec.json.encode(outcome).decode()}\n")
 
 

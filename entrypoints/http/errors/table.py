@@ -180,6 +180,12 @@ class BodyTooSlow(ClipError):
     code = "body_too_slow"
 
 
+class BodyLost(ServiceUnavailable):
+    """No byte of the body reached the process that serves the request."""
+
+    code = "body_lost"
+
+
 class BodiesTooLarge(ServiceUnavailable):
     """The bodies of all requests together would take more memory than allowed."""
 
