@@ -8,9 +8,11 @@ Everything here is a value or a pure function. `Supervisor` keeps the current st
     Loading ──▶ Ready ──▶ Unloaded          (idle; the next request loads it again)
        │        │  ▲ ◀────────┘
        ▼        ▼  │
-    Failed   Suspect ──▶ Reloading ──▶ Ready   (it failed its verification: the epoch rises)
+    Failed   Suspect ──▶ Reloading ──▶ Ready   (it failed its verification)
                 ▲
                Hung                         (a call does not return)
+
+The epoch rises whenever a ready encoder becomes suspect or hangs: leases from before end there.
 
     Lost: the device failed for good. The only state without a way out.
 """
@@ -51,7 +53,7 @@ class Ready:
 
     Attributes:
         encoder: the encoder of new leases.
-        epoch: how often an encoder has failed its verification before this one.
+        epoch: how often an encoder has become suspect or hung before.
     """
 
     encoder: EncoderPort
@@ -90,7 +92,7 @@ class Suspect:
 
     Attributes:
         encoder: the encoder being verified.
-        epoch: as before.
+        epoch: one more than when it was ready.
         fault: what it did, as the end of a sentence.
         attempts: verifications that ran out of memory.
     """
@@ -112,7 +114,7 @@ class Reloading:
 
     Attributes:
         description: what the dropped encoder was.
-        epoch: one more than before.
+        epoch: as before.
         fault: how it failed.
         failure: why the last load failed, else None.
         attempts: loads that failed.
@@ -138,7 +140,7 @@ class Hung:
 
     Attributes:
         encoder: the current encoder.
-        epoch: as before.
+        epoch: one more than when it was ready.
         calls: how many of them.
     """
 
@@ -392,9 +394,9 @@ def _before_the_first_load(state: Loading | Failed, event: Event) -> Step:
 def _ready(state: Ready, event: Event) -> Step:
     match event:
         case FaultReported(encoder, fault) if encoder is state.encoder:
-            return Suspect(encoder, state.epoch, fault), (Verify(encoder),)
+            return Suspect(encoder, state.epoch + 1, fault), (Verify(encoder),)
         case CallTimedOut():
-            return Hung(state.encoder, state.epoch), ()
+            return Hung(state.encoder, state.epoch + 1), ()
         case UpgradePrepared(serving, faster) if serving is state.encoder:
             # Leases of the slower encoder stay valid: it is not suspect.
             return Ready(faster, state.epoch), ()
@@ -425,7 +427,7 @@ def _suspect(state: Suspect, event: Event) -> Step:
         case VerificationPassed(encoder) if encoder is state.encoder:
             return Ready(encoder, state.epoch), ()
         case VerificationFailed(encoder, fault) if encoder is state.encoder:
-            reloading = Reloading(encoder.description, state.epoch + 1, fault)
+            reloading = Reloading(encoder.description, state.epoch, fault)
             return reloading, (Free(), Load())  # freed first: there may be no room for two
         case VerificationPostponed(encoder) if encoder is state.encoder:
             attempts = state.attempts + 1
@@ -476,8 +478,8 @@ class Lease:
 
     Attributes:
         encoder: serves the whole request, even if another encoder takes over meanwhile.
-        epoch: of the state in which it was granted. Once an encoder has failed its verification,
-            results made under an older epoch are not sent.
+        epoch: of the state in which it was granted. Once an encoder has become suspect, results
+            of an older epoch are not sent, even if it then passes its verification.
         client: who sent the request, an address or a key; requests without one count as one client.
     """
 
@@ -508,7 +510,7 @@ def refusal(state: State, lease: Lease) -> ServiceUnavailable | None:
         return unavailable(state)
     if lease.epoch < state.epoch:
         return EncoderSuspect(
-            "the encoder that this request began with has failed its verification.",
+            "the encoder became suspect while this request was in progress.",
             retry_after_s=2,
         )
     return None

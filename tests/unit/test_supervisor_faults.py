@@ -279,6 +279,26 @@ async def test_a_response_is_not_sent_once_its_encoder_is_suspect(service: Servi
     await service.until_ready()
 
 
+async def test_a_response_made_beside_a_fault_is_not_sent_after_the_verification_either(
+    service: Service,
+) -> None:
+    encoder = service.encoder
+
+    async def request() -> None:
+        async with service.model.lease() as lease:
+            await service.requests.batcher.encode_image(pixels_of(7), lease)
+            encoder.response = then_busy(encoder, nan)
+            assert isinstance(await service.ask(1), EncoderFault)
+            encoder.response = lambda rows: rows
+            encoder.gate.set()
+            await service.until_ready()
+
+    with pytest.raises(EncoderSuspect, match="while this request"):
+        await request()
+    assert service.encoder is encoder
+    assert await service.ask(7) == pytest.approx(vector_of(7))
+
+
 async def test_a_request_never_goes_on_with_an_encoder_that_failed_its_verification(
     service: Service,
 ) -> None:
@@ -289,7 +309,7 @@ async def test_a_request_never_goes_on_with_an_encoder_that_failed_its_verificat
             await until(lambda: "loaded" in service.observer.faults_and_reloads)
             await service.requests.batcher.encode_texts(["7"], lease)
 
-    with pytest.raises(EncoderSuspect, match="began with"):
+    with pytest.raises(EncoderSuspect, match="while this request"):
         await request()
     assert await service.ask(7) == pytest.approx(vector_of(7))
 
