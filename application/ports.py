@@ -278,10 +278,10 @@ class EncoderMeasurementPort(EncoderUpgradePort):
 
 
 class ImagePreparationPort(ABC):
-    """Prepares an image file for the image tower. Calls block and may run in parallel."""
+    """Prepares image files for the image tower, several at the same time."""
 
     @abstractmethod
-    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
+    async def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         """Check, decode, resize and crop one image file.
 
         Args:
@@ -296,11 +296,11 @@ class ImagePreparationPort(ABC):
             MemoryError: there is not enough memory to decode it; says nothing about the image.
         """
 
-    def start(self) -> None:  # noqa: B027 - most have nothing to do
-        """Start whatever the first image would otherwise wait for. Blocks until that is done."""
+    async def start(self) -> None:  # noqa: B027 - most have nothing to do
+        """Start whatever the first image would otherwise wait for."""
 
-    def close(self) -> None:  # noqa: B027
-        """Stop whatever `start` started, once the images in progress are prepared."""
+    async def close(self) -> None:  # noqa: B027
+        """Stop whatever `start` started. Images in progress are abandoned."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class Container(containers.DeclarativeContainer):
     supervise = providers.Callable(Supervisor.run, model)
     ready_to_listen = providers.Callable(asyncio.sleep, 0)  # at once; requests get 503 until loaded
     images = providers.Singleton(
-        ImagePreparation, port=image_preparation_port, threads=decoders, observer=observer
+        ImagePreparation, port=image_preparation_port, at_once=decoders, observer=observer
     )
     batcher = providers.Singleton(
         Batcher, model=model, max_batch=settings.provided.max_batch, observer=observer
@@ -224,7 +224,7 @@ def http_service(container: Container) -> "ASGIApp":
         finally:
             for task in tasks:
                 task.cancel()
-            close_threads(container)
+            await close_threads(container)
             await asyncio.to_thread(container.tracing().close)
 
     @lru_cache(maxsize=_CLIENTS_KEPT)
@@ -285,7 +285,7 @@ def measure_encoders(container: Container) -> None:
         container.measurement.override(container.measured_upgrade)
 
 
-def close_threads(container: Container) -> None:
-    """Stop the encoder's threads and the decoders once they have finished their work."""
+async def close_threads(container: Container) -> None:
+    """Stop the encoder's threads once they have finished their work, and the decoders at once."""
     container.model().close()
-    container.images().close()
+    await container.images().close()

@@ -10,11 +10,12 @@ Messages, all over stream sockets, numbers in the machine's own byte order:
   id); it replies with `RESULT`: the new process id or the exit status, and an errno or 0.
 - to a worker: `REQUEST`, the wanted `ImageInput` as JSON and the bytes of a file; it replies with
   `REPLY` and, unless the outcome is `DECODED`, JSON that says what happened. The pixels are at the
-  beginning of the memory that both share.
+  beginning of the memory that both share, in the encoders' layout, ``[3, size, size]``.
 """
 
 import ctypes
 import errno
+import functools
 import importlib
 import json
 import mmap
@@ -56,6 +57,9 @@ MACHINE_SHORT: Final = b"S"
 """The machine has less memory than the budget allows."""
 FAILED: Final = b"F"
 """An unexpected error: its traceback."""
+
+LONGEST_REPLY: Final = 2**20
+"""Bytes of the JSON of a reply; what a worker says beyond that makes no sense."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _PAGE_BYTES: Final = resource.getpagesize()
@@ -183,10 +187,8 @@ def _decoded(
         wanted, data = (
             connection.recv(length, socket.MSG_WAITALL) if length else b"" for length in lengths
         )
-        described = json.loads(wanted)
-        image_input = ImageInput(**{**described, "fit": Fit(described["fit"])})
-        found = decode(data, image_input=image_input, **options).reshape(-1)
-        pixels[: len(found)] = found
+        found = decode(data, image_input=_image_input(wanted), **options)
+        pixels[: found.size].reshape(3, *found.shape[:2])[...] = found.transpose(2, 0, 1)
     except ClipError as refusal:
         return REFUSED, (type(refusal).__name__, refusal.detail, refusal.code)
     except MemoryError:
@@ -194,6 +196,12 @@ def _decoded(
     except Exception:
         return FAILED, (traceback.format_exc()[-_MOST_TRACEBACK:],)
     return DECODED, ()
+
+
+@functools.lru_cache(maxsize=16)
+def _image_input(wanted: bytes) -> ImageInput:
+    described = json.loads(wanted)
+    return ImageInput(**{**described, "fit": Fit(described["fit"])})
 
 
 def _has_its_budget(limit: int | None) -> bool:

@@ -1,23 +1,23 @@
 """Decodes pictures in worker processes, each with a budget of memory and time."""
 
+import asyncio
 import errno
 import functools
 import json
 import logging
+import mmap
 import os
-import queue
 import signal
 import socket
 import threading
-import weakref
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adapters.images.decoding_worker import (
     DECODED,
+    LONGEST_REPLY,
     MACHINE_SHORT,
     NO_MEMORY,
     REFUSED,
@@ -25,7 +25,6 @@ from adapters.images.decoding_worker import (
     REQUEST,
 )
 from adapters.images.fork_server import ForkServer, ForkServerLost, shared_memory
-from adapters.images.preprocessing import channels_first
 from application.ports import CLIPS_INPUT, ImageInput, ImagePreparationPort, Pixels
 from domain.errors import (
     ClipError,
@@ -88,40 +87,31 @@ class _WorkerLost(Exception):
     """A worker ended before or during a picture."""
 
 
-class _Worker:
-    """One worker process, used by one thread at a time.
+class _Worker(asyncio.Protocol):
+    """One worker process and the connection to it.
 
     Attributes:
-        usable: whether it can take another picture.
         side: pixels on each side of the largest result that fits its memory.
     """
 
-    def __init__(self, fork_server: ForkServer, side: int) -> None:
-        """Start it.
-
-        Raises:
-            ForkServerLost: the fork server has ended.
-            OSError: no process can be started, or there are no more file descriptors.
-        """
-        self.usable = True
+    def __init__(self, pid: int, shared: mmap.mmap, side: int, fork_server: ForkServer) -> None:
+        """Describe one that was just forked; see `_started`."""
         self.side = side
+        self._pid = pid
+        self._shared = shared
         self._fork_server = fork_server
-        self._connection, theirs = socket.socketpair()
-        weakref.finalize(self, self._connection.close)  # if `end` was never called
-        try:
-            with theirs:
-                file, shared = shared_memory(3 * side * side)
-                try:
-                    self._pid = fork_server.fork((theirs.fileno(), file))
-                finally:
-                    os.close(file)
-        except BaseException:
-            self._connection.close()
-            raise
-        self._pixels = np.frombuffer(shared, dtype=np.uint8)
+        self._transport: asyncio.Transport | None = None
+        self._disconnected = asyncio.Event()
+        self._received = bytearray()
+        self._reply: asyncio.Future[tuple[bytes, list[Any]]] | None = None
 
-    def decode(self, data: bytes, image_input: ImageInput, budget: Budget) -> NDArray[np.uint8]:
-        """Levels of one file, uint8 ``[size, size, 3]``, valid until the next one is decoded.
+    @property
+    def usable(self) -> bool:
+        """Whether it can take another picture."""
+        return self._transport is not None and self._reply is None
+
+    async def decode(self, data: bytes, image_input: ImageInput, budget: Budget) -> Pixels:
+        """Levels of one file, uint8 ``[3, size, size]``.
 
         Raises:
             _WorkerLost: the worker has ended.
@@ -129,49 +119,84 @@ class _Worker:
             ClipError: the worker's error for the picture.
             RuntimeError: the decoder raised an error that is not a domain error.
         """
-        self.usable = False
-        self._connection.settimeout(budget.wall_s)
+        if self._transport is None:
+            raise _WorkerLost
+        loop = asyncio.get_running_loop()
+        self._reply = loop.create_future()
+        wanted = _as_json(image_input)
+        # In one call, so that the worker wakes once. The rest of a large file follows.
+        self._transport.writelines((REQUEST.pack(len(wanted), len(data)) + wanted, data))
+        deadline = loop.call_later(budget.wall_s, self._give_up, TimeoutError())
         try:
-            wanted = _as_json(image_input)
-            header = REQUEST.pack(len(wanted), len(data)) + wanted
-            # One call for both, so that the worker wakes once. The rest of a large file follows.
-            sent = self._connection.sendmsg((header, data)) - len(header)
-            if sent < len(data):
-                self._connection.sendall(memoryview(data)[sent:])
-            outcome, length = REPLY.unpack(self._received(REPLY.size))
-            told = json.loads(self._received(length)) if length else []
-        except TimeoutError:
-            raise
-        except (OSError, ValueError) as lost:  # ValueError: its message makes no sense
-            raise _WorkerLost from lost
-        self.usable = True
-        if outcome == DECODED:
-            side = image_input.size
-            return self._pixels[: 3 * side * side].reshape(side, side, 3)
-        raise _error(outcome, told, budget)
+            outcome, told = await self._reply
+        finally:
+            deadline.cancel()
+        self._reply = None  # only now: without a reply it may still be busy with this picture
+        if outcome != DECODED:
+            raise _error(outcome, told, budget)
+        side = image_input.size
+        pixels = np.frombuffer(self._shared, np.uint8, 3 * side * side)
+        # A copy, since the worker writes the next picture to the same place.
+        return pixels.reshape(3, side, side).copy()
 
-    def end(self) -> int | None:
-        """End the process; see `ForkServer.end`."""
-        self.usable = False
-        self._connection.close()
-        return self._fork_server.end(self._pid)
+    async def end(self) -> int | None:
+        """End the process, and close what belongs to it; see `ForkServer.end`."""
+        self._hang_up()
+        self._shared.close()
+        status = await asyncio.to_thread(self._fork_server.end, self._pid)
+        await self._disconnected.wait()
+        return status
 
-    def _received(self, size: int) -> bytes:
-        received = b""
-        while len(received) < size:
-            more = self._connection.recv(size - len(received))
-            if not more:
-                raise ConnectionResetError
-            received += more
-        return received
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a reply. If it makes no sense, the worker is lost."""
+        self._received += data
+        if self._reply is None or self._reply.done():
+            self._hang_up()
+            return
+        if len(self._received) < REPLY.size:
+            return
+        outcome, length = REPLY.unpack_from(self._received)
+        if length > LONGEST_REPLY:
+            self._hang_up()
+            return
+        if len(self._received) < REPLY.size + length:
+            return
+        text = bytes(self._received[REPLY.size :])
+        self._received.clear()
+        try:
+            told = json.loads(text) if text else []
+        except ValueError:
+            self._hang_up()
+            return
+        self._reply.set_result((outcome, told))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The process has ended, or is about to."""
+        self._transport = None
+        self._disconnected.set()
+        self._give_up(_WorkerLost())
+
+    def _hang_up(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()  # and `connection_lost` is called soon
+            self._transport = None
+
+    def _give_up(self, reason: Exception) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(reason)
 
 
 class DecodingWorkers(ImagePreparationPort):
-    """A pool with one worker process for each picture decoded at once; thread-safe.
+    """A pool with one worker process for each picture decoded at once, for one event loop.
 
     If a picture takes more than the budget or crashes the decoder, its worker is replaced. If a
     worker is lost for another reason, it is replaced too, and the new one retries the picture. Idle
-    workers wait in a stack, so that only a few are kept warm.
+    workers wait in a stack, so that only a few are kept warm. The event loop itself speaks with
+    them: a thread for each picture cost a third as much as the rest of a small request.
 
     Existing pools (pebble, loky, `concurrent.futures`) pass work through their own queues and
     threads, import everything again for each worker and have no memory limit. They also send
@@ -205,98 +230,109 @@ class DecodingWorkers(ImagePreparationPort):
         self._closed = False
         self._lock = threading.Lock()
         self._fork_server: ForkServer | None = None
-        # One entry for each idle worker; None: not started yet.
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(workers):
-            self._idle.put(None)
+        self._places = asyncio.Semaphore(workers)
+        self._idle: list[_Worker] = []
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """See `ImagePreparationPort.start`. If a worker cannot start now, it starts when needed."""
-        taken = [self._idle.get() for _ in range(self._count)]
-        for worker in taken:
+        for _ in range(self._count):
+            await self._places.acquire()
+        missing = self._count - len(self._idle)
+        for place in range(self._count):
             try:
-                self._idle.put(worker or self._started_worker(CLIPS_INPUT.size))
+                if place < missing and not self._closed:
+                    self._idle.append(await self._started_worker(CLIPS_INPUT.size))
             except ServiceUnavailable as failure:
                 logger.warning("%s", failure.detail)
-                self._idle.put(None)
+            finally:
+                self._places.release()
 
-    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
+    async def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         """See `ImagePreparationPort.prepare`. Waits until a worker is idle.
 
         Raises:
             InvalidImage: ``image_too_expensive`` over the budget, ``decoder_crashed`` if the
                 decoder crashes; else as `decode_picture` says.
             OutOfMemory: the machine has less memory than the budget allows.
-            ServiceUnavailable: no worker can be started.
+            ServiceUnavailable: no worker can be started, or the pool is closed.
         """
-        worker = self._idle.get()
-        try:
-            if self._closed:
-                raise Draining("the server is shutting down and decodes no more pictures.")
+        async with self._places:
+            worker = await self._idle_worker(image_input.size)
             crashes = kills = 0
-            while True:
-                if worker is not None and worker.side < image_input.size:
-                    worker.end()
-                    worker = None
-                worker = worker or self._started_worker(image_input.size)
-                try:
-                    return channels_first(worker.decode(data, image_input, self._budget))
-                except TimeoutError:
-                    raise ServiceUnavailable(
-                        f"the image was not decoded within {self._budget.wall_s:g} seconds, the "
-                        "limit: the machine is too busy.",
-                        code="decoding_timed_out",
-                        retry_after_s=5,
-                    ) from None
-                except _WorkerLost:
-                    status = worker.end()
-                    worker = None
-                if status == -signal.SIGPROF:
-                    raise _too_slow(self._budget)
-                if status in {None, -signal.SIGKILL}:
-                    kills += 1
-                    if kills == _KILLS:
-                        raise OutOfMemory(_MACHINE_SHORT)
-                else:
-                    crashes += 1
-                    logger.warning("a decoder crashed with %s", _ending(status))
-                    if crashes == _CRASHES:
-                        raise InvalidImage(
-                            f"image makes the decoder crash ({_ending(status)}).",
-                            code="decoder_crashed",
-                        )
-        finally:
-            if worker is not None and not worker.usable:
-                worker.end()
-                worker = None
-            self._idle.put(worker)
+            try:
+                while True:
+                    worker = worker or await self._started_worker(image_input.size)
+                    try:
+                        return await worker.decode(data, image_input, self._budget)
+                    except TimeoutError:
+                        raise ServiceUnavailable(
+                            f"the image was not decoded within {self._budget.wall_s:g} seconds, "
+                            "the limit: the machine is too busy.",
+                            code="decoding_timed_out",
+                            retry_after_s=5,
+                        ) from None
+                    except _WorkerLost:
+                        lost, worker = worker, None
+                        status = await lost.end()
+                    if status == -signal.SIGPROF:
+                        raise _too_slow(self._budget)
+                    if status in {None, -signal.SIGKILL}:
+                        kills += 1
+                        if kills == _KILLS:
+                            raise OutOfMemory(_MACHINE_SHORT)
+                    else:
+                        crashes += 1
+                        logger.warning("a decoder crashed with %s", _ending(status))
+                        if crashes == _CRASHES:
+                            raise InvalidImage(
+                                f"image makes the decoder crash ({_ending(status)}).",
+                                code="decoder_crashed",
+                            )
+            finally:
+                if worker is not None and worker.usable:
+                    self._idle.append(worker)
+                elif worker is not None:
+                    await worker.end()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """See `ImagePreparationPort.close`."""
         self._closed = True
-        for worker in [self._idle.get() for _ in range(self._count)]:
-            if worker is not None:
-                worker.end()
-            self._idle.put(None)
+        await asyncio.to_thread(self._end_fork_server)  # and with it its workers
+        idle, self._idle = self._idle, []
+        for worker in idle:
+            await worker.end()
+
+    def _end_fork_server(self) -> None:
         with self._lock:
             if self._fork_server is not None:
                 self._fork_server.close()
                 self._fork_server = None
 
-    def _started_worker(self, side: int) -> _Worker:
+    async def _idle_worker(self, side: int) -> _Worker | None:
+        """A running worker with room for pixels of this size; None if there is none."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.usable and worker.side >= side:
+                return worker
+            await worker.end()
+        return None
+
+    async def _started_worker(self, side: int) -> _Worker:
         """A new worker with room for pixels of this size.
 
         If the fork server has ended, a new one is started.
 
         Raises:
-            ServiceUnavailable: it cannot be started.
+            ServiceUnavailable: it cannot be started, or the pool is closed.
         """
         for _ in range(2):
+            if self._closed:
+                raise Draining("the server is shutting down and decodes no more pictures.")
             try:
-                fork_server = self._running_fork_server()
-                return _Worker(fork_server, side)
+                fork_server = await asyncio.to_thread(self._running_fork_server)
+                return await _started(fork_server, side)
             except ForkServerLost:
-                self._forget(fork_server)
+                await asyncio.to_thread(self._forget, fork_server)
             except OSError as failure:
                 if failure.errno == errno.ENOMEM:
                     raise OutOfMemory(_MACHINE_SHORT) from failure
@@ -320,6 +356,30 @@ class DecodingWorkers(ImagePreparationPort):
                 logger.warning("the process that starts decoders has ended; starting another")
                 self._fork_server = None
                 lost.close()
+
+
+async def _started(fork_server: ForkServer, side: int) -> _Worker:
+    """A new worker with room for results of ``side`` pixels on each side.
+
+    Raises:
+        ForkServerLost: the fork server has ended.
+        OSError: no process can be started, or there are no more file descriptors.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            file, shared = shared_memory(3 * side * side)
+            try:
+                pid = await asyncio.to_thread(fork_server.fork, (theirs.fileno(), file))
+            finally:
+                os.close(file)
+    except BaseException:
+        ours.close()
+        raise
+    worker = _Worker(pid, shared, side, fork_server)
+    # The socket belongs to the transport from now on.
+    await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
+    return worker
 
 
 @functools.cache

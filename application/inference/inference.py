@@ -5,7 +5,6 @@ import copy
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from typing import Self, TypeAlias, TypeVar
 
@@ -36,30 +35,30 @@ Outcome: TypeAlias = Embedding | Exception
 
 
 class ImagePreparation:
-    """Runs the preparation port in a pool of threads, so that decoding overlaps encoding.
+    """Has images prepared, a few at the same time; clients take turns.
 
     Used from the event loop only.
     """
 
     def __init__(
-        self, port: ImagePreparationPort, *, threads: int, observer: ObserverPort = UNOBSERVED
+        self, port: ImagePreparationPort, *, at_once: int, observer: ObserverPort = UNOBSERVED
     ) -> None:
         """Make one.
 
         Args:
             port: prepares the images.
-            threads: images prepared at the same time.
+            at_once: images prepared at the same time.
             observer: is told how long each image waited, and how long it took.
         """
         self._port = port
         self._observer = observer
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
-        self._free = threads
+        self._free = at_once
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(asyncio.Future.done)
+        self._starting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start whatever the first image would otherwise wait for. Returns at once."""
-        self._pool.submit(self._port.start)
+        self._starting = asyncio.create_task(self._port.start())
 
     async def prepare(self, data: bytes, image_input: ImageInput, *, client: str = "") -> Pixels:
         """Levels for the image tower, uint8 ``[3, size, size]``.
@@ -67,34 +66,30 @@ class ImagePreparation:
         Args:
             data: the bytes of one image file.
             image_input: what the image tower takes.
-            client: who sent the request; clients take turns while all threads are busy.
+            client: who sent the request; clients take turns while all places are taken.
 
         Raises:
             ImageTooLarge, InvalidImage, ServiceUnavailable: as `ImagePreparationPort.prepare` says.
         """
         asked_s = time.perf_counter()
         await self._turn_of(client)
-        try:
-            running = asyncio.get_running_loop().run_in_executor(
-                self._pool, self._prepare, data, image_input
-            )
-        except RuntimeError:  # closed
-            self._hand_on()
-            raise
-        # The thread is busy until it returns, even if nobody waits for its result.
-        running.add_done_callback(self._freed)
-        pixels, started_s, ended_s = await asyncio.shield(running)
+        started_s = time.perf_counter()
+        # The place is taken until the image is prepared, even if nobody waits for it any more.
+        running = asyncio.ensure_future(self._port.prepare(data, image_input))
+        running.add_done_callback(self._prepared)
+        pixels = await asyncio.shield(running)
         self._observer.stage_passed(Stage.DECODE_QUEUE, asked_s, started_s)
-        self._observer.stage_passed(Stage.DECODE, started_s, ended_s)
+        self._observer.stage_passed(Stage.DECODE, started_s, time.perf_counter())
         return pixels
 
-    def close(self) -> None:
-        """End the threads once they finish their current work, and then close the port."""
-        self._pool.submit(self._port.close)
-        self._pool.shutdown(wait=False)
+    async def close(self) -> None:
+        """Close the port. Images in progress are abandoned."""
+        if self._starting is not None:
+            self._starting.cancel()
+        await self._port.close()
 
     async def _turn_of(self, client: str) -> None:
-        """Wait until this caller has a thread."""
+        """Wait until this caller has a place."""
         if self._free:
             self._free -= 1
             return
@@ -103,25 +98,21 @@ class ImagePreparation:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it got the thread at that moment
+            if turn.done() and not turn.cancelled():  # it got the place at that moment
                 self._hand_on()
             raise
 
-    def _freed(self, running: asyncio.Future[tuple[Pixels, float, float]]) -> None:
+    def _prepared(self, running: asyncio.Future[Pixels]) -> None:
         if not running.cancelled():
             running.exception()  # retrieved, since its caller may have gone
         self._hand_on()
 
     def _hand_on(self) -> None:
-        """Give the free thread to the caller whose turn it is."""
+        """Give the free place to the caller whose turn it is."""
         if (turn := self._waiting.pop()) is not None:
             turn.set_result(None)
         else:
             self._free += 1
-
-    def _prepare(self, data: bytes, image_input: ImageInput) -> tuple[Pixels, float, float]:
-        started_s = time.perf_counter()
-        return self._port.prepare(data, image_input), started_s, time.perf_counter()
 
 
 class ImageEmbeddings:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.images.pillow_preparation import prepare_picture
 from application.ports import EncoderPort
 from domain.classification import classify
 from domain.embedding import Embedding
@@ -40,10 +40,9 @@ class KnownRequests:
         """
         self._rng = rng
         self._logit_scale = encoder.description.logit_scale
-        prepare = PillowImagePreparation().prepare
         self._files = files
         self._embeddings = [
-            Embedding.from_encoder(encoder.encode_images(prepare(file)[np.newaxis])[0])
+            Embedding.from_encoder(encoder.encode_images(prepare_picture(file)[np.newaxis])[0])
             for file in files
         ]
         rows = encoder.encode_texts(LABELS)

@@ -63,7 +63,7 @@ async def loaded_model(container: "Container") -> AsyncIterator[None]:
         await container.model().load()
         yield
     finally:
-        close_threads(container)
+        await close_threads(container)
 
 
 @asynccontextmanager

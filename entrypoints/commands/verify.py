@@ -1,6 +1,7 @@
 """``clip-server verify``."""
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -70,7 +71,7 @@ def verify(url: str, *, model: str | None, key: str | None, json_wanted: bool) -
 
 def _verification(model: str | None) -> "tuple[VerifyServer, str]":
     from adapters.encoders.selection import EncoderChoice, EncoderSelection
-    from adapters.images.pillow_preparation import PillowImagePreparation
+    from adapters.images.pillow_preparation import prepare_picture
     from adapters.models.checkpoint_files import InvalidCheckpoint
     from adapters.models.precision import Precision
     from adapters.models.reading import preprocessing_of
@@ -87,10 +88,13 @@ def _verification(model: str | None) -> "tuple[VerifyServer, str]":
         preprocessing = preprocessing_of(source)
     except (EncoderUnavailable, InvalidCheckpoint) as failure:
         fail(str(failure))
-    preparation = PillowImagePreparation(max_pixels=settings.max_decoded_pixels)
     verification = VerifyServer(
         encoder,
-        lambda data: preparation.prepare(data, preprocessing.image_input),
+        partial(
+            prepare_picture,
+            image_input=preprocessing.image_input,
+            max_pixels=settings.max_decoded_pixels,
+        ),
         deviations_from(preprocessing),
     )
     return verification, encoder.description.model

@@ -94,7 +94,7 @@ class EncoderProcess:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        close_threads(self._container)
+        await close_threads(self._container)
 
     def end(self) -> None:
         """Have `serve` return."""

@@ -112,14 +112,14 @@ def embed_on_ray(
 
 
 @functools.cache
-def _preparation(max_pixels: int) -> ImagePreparationPort:
-    """One decoding worker for each of Ray's processes; it ends with that process.
+def _preparation(max_pixels: int) -> tuple[ImagePreparationPort, asyncio.Runner]:
+    """One decoding worker for each of Ray's processes, and its event loop; both end with it.
 
     A picture that crashes the decoder gets an error in its row, and the job continues.
     """
     if workers_possible():
-        return DecodingWorkers(1, max_pixels=max_pixels)
-    return PillowImagePreparation(max_pixels=max_pixels)
+        return DecodingWorkers(1, max_pixels=max_pixels), asyncio.Runner()
+    return PillowImagePreparation(max_pixels=max_pixels), asyncio.Runner()
 
 
 class _Prepare:
@@ -130,7 +130,7 @@ class _Prepare:
         self._image_input = image_input
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        port = _preparation(self._max_pixels)
+        port, loop = _preparation(self._max_pixels)
         count, side = len(batch["path"]), self._image_input.size
         levels = np.zeros((count, 3, side, side), dtype=np.uint8)
         errors = np.full(count, "", dtype=object)
@@ -138,7 +138,7 @@ class _Prepare:
         for place, (path, image) in enumerate(zip(batch["path"], images, strict=True)):
             try:
                 data = _read(str(path)) if image is None else bytes(image)
-                levels[place] = port.prepare(data, self._image_input)
+                levels[place] = loop.run(port.prepare(data, self._image_input))
             except (InvalidInput, OSError) as failure:
                 errors[place] = error_of(failure)
         return {"path": batch["path"], "levels": levels, "error": errors}

@@ -12,7 +12,7 @@ from dependency_injector import providers
 from litestar.testing import AsyncTestClient
 
 from adapters.encoders.fake import FakeEncoder
-from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.images.pillow_preparation import prepare_picture
 from application.ports import PixelBatch, Pixels, RawEmbeddings
 from domain.errors import OutOfMemory
 from entrypoints.container import Container
@@ -87,7 +87,7 @@ async def test_only_the_images_of_a_batch_that_failed_have_failed(
     client: Client, encoder: Shaky
 ) -> None:
     [first] = await lines_of(client, IMAGES[:1])
-    encoder.unlucky = PillowImagePreparation().prepare(base64.b64decode(IMAGES[12]))
+    encoder.unlucky = prepare_picture(base64.b64decode(IMAGES[12]))
     lines = {line["index"]: line for line in await lines_of(client, IMAGES)}
     assert len(lines) == len(IMAGES)
     failed = {index for index, line in lines.items() if line["error"]}

@@ -37,7 +37,7 @@ BAD = PICTURES[-1]
 async def ready(container: Container) -> AsyncIterator[Container]:
     await container.model().load()
     yield container
-    close_threads(container)
+    await close_threads(container)
 
 
 async def embedded(container: Container) -> dict[str, Embedding]:

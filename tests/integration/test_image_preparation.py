@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.images.pillow_preparation import prepare_picture
 from adapters.images.preprocessing import as_pixels, preprocess
 from application.ports import Pixels
 from domain.errors import ImageTooLarge, InvalidImage
@@ -18,7 +18,7 @@ from tests.support.photos import as_file, photo, plain
 
 def prepare(data: bytes) -> Pixels:
     """What the image tower sees of a file."""
-    return as_pixels(PillowImagePreparation().prepare(data))
+    return as_pixels(prepare_picture(data))
 
 
 def difference(a: Pixels, b: Pixels) -> float:
@@ -163,19 +163,18 @@ def test_jpegs_of_phones_and_of_cameras_with_two_lenses_are_seen(size: tuple[int
 def test_a_jpeg_counts_by_what_is_decoded_of_it() -> None:
     grey = Image.new("L", (4000, 3000), 99)  # decoded at a quarter: 1000 x 750
     data = as_file(grey, "JPEG")
-    small = PillowImagePreparation(max_pixels=750_000)
-    assert small.prepare(data).shape == (3, 224, 224)
+    assert prepare_picture(data, max_pixels=750_000).shape == (3, 224, 224)
     # At an eighth, 500 x 375, it has the last chance.
-    assert PillowImagePreparation(max_pixels=187_500).prepare(data).shape == (3, 224, 224)
+    assert prepare_picture(data, max_pixels=187_500).shape == (3, 224, 224)
     with pytest.raises(InvalidImage, match=r"187500 pixels.*at most 187499") as caught:
-        PillowImagePreparation(max_pixels=187_499).prepare(data)
+        prepare_picture(data, max_pixels=187_499)
     assert caught.value.code == "too_many_pixels"
 
 
 def test_a_jpeg_is_decoded_smaller_where_its_pixels_would_be_too_many() -> None:
     wide = photo("china").resize((8000, 500))
     data = as_file(wide, "JPEG", quality=90)
-    reduced = PillowImagePreparation(max_pixels=1_000_000).prepare(data)
+    reduced = prepare_picture(data, max_pixels=1_000_000)
     assert difference(as_pixels(reduced), preprocess(wide)) < 4
 
 

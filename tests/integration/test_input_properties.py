@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from adapters.images.formats import checked_format
-from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.images.pillow_preparation import prepare_picture
 from adapters.images.preprocessing import preprocess
 from adapters.models.clip_tokenizer import ClipTokenizer
 from domain.errors import InvalidImage
@@ -79,17 +79,16 @@ def test_any_small_file_is_seen(width: int, height: int, file_format: str) -> No
     image = Image.fromarray(np.full((height, width, 3), 128, dtype=np.uint8))
     data = as_file(image, file_format)
     assert checked_format(data) == file_format
-    assert np.isfinite(PillowImagePreparation().prepare(data)).all()
+    assert np.isfinite(prepare_picture(data)).all()
 
 
 def test_as_many_scans_as_are_allowed_and_one_more() -> None:
-    prepare = PillowImagePreparation().prepare
-    assert prepare(files.progressive(MAX_JPEG_SCANS, side=64)).shape == (3, 224, 224)
+    assert prepare_picture(files.progressive(MAX_JPEG_SCANS, side=64)).shape == (3, 224, 224)
     # What follows the picture is not decoded and so not counted.
     trailing = files.progressive(MAX_JPEG_SCANS, side=64) + b"\xff\xda" * 1000
-    assert prepare(trailing).shape == (3, 224, 224)
+    assert prepare_picture(trailing).shape == (3, 224, 224)
     with pytest.raises(InvalidImage, match="at most 100") as caught:
-        prepare(files.progressive(MAX_JPEG_SCANS + 1, side=64))
+        prepare_picture(files.progressive(MAX_JPEG_SCANS + 1, side=64))
     assert caught.value.code == "too_many_parts"
 
 
@@ -102,17 +101,16 @@ def test_marks_without_end_are_read_as_thirty(count: int) -> None:
 
 OUT_OF_MEMORY = """
 import resource
-from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.images.pillow_preparation import prepare_picture
 from tests.support import hostile_files as files
 
-prepare = PillowImagePreparation().prepare
 data = files.png(4096, 4096, colour=6)
-prepare(files.tiny("PNG"))
+prepare_picture(files.tiny("PNG"))
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, resource.RLIM_INFINITY))
 try:
-    prepare(data)
+    prepare_picture(data)
 except MemoryError:
     print("out of memory")
 """

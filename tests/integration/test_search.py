@@ -102,7 +102,7 @@ async def found(container: Container, vectors: np.ndarray, *, block: int, top: i
         index = MemoryIndex(vectors, fingerprint=fingerprint, block=block)
         return await search(index, text="a cat", top=top)
     finally:
-        close_threads(container)
+        await close_threads(container)
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 5000])
@@ -143,7 +143,7 @@ async def test_a_text_and_a_photo_together_count_half_each(container: Container)
         assert alone.matches[0].path == "0"
         assert alone.matches[0].similarity == pytest.approx(1.0, abs=1e-6)
     finally:
-        close_threads(container)
+        await close_threads(container)
 
 
 async def test_what_cannot_be_searched_is_refused(container: Container) -> None:
@@ -158,7 +158,7 @@ async def test_what_cannot_be_searched_is_refused(container: Container) -> None:
         with pytest.raises(InvalidInputs, match="0 results were requested"):
             await search(index, text="a cat", top=0)
     finally:
-        close_threads(container)
+        await close_threads(container)
 
 
 @settings(deadline=None, max_examples=50)

@@ -21,7 +21,7 @@ COFFEE = as_file(photo("coffee"), "PNG")
 async def ready(container: Container) -> AsyncIterator[Container]:
     await container.model().load()
     yield container
-    close_threads(container)
+    await close_threads(container)
 
 
 def expected_image(name: str) -> np.ndarray:
@@ -115,6 +115,7 @@ async def test_too_many_at_once_are_refused() -> None:
     with container.admission().admit(), pytest.raises(QueueFull):
         await container.embed_image()(CAT)
     await container.embed_image()(CAT)
+    await close_threads(container)
 
 
 async def test_health_tells_what_is_loaded(ready: Container) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.encoders.openvino.encoder import OpenVinoEncoder
 from adapters.export.bundles import write_bundle
-from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.images.pillow_preparation import prepare_picture
 from adapters.models.precision import Precision
 from adapters.models.preprocessing import CLIPS_OWN, SIGLIPS_OWN
 from adapters.models.reading import DEMO, preprocessing_of, read_checkpoint
@@ -61,7 +61,7 @@ class Server(EmbeddingServerPort):
 
 
 def right(data: bytes) -> Pixels:
-    return PillowImagePreparation().prepare(data)
+    return prepare_picture(data)
 
 
 @pytest.fixture(scope="module")

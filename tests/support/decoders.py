@@ -35,9 +35,14 @@ def obey(data: bytes, *, image_input: ImageInput, max_pixels: int) -> NDArray[np
         raise InvalidImage(f"image is {argument}.", code="damaged_image")
     if verb == "too_large":
         raise ImageTooLarge("image is large.")
+    _do_harm(verb, argument)
+    return np.zeros((size, size, 3), dtype=np.uint8)
+
+
+def _do_harm(verb: str, argument: str) -> None:
     if verb == "allocate":
         np.ones(int(argument), dtype=np.uint8)
-    elif verb == "loop" and max_pixels:
+    elif verb == "loop":
         np.linalg.matrix_power(np.eye(2000), 2**60)  # one call of C code, for hours
     elif verb == "sleep":
         time.sleep(3600)
@@ -48,8 +53,12 @@ def obey(data: bytes, *, image_input: ImageInput, max_pixels: int) -> NDArray[np
             with open(argument, "w") as file:
                 file.write("crashed")
             os.kill(os.getpid(), signal.SIGSEGV)
+    elif verb == "reply":  # in the worker's name, which says nothing itself
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if os.path.realpath(f"/proc/self/fd/{number}").rpartition("/")[2].startswith("socket:"):
+                os.write(number, argument.encode())
+        time.sleep(3600)
     elif verb == "fail":
         raise ZeroDivisionError("in the decoder")
     elif verb == "environment":
         raise InvalidImage(repr(sorted(os.environ)), code="environment")
-    return np.zeros((size, size, 3), dtype=np.uint8)

@@ -17,7 +17,7 @@ class NumberedImages(ImagePreparationPort):
         self._refused = refused or {}
         self.prepared: list[bytes] = []
 
-    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
+    async def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         self.prepared.append(data)
         if data in self._refused:
             raise self._refused[data]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.images.pillow_preparation import prepare_picture
 from adapters.images.preprocessing import preprocess
 from application.ports import EncoderPort
 from tests.support.photos import as_file
@@ -18,7 +18,7 @@ def cosines(encoder: EncoderPort, pictures: Mapping[str, Image.Image]) -> dict[s
     found = {}
     for name, picture in pictures.items():
         data = as_file(picture, quality=90)
-        reduced = PillowImagePreparation().prepare(data)[np.newaxis]
+        reduced = prepare_picture(data)[np.newaxis]
         with Image.open(io.BytesIO(data)) as file:
             whole = preprocess(file.convert("RGB"))[np.newaxis]
         rows = encoder.encode_images(reduced), encoder.encode_images(whole)

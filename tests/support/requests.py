@@ -49,10 +49,10 @@ class ImageRequests:
     """Requests for the embeddings of many image files."""
 
     def __init__(
-        self, requests: Requests, port: ImagePreparationPort, *, threads: int, group: int
+        self, requests: Requests, port: ImagePreparationPort, *, at_once: int, group: int
     ) -> None:
         self._model = requests.model
-        self._preparation = ImagePreparation(port, threads=threads)
+        self._preparation = ImagePreparation(port, at_once=at_once)
         self.images = ImageEmbeddings(self._preparation, requests.batcher, group=group)
 
     async def encode_each(self, files: Sequence[bytes]) -> list[Outcome]:
@@ -63,5 +63,5 @@ class ImageRequests:
         async with self._model.lease() as lease:
             return await self.images.encode_all(files, lease)
 
-    def close(self) -> None:
-        self._preparation.close()
+    async def close(self) -> None:
+        await self._preparation.close()

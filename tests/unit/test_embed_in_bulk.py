@@ -60,9 +60,9 @@ class MemoryOutput(EmbeddingsFilePort):
 
 @pytest.fixture
 async def bulk(requests: Requests) -> AsyncIterator[EmbedInBulk]:
-    images = ImagePreparation(NumberedImages(DAMAGED), threads=2)
+    images = ImagePreparation(NumberedImages(DAMAGED), at_once=2)
     yield EmbedInBulk(model=requests.model, images=images, batcher=requests.batcher, max_batch=4)
-    images.close()
+    await images.close()
 
 
 async def test_every_file_gets_its_own_row_in_order(bulk: EmbedInBulk) -> None:
@@ -159,11 +159,11 @@ async def test_nan_is_an_error_of_its_row(bulk: EmbedInBulk, encoder: RecordingE
 
 
 async def test_without_a_model_nothing_is_begun(requests: Requests) -> None:
-    images = ImagePreparation(NumberedImages(DAMAGED), threads=1)
+    images = ImagePreparation(NumberedImages(DAMAGED), at_once=1)
     model = supervisor(Loader(RecordingEncoder()))
     bulk = EmbedInBulk(model=model, images=images, batcher=requests.batcher, max_batch=4)
     output = MemoryOutput()
     with pytest.raises(ModelNotReady):
         await bulk(numbered_files(1), output, on_progress=lambda _: None)
-    images.close()
+    await images.close()
     assert output.rows == []

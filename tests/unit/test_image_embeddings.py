@@ -28,9 +28,9 @@ def port() -> NumberedImages:
 
 @pytest.fixture
 async def images(requests: Requests, port: NumberedImages) -> AsyncIterator[ImageRequests]:
-    images = ImageRequests(requests, port, threads=2, group=4)
+    images = ImageRequests(requests, port, at_once=2, group=4)
     yield images
-    images.close()
+    await images.close()
 
 
 async def patiently(condition: Callable[[], bool]) -> None:

@@ -1,7 +1,6 @@
-"""Decoding off the event loop: turns, cancellation, closing."""
+"""Decoding a few images at the same time: turns, cancellation, closing."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -19,16 +18,23 @@ class Gated(NumberedImages):
     def __init__(self) -> None:
         super().__init__({b"0": InvalidImage("image is nothing.")})
         self.begun: list[int] = []
-        self.gate = threading.Semaphore(0)
-        self.closed = threading.Event()
+        self.gate = asyncio.Semaphore(0)
+        self.started = self.closed = False
 
-    def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
+    async def start(self) -> None:
+        self.started = True
+
+    async def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         self.begun.append(int(data))
-        self.gate.acquire()
-        return super().prepare(data, image_input)
+        await self.gate.acquire()
+        return await super().prepare(data, image_input)
 
-    def close(self) -> None:
-        self.closed.set()
+    async def close(self) -> None:
+        self.closed = True
+
+    def open_for(self, count: int) -> None:
+        for _ in range(count):
+            self.gate.release()
 
 
 @pytest.fixture
@@ -38,11 +44,12 @@ def port() -> Gated:
 
 @pytest.fixture
 async def images(port: Gated) -> AsyncIterator[ImagePreparation]:
-    images = ImagePreparation(port, threads=1)
+    images = ImagePreparation(port, at_once=1)
+    images.start()
     yield images
-    port.gate.release(1000)
-    images.close()
-    assert await asyncio.to_thread(port.closed.wait, 30)
+    assert port.started
+    await images.close()
+    assert port.closed
 
 
 def asked(images: ImagePreparation, number: int, client: str = "") -> asyncio.Task[Pixels]:
@@ -54,7 +61,7 @@ async def test_clients_take_turns(images: ImagePreparation, port: Gated) -> None
     await settle()
     tasks.append(asked(images, 9, "little"))
     await settle()
-    port.gate.release(5)
+    port.open_for(5)
     assert [int(pixels.flat[0]) for pixels in await asyncio.gather(*tasks)] == [1, 2, 3, 4, 9]
     assert port.begun == [1, 2, 9, 3, 4]
 
@@ -66,12 +73,12 @@ async def test_who_leaves_while_waiting_costs_nothing(
     await settle()
     second.cancel()
     await settle()
-    port.gate.release(2)
+    port.open_for(2)
     await asyncio.gather(first, third)
     assert port.begun == [1, 3]
 
 
-async def test_a_thread_is_busy_until_it_returns_even_if_its_caller_left(
+async def test_a_place_is_taken_until_the_image_is_prepared_even_if_its_caller_left(
     images: ImagePreparation, port: Gated
 ) -> None:
     first, second = asked(images, 0), asked(images, 2)
@@ -79,7 +86,7 @@ async def test_a_thread_is_busy_until_it_returns_even_if_its_caller_left(
     first.cancel()
     await settle()
     assert port.begun == [0]
-    port.gate.release(2)
+    port.open_for(2)
     await second
     assert port.begun == [0, 2]
 
@@ -89,16 +96,16 @@ async def test_who_leaves_at_the_moment_of_his_turn_hands_it_on(
 ) -> None:
     first, second, third = (asked(images, number) for number in (1, 2, 3))
     await settle()
-    port.gate.release()
+    port.open_for(1)
     await first
     second.cancel()
-    port.gate.release(2)
+    port.open_for(2)
     await third
     assert 3 in port.begun
 
 
-async def test_a_failure_frees_the_thread(images: ImagePreparation, port: Gated) -> None:
-    port.gate.release(100)
+async def test_a_failure_frees_the_place(images: ImagePreparation, port: Gated) -> None:
+    port.open_for(100)
     for _ in range(10):
         with pytest.raises(InvalidImage):
             await images.prepare(b"0", CLIPS_INPUT)
@@ -111,7 +118,7 @@ async def test_two_hundred_who_mostly_leave(images: ImagePreparation, port: Gate
     for number, task in enumerate(tasks):
         if number % 5:
             task.cancel()
-    port.gate.release(1000)
+    port.open_for(1000)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     for number, outcome in enumerate(outcomes):
         if number % 5 == 0:

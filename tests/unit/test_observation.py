@@ -85,7 +85,7 @@ async def test_texts_that_are_known_or_coming_are_hits(
 
 async def test_waiting_for_a_decoder_is_told_from_decoding(observer: RecordingObserver) -> None:
     images = ImagePreparation(
-        NumberedImages({b"": InvalidImage("image is empty.")}), threads=1, observer=observer
+        NumberedImages({b"": InvalidImage("image is empty.")}), at_once=1, observer=observer
     )
     await images.prepare(b"12", CLIPS_INPUT)
     assert [stage for _, stage in observer.stages] == [Stage.DECODE_QUEUE, Stage.DECODE]
@@ -93,7 +93,7 @@ async def test_waiting_for_a_decoder_is_told_from_decoding(observer: RecordingOb
     assert asked <= started == started_again <= ended
     with pytest.raises(InvalidImage):
         await images.prepare(b"", CLIPS_INPUT)
-    images.close()
+    await images.close()
 
 
 async def test_stages_add_up_for_the_request_that_passed_them() -> None:

@@ -4,18 +4,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from adapters.images.pillow_preparation import PillowImagePreparation
+from adapters.images.pillow_preparation import prepare_picture
 from domain.errors import InvalidInput
 from domain.limits import IMAGE_FORMATS
 from tests.support import hostile_files as files
 from tests.support.photos import as_file
 
-_prepare = PillowImagePreparation().prepare
-
 
 def run(data: bytes) -> None:
     try:
-        pixels = _prepare(data)
+        pixels = prepare_picture(data)
     except InvalidInput:
         return
     assert pixels.shape == (3, 224, 224)
