@@ -1,8 +1,11 @@
 """The only EXIF value that affects a picture: its orientation."""
 
+from collections.abc import Callable
 from typing import Final
 
-from PIL import Image
+import numpy as np
+
+from adapters.images.resizing import Picture
 
 _ORIENTATION: Final = 0x0112
 _BYTE, _SHORT, _LONG = 1, 3, 4
@@ -16,14 +19,14 @@ _ENTRY_BYTES: Final = 12
 _MAX_ENTRIES: Final = 1000
 """Entries of the first directory that are read; cameras write about ten."""
 
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_UPRIGHT: Final[dict[int, Callable[[Picture], Picture]]] = {
+    2: np.fliplr,
+    3: lambda picture: picture[::-1, ::-1],
+    4: np.flipud,
+    5: lambda picture: picture.swapaxes(0, 1),
+    6: lambda picture: picture.swapaxes(0, 1)[:, ::-1],
+    7: lambda picture: picture.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda picture: picture.swapaxes(0, 1)[::-1],
 }
 """How each orientation is turned upright (EXIF 2.32, section 4.6.4, tag Orientation)."""
 
@@ -57,7 +60,7 @@ def orientation_of(exif: bytes) -> int:
     return 1
 
 
-def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image turned upright."""
+def upright(picture: Picture, orientation: int) -> Picture:
+    """The picture turned upright, as a view of the same pixels."""
     turn = _UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    return picture if turn is None else turn(picture)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from adapters.images.exif import orientation_of, upright
 from adapters.images.formats import damaged, too_many_parts, too_many_pixels, unsupported
+from adapters.images.resizing import Picture
 from domain.errors import InvalidImage
 from domain.limits import (
     MAX_JPEG_COEFFICIENTS,
@@ -93,7 +94,7 @@ class _Jpeg:
     scans: list[tuple[int, int, int]]
 
 
-def decode_jpeg(data: bytes, *, size: int, max_pixels: int) -> Image.Image:
+def decode_jpeg(data: bytes, *, size: int, max_pixels: int) -> Picture:
     """Decode the first picture of a JPEG or MPO, upright, in RGB.
 
     It is decoded at 1/2, 1/4 or 1/8 of its size if that leaves twice ``size`` on both sides, or at
@@ -111,8 +112,7 @@ def decode_jpeg(data: bytes, *, size: int, max_pixels: int) -> Image.Image:
     """
     jpeg = _Reader(data).read()
     scale = _scale(jpeg.width, jpeg.height, size, max_pixels)
-    pixels = _decode_whole(jpeg, scale)
-    return upright(Image.fromarray(pixels), jpeg.orientation)
+    return upright(_decode_whole(jpeg, scale), jpeg.orientation)
 
 
 def _scale(width: int, height: int, size: int, max_pixels: int) -> int:

@@ -19,7 +19,7 @@ from adapters.images.gif import Gif, read_gif
 from adapters.images.jpeg import decode_jpeg
 from adapters.images.png import Png, read_png
 from adapters.images.preprocessing import square
-from adapters.images.resizing import has_simd
+from adapters.images.resizing import Picture, has_simd
 from adapters.images.webp import read_webp
 from application.ports import CLIPS_INPUT, ImageInput
 from domain.errors import ImageTooLarge, InvalidImage
@@ -81,10 +81,10 @@ def decode_picture(
     name = checked_format(data)
     try:
         if name == "JPEG":
-            image = decode_jpeg(data, size=image_input.size, max_pixels=max_pixels)
+            picture = decode_jpeg(data, size=image_input.size, max_pixels=max_pixels)
         else:
-            image = _decode_with_pillow(name, _READERS[name](data), max_pixels)
-        return np.array(square(image, image_input))
+            picture = _decode_with_pillow(name, _READERS[name](data), max_pixels)
+        return np.ascontiguousarray(square(picture, image_input))
     except (MemoryError, InvalidImage):
         raise
     except Exception as failed:  # decoders raise OSError, SyntaxError, struct.error, …
@@ -93,7 +93,7 @@ def decode_picture(
         raise damaged(name, "its pixels cannot be decoded") from failed
 
 
-def _decode_with_pillow(name: str, file: EssentialFile, max_pixels: int) -> Image.Image:
+def _decode_with_pillow(name: str, file: EssentialFile, max_pixels: int) -> Picture:
     """All pixels, upright, in RGB."""
     if file.width * file.height > max_pixels:
         raise too_many_pixels(file.width, file.height, max_pixels)
@@ -109,7 +109,7 @@ def _decode_with_pillow(name: str, file: EssentialFile, max_pixels: int) -> Imag
             shown = _to_rgb(image)
         if isinstance(file, Gif):
             shown = _on_white(shown, file.box)
-    return upright(shown, file.orientation)
+    return upright(np.asarray(shown), file.orientation)
 
 
 def _may_lack_rows(image: Image.Image, file: Png) -> bool:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adapters.images.resizing import Box, resized
+from adapters.images.resizing import Box, Picture, resized
 from application.ports import CLIPS_INPUT, Fit, ImageInput, PixelBatch
 
-Resize: TypeAlias = Callable[[Image.Image, tuple[int, int], str, Box], Image.Image]
+Resize: TypeAlias = Callable[[Picture, tuple[int, int], str, Box], Picture]
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 """Per-channel mean that CLIP was trained with (Radford et al. 2021; openai/CLIP, clip.py)."""
@@ -54,7 +54,7 @@ def preprocess(image: Image.Image, image_input: ImageInput = CLIPS_INPUT) -> NDA
     Returns:
         float32 ``[3, size, size]``, C-contiguous, normalised.
     """
-    return normalise(np.asarray(square(image, image_input)))
+    return normalise(square(np.asarray(image), image_input))
 
 
 def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -132,32 +132,35 @@ def write_nearest_levels(pixels: NDArray[Any], out: NDArray[np.uint8]) -> None:
         np.copyto(place, scratch, casting="unsafe")
 
 
-def square(image: Image.Image, image_input: ImageInput, resize: Resize = resized) -> Image.Image:
-    """The image as a square for the image tower.
+def square(picture: Picture, image_input: ImageInput, resize: Resize = resized) -> Picture:
+    """The picture as a square for the image tower, uint8 ``[size, size, 3]``.
 
     Args:
-        image: mode ``RGB``.
+        picture: of at least 1 x 1.
         image_input: what the image tower sees.
         resize: `resized`, or an equivalent.
     """
-    size, (width, height) = image_input.size, image.size
+    height, width, _ = picture.shape
+    size = image_input.size
     match image_input.fit:
         case Fit.CROP:
-            return resize(image, (size, size), image_input.filter, _middle(width, height, size))
+            return resize(picture, (size, size), image_input.filter, _middle(width, height, size))
         case Fit.SQUASH:
-            return resize(image, (size, size), image_input.filter, (0, 0, width, height))
+            return resize(picture, (size, size), image_input.filter, (0, 0, width, height))
         case Fit.PAD:
-            return _padded(image, image_input, resize)
+            return _padded(picture, image_input, resize)
 
 
-def _padded(image: Image.Image, image_input: ImageInput, resize: Resize) -> Image.Image:
+def _padded(picture: Picture, image_input: ImageInput, resize: Resize) -> Picture:
     """Resize the long side and fill the rest evenly (open_clip, ``ResizeKeepRatio``)."""
     size = image_input.size
-    ratio = max(image.size) / size
-    width, height = (max(round(side / ratio), 1) for side in image.size)
-    whole = Image.new("RGB", (size, size), (image_input.fill,) * 3)
-    small = resize(image, (width, height), image_input.filter, (0, 0, *image.size))
-    whole.paste(small, ((size - width) // 2, (size - height) // 2))
+    sides = picture.shape[1], picture.shape[0]
+    ratio = max(sides) / size
+    width, height = (max(round(side / ratio), 1) for side in sides)
+    left, upper = (size - width) // 2, (size - height) // 2
+    whole = np.full((size, size, 3), image_input.fill, dtype=np.uint8)
+    small = resize(picture, (width, height), image_input.filter, (0, 0, *sides))
+    whole[upper : upper + height, left : left + width] = small
     return whole
 
 

@@ -74,7 +74,7 @@ def _prepared(
     image_input: ImageInput, *, turned: bool = True, onto: str | None = "white"
 ) -> Callable[[bytes], Pixels]:
     return lambda data: normalise(
-        np.asarray(square(_opened(data, turned=turned, onto=onto), image_input))
+        square(np.asarray(_opened(data, turned=turned, onto=onto)), image_input)
     )
 
 
@@ -100,7 +100,7 @@ def _sampled(image_input: ImageInput) -> Callable[[bytes], Pixels]:
 
 def _swapped(image_input: ImageInput) -> Callable[[bytes], Pixels]:
     def prepare(data: bytes) -> Pixels:
-        levels = np.asarray(square(_opened(data), image_input))
+        levels = square(np.asarray(_opened(data)), image_input)
         return normalise(np.ascontiguousarray(levels[..., ::-1]))
 
     return prepare
@@ -116,7 +116,7 @@ def _normalised(
     """
 
     def prepare(data: bytes) -> Pixels:
-        levels = np.asarray(square(_opened(data), preprocessing.image_input)).transpose(2, 0, 1)
+        levels = square(np.asarray(_opened(data)), preprocessing.image_input).transpose(2, 0, 1)
         seen = (levels / 255 - _by_channel(mean)) / _by_channel(std)
         level = _by_channel(preprocessing.mean) + _by_channel(preprocessing.std) * seen
         pixels = (level - _by_channel(MEAN)) / _by_channel(STD)
