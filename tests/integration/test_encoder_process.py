@@ -1,5 +1,6 @@
 """Requests to the encoder's process, and its replies."""
 
+import asyncio
 import socket
 import threading
 from pathlib import Path
@@ -18,8 +19,10 @@ from adapters.encoders.process.messages import (
     EncodeTexts,
     Failure,
     Report,
+    Tokens,
     exchange,
     pack,
+    read_request,
 )
 from application.ports import EncoderUnavailable
 from domain.errors import (
@@ -194,3 +197,72 @@ def test_errors_arrive_as_they_were_sent(error: ClipError) -> None:
     assert isinstance(arrived, ClipError)
     assert (arrived.detail, arrived.code) == (error.detail, error.code)
     assert getattr(arrived, "retry_after_s", None) == getattr(error, "retry_after_s", None)
+
+
+@pytest.mark.parametrize("piece", [1, 11, 13, 4096, 10**9])
+@pytest.mark.parametrize("count", [1, 64])
+def test_requests_and_replies_of_any_size_arrive_in_any_pieces(count: int, piece: int) -> None:
+    sent = np.random.default_rng(count).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+    replied = np.random.default_rng(count).standard_normal((count, 768)).astype(np.float32)
+    received: list[np.ndarray | None] = []
+    here, there = socket.socketpair()
+
+    async def serve() -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=there)
+        for _ in range(3):
+            received.append((await read_request(reader))[1])
+            reply = b"".join(pack(Embeddings(), replied))
+            for start in range(0, len(reply), max(piece, len(reply) // 400)):
+                writer.write(reply[start : start + max(piece, len(reply) // 400)])
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+        await writer.wait_closed()
+
+    serving = threading.Thread(target=asyncio.run, args=[serve()])
+    serving.start()
+    with here:
+        for timeout in (None, 30, None):
+            here.settimeout(timeout)
+            reply, rows = exchange(here, EncodeImages("r"), sent)
+            assert reply == Embeddings()
+            np.testing.assert_array_equal(rows, replied)
+        serving.join()
+        with pytest.raises(OSError, match="closed|reset|[Bb]roken"):
+            exchange(here, EncodeImages("r"), sent)
+    for array in received:
+        np.testing.assert_array_equal(array, sent)
+
+
+def test_a_reply_that_is_too_long_is_no_reply() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(b"".join(pack(Embeddings())) + b"x")
+        with pytest.raises(ConnectionResetError, match="more than its reply"):
+            exchange(here, EncodeImages("r"))
+
+
+def test_one_connection_serves_requests_with_and_without_a_time_limit(directory: Path) -> None:
+    accepted = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(directory / "encoder.sock"))
+        listening.listen()
+        connection = EncoderConnection(directory / "encoder.sock")
+
+        def reply_to_four() -> None:
+            nonlocal accepted
+            left = 4
+            while left:
+                with listening.accept()[0] as client:
+                    accepted += 1
+                    while left and client.recv(1024):
+                        left -= 1
+                        client.sendall(b"".join(pack(Tokens(1, 0))))
+
+        replying = threading.Thread(target=reply_to_four)
+        replying.start()
+        for timeout_s in (5.0, None, 5.0, 5.0):
+            connection.request(Report(), timeout_s=timeout_s)
+        replying.join()
+        connection.close()
+    assert accepted == 1

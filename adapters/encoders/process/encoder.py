@@ -82,7 +82,8 @@ class EncoderConnection:
         """
         try:
             connection = self._connected()
-            connection.settimeout(timeout_s)
+            if connection.gettimeout() != timeout_s:
+                connection.settimeout(timeout_s)
             reply, rows = exchange(connection, request, array)
         except OSError as gone:
             self._forget()
@@ -121,9 +122,10 @@ class EncoderConnection:
 
 def _is_closed(connection: socket.socket) -> bool:
     """Whether the other side has closed. It sends nothing between two requests."""
-    connection.setblocking(False)
+    if connection.gettimeout() is not None:
+        connection.setblocking(False)  # or `recv` would wait in spite of the flag
     try:
-        return not connection.recv(1, socket.MSG_PEEK)
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except OSError:

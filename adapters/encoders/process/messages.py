@@ -20,6 +20,9 @@ from domain.errors import ClipError, EncoderFault, ServiceUnavailable
 _LENGTHS: Final = struct.Struct("<IQ")
 """Bytes of the head, and of the array after it."""
 
+_READ_AT_ONCE: Final = 16 * 1024
+"""Bytes of a reply that are received with one call: that to a single image is smaller."""
+
 
 class EncodeImages(msgspec.Struct, tag=True, frozen=True):
     """Encode the images in the array after this head.
@@ -134,7 +137,7 @@ def pack(message: Request | Reply, array: Array | None = None) -> list[bytes | m
     return [_LENGTHS.pack(len(head), array.nbytes) + head, array.reshape(-1).view(np.uint8).data]
 
 
-def _unpack(head: bytes, data: bytes | bytearray) -> tuple[Request | Reply, Array | None]:
+def _unpack(head: bytes, data: bytes | memoryview) -> tuple[Request | Reply, Array | None]:
     decoded = msgspec.msgpack.decode(head, type=_Head)
     if not decoded.kind:
         return decoded.message, None
@@ -159,18 +162,33 @@ def exchange(
     Raises:
         OSError: the other side has closed, or the connection timed out.
     """
-    for part in pack(request, array):
-        connection.sendall(part)
-    head, data = _LENGTHS.unpack(_received(connection, _LENGTHS.size))
-    return _unpack(bytes(_received(connection, head)), _received(connection, data))
+    # As few calls as possible: after each of them, the thread waits until the event loop lets it
+    # continue.
+    parts = pack(request, array)
+    sent = connection.sendmsg(parts)
+    for part in parts:
+        if sent < len(part):
+            connection.sendall(memoryview(part)[sent:])
+        sent = max(sent - len(part), 0)
+    received = bytearray(_READ_AT_ONCE)
+    count = _receive(connection, received, 0, _LENGTHS.size)
+    head, data = _LENGTHS.unpack_from(received)
+    start, end = _LENGTHS.size + head, _LENGTHS.size + head + data
+    if end > len(received):
+        received.extend(bytes(end - len(received)))
+    count = _receive(connection, received, count, end)
+    if count > end:
+        raise ConnectionResetError("the encoder's process sent more than its reply")
+    whole = memoryview(received)
+    return _unpack(bytes(whole[_LENGTHS.size : start]), whole[start:end])
 
 
-def _received(connection: socket.socket, size: int) -> bytearray:
-    data = bytearray(size)
-    view, done = memoryview(data), 0
-    while done < size:
-        count = connection.recv_into(view[done:])
-        if not count:
-            raise ConnectionResetError("the encoder's process closed the connection")
-        done += count
-    return data
+def _receive(connection: socket.socket, into: bytearray, count: int, wanted: int) -> int:
+    """Receive at least ``wanted`` bytes, of which ``count`` are there; returns how many are."""
+    with memoryview(into) as view:
+        while count < wanted:
+            more = connection.recv_into(view[count:])
+            if not more:
+                raise ConnectionResetError("the encoder's process closed the connection")
+            count += more
+    return count
