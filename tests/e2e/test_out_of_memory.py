@@ -76,7 +76,8 @@ def test_large_images_beyond_memory_are_503_and_nothing_else_suffers(tmp_path: P
 def test_good_pictures_under_an_administrators_limit_are_never_called_damaged(
     tmp_path: Path,
 ) -> None:
-    picture = photo("cat").resize((3000, 3000))
+    # Larger than what a decoder keeps of one picture's memory for the next.
+    picture = photo("cat").resize((4000, 4000))
     progressive = io.BytesIO()  # of which the decoder keeps every coefficient
     picture.save(progressive, "JPEG", progressive=True)
     files = {
