@@ -228,7 +228,7 @@ def test_requests_and_replies_of_any_size_arrive_in_any_pieces(count: int, piece
             assert reply == Embeddings()
             np.testing.assert_array_equal(rows, replied)
         serving.join()
-        with pytest.raises(OSError, match="closed|reset|[Bb]roken"):
+        with pytest.raises(OSError, match=r"closed|reset|[Bb]roken"):
             exchange(here, EncodeImages("r"), sent)
     for array in received:
         np.testing.assert_array_equal(array, sent)
