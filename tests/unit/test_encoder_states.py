@@ -492,7 +492,11 @@ class Scenario:
                 pass
 
     async def _serves_or_is_lost(self) -> bool:
-        await self.patiently(lambda: self.model.health.phase in {"ready", "unloaded", "lost"})
+        # A load in progress may have begun while the orders were bad; all who ask meanwhile share it.
+        await self.patiently(
+            lambda: self.model.health.phase in {"ready", "unloaded", "lost"}
+            and not (isinstance(self.model.state, Unloaded) and self.model.state.loading)
+        )
         if self.model.health.phase == "lost":
             return True
         try:
