@@ -10,8 +10,9 @@ import os
 import signal
 import socket
 import threading
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 
@@ -83,6 +84,10 @@ def workers_possible() -> bool:
     return hasattr(os, "fork") and hasattr(socket, "send_fds")
 
 
+_Reply: TypeAlias = tuple[bytes, list[Any]]
+"""The outcome, and what the worker says about it."""
+
+
 class _WorkerLost(Exception):
     """A worker ended before or during a picture."""
 
@@ -103,7 +108,7 @@ class _Worker(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._disconnected = asyncio.Event()
         self._received = bytearray()
-        self._reply: asyncio.Future[tuple[bytes, list[Any]]] | None = None
+        self._reply: asyncio.Future[_Reply] | None = None
 
     @property
     def usable(self) -> bool:
@@ -154,25 +159,14 @@ class _Worker(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take a part of a reply. If it makes no sense, the worker is lost."""
         self._received += data
-        if self._reply is None or self._reply.done():
-            self._hang_up()
-            return
-        if len(self._received) < REPLY.size:
-            return
-        outcome, length = REPLY.unpack_from(self._received)
-        if length > LONGEST_REPLY:
-            self._hang_up()
-            return
-        if len(self._received) < REPLY.size + length:
-            return
-        text = bytes(self._received[REPLY.size :])
-        self._received.clear()
         try:
-            told = json.loads(text) if text else []
+            if self._reply is None or self._reply.done():
+                raise ValueError("no picture was sent")
+            if (reply := _reply_in(self._received)) is not None:
+                self._received.clear()
+                self._reply.set_result(reply)
         except ValueError:
             self._hang_up()
-            return
-        self._reply.set_result((outcome, told))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process has ended, or is about to."""
@@ -235,17 +229,14 @@ class DecodingWorkers(ImagePreparationPort):
 
     async def start(self) -> None:
         """See `ImagePreparationPort.start`. If a worker cannot start now, it starts when needed."""
-        for _ in range(self._count):
-            await self._places.acquire()
-        missing = self._count - len(self._idle)
-        for place in range(self._count):
+        async with AsyncExitStack() as places:
+            for _ in range(self._count):
+                await places.enter_async_context(self._places)
             try:
-                if place < missing and not self._closed:
+                while len(self._idle) < self._count and not self._closed:
                     self._idle.append(await self._started_worker(CLIPS_INPUT.size))
             except ServiceUnavailable as failure:
                 logger.warning("%s", failure.detail)
-            finally:
-                self._places.release()
 
     async def prepare(self, data: bytes, image_input: ImageInput = CLIPS_INPUT) -> Pixels:
         """See `ImagePreparationPort.prepare`. Waits until a worker is idle.
@@ -380,6 +371,23 @@ async def _started(fork_server: ForkServer, side: int) -> _Worker:
     # The socket belongs to the transport from now on.
     await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
     return worker
+
+
+def _reply_in(received: bytearray) -> _Reply | None:
+    """A worker's reply; None if it is not complete yet.
+
+    Raises:
+        ValueError: it is too long, or not a reply.
+    """
+    if len(received) < REPLY.size:
+        return None
+    outcome, length = REPLY.unpack_from(received)
+    if length > LONGEST_REPLY:
+        raise ValueError(f"a reply of {length} bytes")
+    if len(received) < REPLY.size + length:
+        return None
+    text = received[REPLY.size :]
+    return outcome, json.loads(text) if text else []
 
 
 @functools.cache

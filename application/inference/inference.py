@@ -75,7 +75,7 @@ class ImagePreparation:
         await self._turn_of(client)
         started_s = time.perf_counter()
         # The place is taken until the image is prepared, even if nobody waits for it any more.
-        running = asyncio.ensure_future(self._port.prepare(data, image_input))
+        running = asyncio.create_task(self._port.prepare(data, image_input))
         running.add_done_callback(self._prepared)
         pixels = await asyncio.shield(running)
         self._observer.stage_passed(Stage.DECODE_QUEUE, asked_s, started_s)

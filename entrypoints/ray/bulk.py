@@ -130,7 +130,7 @@ class _Prepare:
         self._image_input = image_input
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        port, loop = _preparation(self._max_pixels)
+        port, runner = _preparation(self._max_pixels)
         count, side = len(batch["path"]), self._image_input.size
         levels = np.zeros((count, 3, side, side), dtype=np.uint8)
         errors = np.full(count, "", dtype=object)
@@ -138,7 +138,7 @@ class _Prepare:
         for place, (path, image) in enumerate(zip(batch["path"], images, strict=True)):
             try:
                 data = _read(str(path)) if image is None else bytes(image)
-                levels[place] = loop.run(port.prepare(data, self._image_input))
+                levels[place] = runner.run(port.prepare(data, self._image_input))
             except (InvalidInput, OSError) as failure:
                 errors[place] = error_of(failure)
         return {"path": batch["path"], "levels": levels, "error": errors}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adapters.observability.observers import Observers
-from application.model.states import Phase, grant
+from application.model.states import Lease, Phase, grant
 from application.model.verification import Verification
 from application.ports import EncoderLost, EncoderUnavailable, RawEmbeddings
 from domain.errors import (
@@ -263,20 +263,29 @@ async def test_what_was_under_way_beside_a_fault_is_not_sent_on() -> None:
         assert encoder.text_batches[-1] != ["7"], "verified only after the call beside it"
 
 
+async def encode_beside_a_fault(service: Service, lease: Lease) -> None:
+    """Encode an image; then another request finds the encoder at fault, and it stays suspect."""
+    await service.requests.batcher.encode_image(pixels_of(7), lease)
+    service.encoder.response = then_busy(service.encoder, nan)
+    assert isinstance(await service.ask(1), EncoderFault)
+
+
+async def pass_the_verification(service: Service, encoder: RecordingEncoder) -> None:
+    encoder.response = lambda rows: rows
+    encoder.gate.set()
+    await service.until_ready()
+
+
 async def test_a_response_is_not_sent_once_its_encoder_is_suspect(service: Service) -> None:
     encoder = service.encoder
 
     async def request() -> None:
         async with service.model.lease() as lease:
-            await service.requests.batcher.encode_image(pixels_of(7), lease)
-            encoder.response = then_busy(encoder, nan)
-            assert isinstance(await service.ask(1), EncoderFault)
+            await encode_beside_a_fault(service, lease)
 
     with pytest.raises(EncoderSuspect, match="being verified"):
         await request()
-    encoder.response = lambda rows: rows
-    encoder.gate.set()
-    await service.until_ready()
+    await pass_the_verification(service, encoder)
 
 
 async def test_a_response_made_beside_a_fault_is_not_sent_after_the_verification_either(
@@ -286,12 +295,8 @@ async def test_a_response_made_beside_a_fault_is_not_sent_after_the_verification
 
     async def request() -> None:
         async with service.model.lease() as lease:
-            await service.requests.batcher.encode_image(pixels_of(7), lease)
-            encoder.response = then_busy(encoder, nan)
-            assert isinstance(await service.ask(1), EncoderFault)
-            encoder.response = lambda rows: rows
-            encoder.gate.set()
-            await service.until_ready()
+            await encode_beside_a_fault(service, lease)
+            await pass_the_verification(service, encoder)
 
     with pytest.raises(EncoderSuspect, match="while this request"):
         await request()
