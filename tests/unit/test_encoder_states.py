@@ -494,8 +494,10 @@ class Scenario:
     async def _serves_or_is_lost(self) -> bool:
         # A load in progress may have begun while the orders were bad, and all share its failure.
         await self.patiently(
-            lambda: self.model.health.phase in {"ready", "unloaded", "lost"}
-            and not (isinstance(self.model.state, Unloaded) and self.model.state.loading)
+            lambda: (
+                self.model.health.phase in {"ready", "unloaded", "lost"}
+                and not (isinstance(self.model.state, Unloaded) and self.model.state.loading)
+            )
         )
         if self.model.health.phase == "lost":
             return True
