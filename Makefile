@@ -21,9 +21,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 INSTALL_UNCOMPILED := $(INSTALL) --no-compile
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # some packages hold templates of Python 2
 # The tests start hundreds of servers, which would each compile this project's own files. And where several
-# processes compute on the same cores, PyTorch's threads must not wait by spinning.
+# processes compute on the same cores, PyTorch's threads must not wait by spinning. A worker that crashes
+# ends the run, which names its test; where it is replaced, pytest-xdist 3.8 never ends.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive \
-	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

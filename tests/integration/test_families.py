@@ -247,9 +247,9 @@ def test_pictures_become_square_as_in_open_clip(
         difference = np.abs(np.asarray(transform(image)) - ours)
         # torchvision rounds the short side down where it is less than a pixel
         if min(image.size) > 3:
-            # Seven levels, as far as the SIMD resizer may be from Pillow; on average far below one.
-            assert difference.max() < 0.11
-            assert difference.mean() < 0.004
+            # Two levels, as far as the SIMD resizer may be from Pillow; on average far below one.
+            assert difference.max() < 0.031
+            assert difference.mean() < 0.0005
 
 
 @pytest.mark.parametrize(

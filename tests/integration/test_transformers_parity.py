@@ -94,9 +94,7 @@ def check_scores(encoder: EncoderPort, reference: Reference) -> None:
         scores = classify(
             Embedding.from_encoder(row), texts, logit_scale=encoder.description.logit_scale
         ).scores
-        # The SIMD resizer's rounding moves cosines by a few millionths, which the logit scale of
-        # 100 makes larger; with Pillow it would be 1e-4.
-        np.testing.assert_allclose(list(scores.values()), expected[number], atol=1e-3)
+        np.testing.assert_allclose(list(scores.values()), expected[number], atol=1e-4)
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
