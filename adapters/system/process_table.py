@@ -6,12 +6,12 @@ from typing import Final
 
 from application.ports import PlacesPort
 
-_SEEN, _HELD = range(2)
-_COLUMNS: Final = 2
+_SEEN, _HELD, _REFUSING = range(3)
+_COLUMNS: Final = 3
 
 
 class ProcessTable:
-    """One row for each process: when it was last seen to work, and the places that it holds.
+    """One row for each process: when it was last seen to work, its places, and whether it refuses.
 
     Every process writes only to its own row, so that no lock is needed, which a dying process could
     leave locked. A process gets the table at its start.
@@ -45,6 +45,17 @@ class ProcessTable:
         return sum(
             self._numbers[row * _COLUMNS + _HELD] for row in range(self._rows) if row != but_row
         )
+
+    def refuse(self, row: int, refusing: bool) -> None:
+        """Record whether a process accepts connections but has no model yet.
+
+        One that has ended refuses nothing: its connections wait for the process that replaces it.
+        """
+        self._numbers[row * _COLUMNS + _REFUSING] = refusing
+
+    def any_refuses(self) -> bool:
+        """Whether a request may reach a process without a model."""
+        return any(self._numbers[row * _COLUMNS + _REFUSING] for row in range(self._rows))
 
 
 class SharedPlaces(PlacesPort):

@@ -39,6 +39,8 @@ _REPORT_EVERY_SECONDS: Final = 0.2
 
 _FIRST_REPORT_SECONDS: Final = 5.0
 
+_LEARNING: Final = "the model is loaded, but not all processes in front of it know it yet."
+
 _SILENCE_SECONDS: Final = 1.0
 """After this long, the last report of the encoder's process is no longer used."""
 
@@ -133,9 +135,11 @@ class EncoderFollower:
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._first.wait(), _FIRST_REPORT_SECONDS)
+        self._member.table.refuse(self._member.row, self._model.description is None)
 
     async def _load(self) -> None:
         await self._model.load()
+        self._member.table.refuse(self._member.row, False)
         self._first.set()
 
     async def _poll(self) -> None:
@@ -151,9 +155,13 @@ class EncoderFollower:
         """The service at this moment, as `ReportHealth` says it."""
         draining = self._admission.draining
         health = self._silence() if self._report is None else self._report.health
-        # A ready encoder can be used as soon as this process knows which one it is.
-        ready = health.ready and self._model.description is not None and not draining
-        return replace(health, ready=ready, reason=SHUTTING_DOWN if draining else health.reason)
+        if draining:
+            return replace(health, ready=False, reason=SHUTTING_DOWN)
+        # The next request may reach any front, and each of them learns a little later which model
+        # the encoder's process has.
+        if health.ready and (self._model.description is None or self._member.table.any_refuses()):
+            return replace(health, ready=False, reason=_LEARNING)
+        return health
 
     def _silence(self) -> Health:
         """The state to report while the encoder's process does not respond."""

@@ -262,6 +262,7 @@ class _Parent:
         process.join()
         member.process = None
         self._table.hold(member.row, 0)
+        self._table.refuse(member.row, False)
         if self._ends_at_s is not None:
             return
         lasted_s = now_s - member.started_s

@@ -79,6 +79,35 @@ async def test_it_is_ready_with_the_encoder_and_no_longer_without(
         assert problem(response, 503)["code"] == "model_starting"
 
 
+async def test_it_is_ready_only_when_the_other_front_has_the_model_too(
+    front: Container, directory: Path, table: ProcessTable
+) -> None:
+    table.refuse(2, True)
+    async with served(front) as client:
+        with encoder_process(directory, Loader(RecordingEncoder())):
+            async with asyncio.timeout(20):
+                while "not all processes" not in str(
+                    (probe := await client.get("/health/ready")).json()["reason"]
+                ):
+                    await asyncio.to_thread(time.sleep, 0.01)
+            assert probe.status_code == 503
+            assert "embedding" in succeeded(
+                await client.post("/embed", content=PICTURE, headers=HEADERS)
+            )
+            table.refuse(2, False)
+            await ready(client)
+
+
+async def test_it_says_so_to_the_other_front_until_it_has_the_model(
+    front: Container, directory: Path, table: ProcessTable
+) -> None:
+    async with served(front) as client:
+        assert table.any_refuses()
+        with encoder_process(directory, Loader(RecordingEncoder())):
+            await ready(client)
+            assert not table.any_refuses()
+
+
 async def test_places_of_the_other_front_are_taken_here_too(
     front: Container, directory: Path, table: ProcessTable
 ) -> None:

@@ -27,6 +27,17 @@ def test_a_process_is_silent_since_it_was_last_seen() -> None:
     assert table.silent_s(1) > table.silent_s(0), "that one was never seen"
 
 
+def test_one_process_without_a_model_is_enough_to_refuse() -> None:
+    table = ProcessTable(multiprocessing.get_context("spawn"), 3)
+    assert not table.any_refuses()
+    table.refuse(2, True)
+    assert table.any_refuses()
+    table.refuse(1, False)
+    assert table.any_refuses()
+    table.refuse(2, False)
+    assert not table.any_refuses()
+
+
 def test_limits_of_connections_and_memory_are_shared_out() -> None:
     whole = Settings(max_connections=1000, max_body_memory_mib=10 * LEAST_BODY_MIB)
     share = share_of(whole, 3)
