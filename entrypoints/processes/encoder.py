@@ -127,6 +127,8 @@ class EncoderProcess:
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # a front, or one of its threads, has ended
+        except asyncio.CancelledError:
+            return  # this process ends; Python 3.11 logs a cancelled task of a stream as an error
         finally:
             self._serving.discard(asyncio.current_task())
             writer.close()

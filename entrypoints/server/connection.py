@@ -446,10 +446,11 @@ class Connection(HttpToolsProtocol):
 
         def start() -> None:
             self._last_turn_s = self.loop.time()
+            if cycle.disconnected:  # refused meanwhile, and the connection may be closing
+                return
             if self._receiving and cycle is self.cycle and self.phase is not Phase.BODY:
                 self._enter(Phase.BODY)
-            if not cycle.disconnected:
-                super(Connection, self)._start_asgi_task(cycle, app)
+            super(Connection, self)._start_asgi_task(cycle, app)
 
         if cycle.scope["path"].startswith("/health"):
             kind = Kind.PROBE

@@ -225,6 +225,31 @@ def test_a_request_is_not_lost_to_a_newcomer(tmp_path: Path, asked_before: bool)
         assert server.stop() == 0
 
 
+def test_a_request_refused_before_its_turn_does_not_open_its_connection_again(
+    tmp_path: Path,
+) -> None:
+    broken = b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
+    with running(SLOW, tmp_path / "log", SLOW_SECONDS="0") as server, ExitStack() as stack:
+        wait_for(server, "/health/ready")
+        opened = []
+        for _ in range(40):
+            client = socket.create_connection(("127.0.0.1", port_of(server)), 60)
+            opened.append(stack.enter_context(client))
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert status_of(client) == 200
+        # All arrive in one pass of the event loop, so that most of them wait for their turn.
+        server.process.send_signal(signal.SIGSTOP)
+        for client in opened:
+            client.sendall(broken)
+        server.process.send_signal(signal.SIGCONT)
+        for client in opened:
+            assert status_of(client) == 400
+            client.sendall(b"more")
+        wait_for(server, "/health/ready")
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
 def status_of(client: socket.socket) -> int:
     """Of the next response, all of which is read."""
     response = http.client.HTTPResponse(client)

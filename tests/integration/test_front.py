@@ -86,14 +86,17 @@ async def test_it_is_ready_only_when_the_other_front_has_the_model_too(
     async with served(front) as client:
         with encoder_process(directory, Loader(RecordingEncoder())):
             async with asyncio.timeout(20):
+                while (
+                    await client.post("/embed", content=PICTURE, headers=HEADERS)
+                ).status_code != 200:
+                    await asyncio.to_thread(time.sleep, 0.01)
+            async with asyncio.timeout(20):
                 while "not all processes" not in str(
                     (probe := await client.get("/health/ready")).json()["reason"]
                 ):
+                    assert probe.status_code == 503
                     await asyncio.to_thread(time.sleep, 0.01)
             assert probe.status_code == 503
-            assert "embedding" in succeeded(
-                await client.post("/embed", content=PICTURE, headers=HEADERS)
-            )
             table.refuse(2, False)
             await ready(client)
 
