@@ -85,15 +85,22 @@ async def others_are_not_kept_waiting(server: Server, path: str) -> None:
         await asyncio.wait_for(full.wait(), 120)
         busy_s.clear()
         while len(others_s) < 10 or len(busy_s) < 900:
-            started_s = time.perf_counter()
-            async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-                assert (await client.get("/health/live")).status_code == 200
-            others_s.append(time.perf_counter() - started_s)
+            others_s.append(await asyncio.to_thread(seconds_to_hear_from, server))
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     assert sorted(others_s)[5] < sorted(busy_s)[len(busy_s) // 2]
+
+
+def seconds_to_hear_from(server: Server) -> float:
+    """As a new client; blocks, outside the event loop that the busy ones share."""
+    started_s = time.perf_counter()
+    client = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
+    client.request("GET", "/health/live")
+    assert client.getresponse().status == 200
+    client.close()
+    return time.perf_counter() - started_s
 
 
 async def a_shared_connection_mixes_nobody_up(server: Server) -> None:
