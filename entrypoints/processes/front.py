@@ -139,6 +139,9 @@ class EncoderFollower:
 
     async def _load(self) -> None:
         await self._model.load()
+        while self._model.description is None:  # the encoder's process ended, or verifies itself
+            await asyncio.sleep(_REPORT_EVERY_SECONDS)
+            await self._model.load()
         self._member.table.refuse(self._member.row, False)
         self._first.set()
 

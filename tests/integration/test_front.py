@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from litestar.testing import AsyncTestClient
 
 from adapters.system.process_table import ProcessTable
+from application.ports import RawEmbeddings
 from entrypoints.container import Container, http_service
 from entrypoints.processes.front import front_container
 from entrypoints.processes.member import Membership
@@ -109,6 +111,27 @@ async def test_it_says_so_to_the_other_front_until_it_has_the_model(
         with encoder_process(directory, Loader(RecordingEncoder())):
             await ready(client)
             assert not table.any_refuses()
+
+
+async def test_a_model_that_fails_its_first_verification_here_is_verified_again(
+    front: Container, directory: Path
+) -> None:
+    encoder = RecordingEncoder()
+    sound = encoder.response
+
+    def broken_once(rows: RawEmbeddings) -> RawEmbeddings:
+        encoder.response = sound
+        return np.full_like(rows, np.nan)
+
+    with encoder_process(directory, Loader(encoder)) as loader:
+        await asyncio.to_thread(loader.load)
+        encoder.response = broken_once
+        async with served(front) as client:
+            await ready(client)
+            assert encoder.response is sound, "it was broken once"
+            assert "embedding" in succeeded(
+                await client.post("/embed", content=PICTURE, headers=HEADERS)
+            )
 
 
 async def test_places_of_the_other_front_are_taken_here_too(
